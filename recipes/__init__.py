@@ -1,0 +1,1 @@
+"""Short recipes that train Keras 3 models: settings, data, model, train."""

@@ -1,0 +1,86 @@
+"""Keep the best epoch's weights, and stop when no better epoch comes."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from recipes.callbacks.moving_average import validated_weights
+from recipes.config import EarlyStopping
+
+
+def better_when_low(metric: str) -> bool:
+    """Tell whether a metric is a loss or an error."""
+    return metric.endswith(("loss", "mse", "mae", "perplexity", "bits_per_character"))
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Remember the validated weights of the best epoch, put them into the model when training ends.
+
+    Unlike Keras's EarlyStopping it keeps the best epoch even if training is not stopped early, keeps
+    the weights that were scored when these are moving averages, and can say its state for a resume.
+
+    Args:
+        settings: Metric, patience in epochs, smallest change, first epoch that may be the best.
+
+    Attributes:
+        best: The metric's best value; infinitely bad before the first epoch that counts.
+        best_epoch: The epoch that gave it, counted from 1; 0 before that.
+        waited: Epochs since then.
+    """
+
+    def __init__(self, settings: EarlyStopping) -> None:
+        super().__init__()
+        self.settings = settings
+        self.sign = -1.0 if better_when_low(settings.metric) else 1.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.best = -math.inf * self.sign
+        self.best_epoch = 0
+        self.waited = 0
+        self.best_weights: list[npt.NDArray[Any]] = []
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forget an earlier training."""
+        self._reset()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compare the epoch with the best so far."""
+        if epoch + 1 < self.settings.start_epoch:
+            return
+        value = float((logs or {})[self.settings.metric.replace("validation_", "val_")])
+        if self.sign * (value - self.best) > self.settings.min_delta:
+            self.best, self.best_epoch, self.waited = value, epoch + 1, 0
+            self.best_weights = validated_weights(self.model)
+            return
+        self.waited += 1
+        if self.settings.patience is not None and self.waited >= self.settings.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the best weights into the model."""
+        self.put_best()
+
+    def put_best(self) -> None:
+        """Put the best weights so far into the model; before there are any, leave it as it is."""
+        if self.best_weights:
+            self.model.set_weights(self.best_weights)
+
+    def state(self) -> dict[str, Any]:
+        """Return the best value, its epoch and weights, and the wait."""
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "waited": self.waited,
+            "best_weights": self.best_weights,
+            "stopped": bool(self.model.stop_training),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take a state back."""
+        self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
+        self.best_weights = [np.array(weight) for weight in state["best_weights"]]
+        self.model.stop_training = state["stopped"]

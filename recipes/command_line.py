@@ -1,0 +1,95 @@
+"""What every command of the project does alike: exit statuses, and errors of one or two lines."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from recipes.config import UserError, nearest
+
+Command = Callable[[Sequence[str]], None]
+
+
+def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name.
+
+    Returns:
+        The exit status: 0 done, 2 the user's input is wrong, 130 Ctrl-C. A fault goes through as
+        the exception it is, and Python exits with 1.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text, end="", file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    try:
+        if arguments[0] not in commands:
+            raise UserError(f"There is no command {arguments[0]!r}. {nearest(arguments[0], commands)}")
+        commands[arguments[0]](arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn the framed errors that tyro prints before it exits with 2 into a UserError."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as exit_:
+        if exit_.code != 2:
+            raise
+        raise UserError(unframe(printed.getvalue())) from None
+
+
+def unframe(frame: str) -> str:
+    """Return what a framed error says, without its frame, argument help and advice."""
+    lines = [line.strip("│ ").rstrip() for line in frame.splitlines() if line.startswith("│")]
+    blocks = re.split(r"\n─+\n", "\n".join(lines))
+    said = " ".join(blocks[0].split())
+    meant = [block for block in blocks[1:] if block.startswith("Perhaps you meant")]
+    if meant:
+        said += f". Did you mean {meant[0].splitlines()[1].split()[0]}?"
+    return re.sub(r"^Error parsing recipe[\w.]*: ", "", said)
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Choose Keras's backend, and import TensorFlow inside without its start-up messages.
+
+    TF_CPP_MIN_LOG_LEVEL comes too late for those that are printed while it is imported
+    (tensorflow#100442), so the file behind standard error is another one for that time. What it
+    holds is printed if the import fails.
+
+    Raises:
+        UserError: Another backend is asked for.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise UserError(f"The recipes need Keras's TensorFlow backend. Received: KERAS_BACKEND={backend}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            messages.seek(0)
+            os.write(standard_error, messages.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)

@@ -1,0 +1,30 @@
+"""What goes wrong through the user's input, and how to say it."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class UserError(ValueError):
+    """The user's input is wrong: the command line prints the message alone and exits with 2."""
+
+
+class DivergedError(UserError):
+    """The training loss is no longer a number."""
+
+
+def nearest(name: str, possible: Iterable[str]) -> str:
+    """Say which of the possible names is meant; where none is near, name them (the first dozen)."""
+    possible = sorted(possible)
+    near = difflib.get_close_matches(name, possible, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]}?"
+    more = ", ..." if len(possible) > 12 else "."
+    return f"Possible: {', '.join(possible[:12])}{more}"
+
+
+def require(condition: bool, message: str, **received: Any) -> None:
+    """Raise a UserError that ends in the values received, unless the condition holds."""
+    if not condition:
+        values = ", ".join(f"{name}={value!r}" for name, value in received.items())
+        raise UserError(f"{message}. Received: {values}")

@@ -1,0 +1,114 @@
+"""Settings of the image recipes."""
+
+import dataclasses
+from typing import Literal
+
+from recipes.config.errors import UserError, nearest, require
+from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """Where the images come from and how they are split."""
+
+    source: str = "auto"
+    """auto (MNIST if it is prepared or can be downloaded, else the offline digits), a TensorFlow
+    Datasets name (mnist, fashion_mnist, kmnist, ...), digits (offline), or a path: a folder with a
+    sub-folder a class, a folder with the four IDX files, or an .npz file."""
+    validation_fraction: float = 0.1
+    """Part of the training images held out to choose epochs and settings, in (0, 1); stratified."""
+    test_fraction: float = 0.2
+    """Part held out for the test where a source has no test images of its own (digits, folders)."""
+    split_seed: int = 0
+    """Seed of the two splits. Not the training seed: runs of all seeds share one validation part."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.validation_fraction < 1,
+            "data.validation_fraction must be in (0, 1)",
+            validation_fraction=self.validation_fraction,
+        )
+        require(
+            0 < self.test_fraction < 1,
+            "data.test_fraction must be in (0, 1)",
+            test_fraction=self.test_fraction,
+        )
+        require(self.split_seed >= 0, "data.split_seed must be at least 0", split_seed=self.split_seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Random changes to the training images, each drawn evenly from its range; 0 is off."""
+
+    rotate: float = 0.0
+    """Largest turn in degrees, either way."""
+    scale: float = 0.0
+    """Largest change of width and height as a part of them, each drawn by itself; in [0, 1)."""
+    shift: float = 0.0
+    """Largest shift in pixels, each way."""
+    shear: float = 0.0
+    """Largest shear in degrees, either way; below 90."""
+
+    def __post_init__(self) -> None:
+        for name in ("rotate", "scale", "shift", "shear"):
+            require(
+                getattr(self, name) >= 0,
+                f"augmentation.{name} must be at least 0",
+                **{name: getattr(self, name)},
+            )
+        require(self.scale < 1, "augmentation.scale must be below 1", scale=self.scale)
+        require(self.shear < 90, "augmentation.shear must be below 90 degrees", shear=self.shear)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageModel:
+    """A classifier of images: convolution stages, then dense layers, then a softmax."""
+
+    convolutions: tuple[int, ...] = ()
+    """Filters of each stage: convolution, 2 x 2 max-pooling, batch normalisation, ReLU."""
+    kernel_size: int = 3
+    """Width and height of each convolution's window, in pixels."""
+    padding: Literal["same", "valid"] = "same"
+    """same keeps the width and height of an image in a convolution, valid does not pad."""
+    dense: tuple[int, ...] = (128,)
+    """Units of each hidden dense layer."""
+    batch_normalization: bool = False
+    """Normalise after each convolution and hidden dense layer (these then have no bias)."""
+    dropout: float = 0.0
+    """Part of the units dropped after each hidden dense layer in training, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("convolutions", "dense"):
+            sizes = getattr(self, name)
+            require(
+                all(size >= 1 for size in sizes), f"model.{name} must be at least 1 each", **{name: sizes}
+            )
+        require(self.kernel_size >= 1, "model.kernel_size must be at least 1", kernel_size=self.kernel_size)
+        require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageRecipe:
+    """An image classifier: raw pixels 0 to 255 in, class probabilities out."""
+
+    data: ImageData = ImageData()
+    augmentation: Augmentation = Augmentation()
+    model: ImageModel = ImageModel()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    early_stopping: EarlyStopping = EarlyStopping()
+    training: Training = Training()
+
+    def __post_init__(self) -> None:
+        metrics = ("validation_loss", "validation_accuracy")
+        if self.early_stopping.metric not in metrics:
+            raise UserError(
+                f"early_stopping.metric: an image recipe has no {self.early_stopping.metric!r}. "
+                + nearest(self.early_stopping.metric, metrics)
+            )
+        require(
+            self.schedule.warmup < self.training.epochs,
+            "schedule.warmup must be shorter than the training",
+            warmup=self.schedule.warmup,
+            epochs=self.training.epochs,
+        )

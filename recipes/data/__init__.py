@@ -1,0 +1,1 @@
+"""Where examples come from: TensorFlow Datasets, the reader's own files, the offline samples."""

@@ -1,0 +1,55 @@
+"""Random changes to training images, drawn from a seed: the same seed gives the same images."""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from recipes.config import Augmentation
+
+Tensor = Any
+
+
+def augment(images: Tensor, settings: Augmentation, seed: Tensor) -> Tensor:
+    """Turn, scale, shear and shift each image by amounts of its own, bilinearly, filling with 0.
+
+    Args:
+        images: (batch, height, width, channels) float32.
+        settings: Ranges; each amount is drawn evenly from [-range, range].
+        seed: (2,) int32.
+
+    Returns:
+        (batch, height, width, channels) float32.
+    """
+    if settings == Augmentation():
+        return images
+    height, width = images.shape[1:3]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=random_transforms(tf.shape(images)[0], (height, width), settings, seed),
+        output_shape=(height, width),
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )
+
+
+def random_transforms(batch: Tensor, size: tuple[int, int], settings: Augmentation, seed: Tensor) -> Tensor:
+    """Draw affine maps about the centre of an image, from output pixels to input pixels.
+
+    Returns:
+        (batch, 8) float32 rows (a, b, c, d, e, f, 0, 0): output (x, y) takes the colour of input
+        (a x + b y + c, d x + e y + f).
+    """
+    draws = tf.random.stateless_uniform((6, batch), seed, -1.0, 1.0)
+    angle = draws[0] * math.radians(settings.rotate)
+    x_scale, y_scale = 1 + draws[1] * settings.scale, 1 + draws[2] * settings.scale
+    shear = tf.tan(draws[3] * math.radians(settings.shear))
+    x_shift, y_shift = draws[4] * settings.shift, draws[5] * settings.shift
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    a, b = cos / x_scale, (shear * cos - sin) / x_scale
+    d, e = sin / y_scale, (shear * sin + cos) / y_scale
+    x_center, y_center = (size[1] - 1) / 2, (size[0] - 1) / 2
+    c = x_center - a * x_center - b * y_center + x_shift
+    f = y_center - d * x_center - e * y_center + y_shift
+    return tf.stack([a, b, c, d, e, f, tf.zeros_like(a), tf.zeros_like(a)], axis=1)

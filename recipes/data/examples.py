@@ -1,0 +1,154 @@
+"""Labelled images in memory: what a source gives, and how it is split."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recipes.config import UserError
+
+IMAGE_SHAPE = (28, 28, 1)
+"""Height, width and channels of every image, as in MNIST."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their labels.
+
+    Attributes:
+        images: (n, 28, 28, 1), uint8 or float32, pixels 0 to 255.
+        labels: (n,) int64, class numbers from 0.
+    """
+
+    images: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> "Examples":
+        return Examples(self.images[index], self.labels[index])
+
+    def fingerprint(self) -> str:
+        """Return a short hash of pixels and labels, so that a resumed run can tell its data is the same."""
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (self.images, self.labels):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """What a source gives before it is split.
+
+    Attributes:
+        name: What to call the dataset: "mnist", "digits", a file's or folder's name.
+        origin: The value of `--data.source` that gives it again: a name or an absolute path.
+        classes: Name of each class, in the order of the labels.
+        train: Examples to train and validate on.
+        read_test: Reads the source's own test examples, when they are asked for; None if it has none.
+        note: What whoever reads a result must know, such as that these are not the images asked for.
+    """
+
+    name: str
+    origin: str
+    classes: tuple[str, ...]
+    train: Examples = field(repr=False)
+    read_test: Callable[[], Examples] | None = None
+    note: str = ""
+
+
+def check_examples(
+    images: npt.NDArray[Any], labels: npt.NDArray[Any], num_classes: int, where: str
+) -> Examples:
+    """Check arrays from outside and return them as Examples.
+
+    Args:
+        images: (n, 28, 28) or (n, 28, 28, 1); whole numbers or floats, 0 to 255.
+        labels: (n,) whole numbers from 0 to num_classes - 1.
+        num_classes: Number of classes.
+        where: What to call the arrays in an error: a file or a dataset's part.
+
+    Raises:
+        UserError: Anything else.
+    """
+    if images.shape[1:] == IMAGE_SHAPE[:2]:
+        images = images[..., np.newaxis]
+    if images.shape[1:] != IMAGE_SHAPE:
+        raise UserError(f"{where}: images must have shape {IMAGE_SHAPE}. Received: {images.shape[1:]}")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(
+            f"{where}: labels must be one whole number an image. "
+            f"Received: {labels.dtype} of shape {labels.shape}"
+        )
+    if len(images) != len(labels):
+        raise UserError(
+            f"{where}: as many labels as images are needed. Received: {len(images)} images, {len(labels)} labels"
+        )
+    if not len(images):
+        raise UserError(f"{where}: there are no images")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(
+            f"{where}: labels must be 0 to {num_classes - 1}. Received: {labels.min()} to {labels.max()}"
+        )
+    return Examples(_check_pixels(images, where), labels.astype(np.int64))
+
+
+def _check_pixels(images: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    if images.dtype == np.uint8:
+        return images
+    if not (np.issubdtype(images.dtype, np.integer) or np.issubdtype(images.dtype, np.floating)):
+        raise UserError(f"{where}: pixels must be numbers from 0 to 255. Received: {images.dtype}")
+    if not np.isfinite(images).all() or images.min() < 0 or images.max() > 255:
+        raise UserError(f"{where}: pixels must be 0 to 255. Received: {images.min()} to {images.max()}")
+    if images.max() <= 1:
+        raise UserError(
+            f"{where}: pixels must be raw, 0 to 255, the model normalises them. Received: 0 to {images.max()}"
+        )
+    return images.astype(np.float32)
+
+
+def classes_of_labels(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
+    """Name the classes of bare labels "0", "1", ...; every class must have an example.
+
+    Raises:
+        UserError: Labels that are no whole numbers, or leave out a number, or name one class only.
+    """
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise UserError(
+            f"{where}: labels must be one whole number an image. Received: {labels.dtype} of shape {labels.shape}"
+        )
+    present = np.unique(labels)
+    if len(present) < 2 or not np.array_equal(present, np.arange(len(present))):
+        raise UserError(
+            f"{where}: labels must be 0, 1, ... without a gap, and at least two classes. "
+            f"Received: {', '.join(map(str, present[:12]))}{', ...' if len(present) > 12 else ''}"
+        )
+    return tuple(str(label) for label in present)
+
+
+def stratified_split(
+    examples: Examples, fraction: float, seed: int, classes: tuple[str, ...]
+) -> tuple[Examples, Examples]:
+    """Split off a part that holds `fraction` of each class (at least one), drawn by a seed.
+
+    Returns:
+        (what is left, what was split off), each in the order of the examples.
+
+    Raises:
+        UserError: A class with fewer than two examples.
+    """
+    random = np.random.default_rng(seed)
+    chosen = np.zeros(len(examples), bool)
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(examples.labels == label)
+        if len(members) == 1:
+            raise UserError(
+                f"class {name!r} has one example, too few to split off a part of it: at least 2 are needed"
+            )
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        chosen[random.permutation(members)[: max(count, 0)]] = True
+    return examples[np.flatnonzero(~chosen)], examples[np.flatnonzero(chosen)]

@@ -1,0 +1,149 @@
+"""The reader's own images: a folder with a sub-folder a class, the four IDX files, or an .npz file."""
+
+import gzip
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from recipes.config import UserError
+from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, check_examples, classes_of_labels
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+IDX_IMAGES, IDX_LABELS = 0x00000803, 0x00000801
+IDX_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+
+
+def read_path(path: Path) -> ImageSource:
+    """Read images from a path, by what is there.
+
+    Raises:
+        UserError: Nothing that can be read as images with labels, with what was found instead.
+    """
+    if not path.exists():
+        raise UserError(f"data.source: there is no file or folder {path}")
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if not path.is_dir():
+        raise UserError(f"data.source: a file of images must be an .npz. Received: {path}")
+    if any(_idx_file(path, stem) for stem in IDX_STEMS):
+        return read_idx(path)
+    return read_class_folders(path)
+
+
+def read_class_folders(folder: Path) -> ImageSource:
+    """Read PNG and JPEG images of any size, a sub-folder a class, resized to 28 x 28 grey.
+
+    Raises:
+        UserError: Fewer than two classes, an empty class, or images that don't decode (all named).
+    """
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(classes) < 2:
+        raise UserError(
+            f"{folder} must have a sub-folder for each of at least two classes, or the four IDX files. "
+            f"Received: {len(classes)} sub-folders"
+        )
+    images, labels, broken = [], [], []
+    for label, class_folder in enumerate(classes):
+        paths = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise UserError(f"class folder {class_folder} is empty: no .png, .jpg or .jpeg in it")
+        for path in paths:
+            try:
+                images.append(read_image(path))
+                labels.append(label)
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                broken.append(path)
+    if broken:
+        named = ", ".join(str(path) for path in broken[:5]) + (", ..." if len(broken) > 5 else "")
+        raise UserError(f"{len(broken)} of {len(broken) + len(images)} images do not decode: {named}")
+    examples = Examples(np.stack(images), np.array(labels, np.int64))
+    return ImageSource(folder.name, str(folder.resolve()), tuple(path.name for path in classes), examples)
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an image as (28, 28, 1) uint8: upright, grey, on black where it was transparent."""
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+            upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
+        if upright.has_transparency_data:
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
+        height, width, _ = IMAGE_SHAPE
+        resized = upright.convert("L").resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.uint8)[..., np.newaxis]
+
+
+def read_npz(path: Path) -> ImageSource:
+    """Read an .npz file with the arrays x_train, y_train, x_test and y_test, as Keras's mnist.npz has them.
+
+    Raises:
+        UserError: A file that is no such .npz, an array that is not there, or one with wrong values.
+    """
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file.files]
+            if missing:
+                raise UserError(
+                    f"{path} must hold {', '.join(names)}. Missing: {', '.join(missing)}; received: {file.files}"
+                )
+            x_train, y_train, x_test, y_test = (file[name] for name in names)
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a whole .npz file of plain arrays: {error}") from error
+    return _source_of_arrays(path, (x_train, y_train), (x_test, y_test))
+
+
+def read_idx(folder: Path) -> ImageSource:
+    """Read the four IDX files of a folder, as MNIST was first published, gzipped or not.
+
+    Raises:
+        UserError: A file that is missing, truncated, or of another kind.
+    """
+    arrays = []
+    for stem in IDX_STEMS:
+        path = _idx_file(folder, stem)
+        if path is None:
+            raise UserError(f"{folder} must hold the four IDX files {', '.join(IDX_STEMS)}. Missing: {stem}")
+        arrays.append(_read_idx_file(path, IDX_IMAGES if "images" in stem else IDX_LABELS))
+    return _source_of_arrays(folder, (arrays[0], arrays[1]), (arrays[2], arrays[3]))
+
+
+def _idx_file(folder: Path, stem: str) -> Path | None:
+    """Return the file that the four sites which publish MNIST name train-images-idx3-ubyte[.gz] or alike."""
+    return next(iter(sorted(path for path in folder.glob(f"{stem}*idx*ubyte*") if path.is_file())), None)
+
+
+def _read_idx_file(path: Path, magic: int) -> npt.NDArray[np.uint8]:
+    """Read one IDX file: magic number, then sizes, all big-endian 32 bit, then bytes."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file: {error}") from error
+    found = int.from_bytes(content[:4], "big")
+    if found != magic or len(content) < 4:
+        raise UserError(
+            f"{path} is not an IDX file of its kind: its first bytes must be {magic:#010x}. Received: {found:#010x}"
+        )
+    dimensions = magic & 0xFF
+    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions))
+    start = 4 + 4 * dimensions
+    if len(content) != start + math.prod(shape):
+        raise UserError(
+            f"{path} must be {start + math.prod(shape)} bytes for its shape {shape}. Received: {len(content)} bytes"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _source_of_arrays(path: Path, train: tuple[Any, Any], test: tuple[Any, Any]) -> ImageSource:
+    classes = classes_of_labels(train[1], f"{path} (train)")
+    train_examples = check_examples(*train, len(classes), f"{path} (train)")
+    test_examples = check_examples(*test, len(classes), f"{path} (test)")
+    return ImageSource(path.stem, str(path.resolve()), classes, train_examples, lambda: test_examples)

@@ -1,0 +1,38 @@
+"""Files that are there whole or not at all, whatever kills the writer."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file beside its place, flush it to the disk, then rename it.
+
+    Args:
+        path: Where the file goes; an old one is replaced.
+        write: Writes the content into the binary file it is given.
+
+    Raises:
+        OSError: The disk is full, the folder can't be written to, ...; an old file stays as it was.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8."""
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file for people: indented, keys in their order."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,211 @@
+"""Train a classifier of 28 x 28 grey images: MNIST, its relatives, or your own.
+
+    make train-mnist
+    python -m recipes train mnist-cnn --training.epochs 3
+
+Settings, data, model, train, test, report: it reads in that order.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from recipes.config import ImageData, ImageRecipe, UserError, flatten, to_dict
+from recipes.data.batches import TrainingBatches, evaluation_batches
+from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource
+from recipes.data.images import ImageDataset, load_images, load_test_images
+from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification
+from recipes.models.image import build_classifier
+from recipes.models.parameters import count_nonzero
+from recipes.report.classification import plot_confusion, plot_mistakes
+from recipes.report.curves import plot_learning_curves
+from recipes.report.page import Picture, Table, write_page
+from recipes.run import Run, check_same, create, describe_environment, only_writer
+from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
+
+MISTAKES_SHOWN = 32
+
+
+def train(
+    name: str,
+    recipe: ImageRecipe,
+    path: Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Run:
+    """Train a recipe to its end and write the run directory.
+
+    Args:
+        name: The recipe's name.
+        recipe: Its settings.
+        path: The run directory; an old run there is replaced unless it is resumed.
+        resume: Go on with the unfinished run there.
+        callbacks: Further callbacks, called after the metrics of an epoch are known.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: Data that can't be had or read, a batch larger than the data, or, on resume,
+            other settings or data than the run began with.
+    """
+    config = {"recipe": name, **to_dict(recipe)}
+    if resume:
+        check_same(Run(path).config, config, "settings")
+    fix_seed(recipe.training.seed)
+    dataset = load_images(recipe.data)
+    batches = TrainingBatches(
+        dataset.train,
+        batch_size=recipe.training.batch_size,
+        augmentation=recipe.augmentation,
+        seed=recipe.training.seed,
+    )
+    model = build_classifier(recipe.model, IMAGE_SHAPE, len(dataset.source.classes))
+    rate = compile_model(
+        model,
+        recipe,
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_epoch=batches.steps_per_epoch,
+    )
+    run = _open_run(path, config, recipe.training.seed, dataset, resume)
+    with only_writer(run):
+        print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset)}", flush=True)
+        outcome = fit(model, recipe, run, batches, evaluation_batches(dataset.validation), rate, callbacks)
+        save_model(model, run)
+        _score_and_report(model, name, run, dataset, outcome)
+    return run
+
+
+def evaluate(run: Run, data: ImageData) -> dict[str, Any]:
+    """Score a finished run on the test part of any source with the same classes.
+
+    Returns:
+        `dataset`, `examples`, and test_loss, test_accuracy, test_precision, test_recall, test_f1.
+
+    Raises:
+        UserError: An unfinished run, or a source that can't be read or has other classes.
+    """
+    metrics = run.metrics
+    source, examples = load_test_images(data, metrics["data_source"])
+    if list(source.classes) != metrics["classes"]:
+        raise UserError(
+            f"{run.path} knows the classes {', '.join(metrics['classes'])}. Received: {', '.join(source.classes)}"
+        )
+    scores = score_classification(predict(keras.models.load_model(run.model_path), examples), examples.labels)
+    return {"dataset": source.name, "note": source.note, "examples": len(examples), **scores.summary("test")}
+
+
+def predict(model: keras.Model, examples: Examples) -> npt.NDArray[np.float32]:
+    """Return class probabilities (n, classes)."""
+    probabilities: npt.NDArray[np.float32] = model.predict(evaluation_batches(examples), verbose=0)
+    return probabilities
+
+
+def _open_run(path: Path, config: dict[str, Any], seed: int, dataset: ImageDataset, resume: bool) -> Run:
+    data = {
+        "name": dataset.source.name,
+        "source": dataset.source.origin,
+        "note": dataset.source.note,
+        "fingerprint": dataset.train.fingerprint(),
+        "train_examples": len(dataset.train),
+        "validation_examples": len(dataset.validation),
+    }
+    if not resume:
+        return create(path, config, describe_environment(seed, data))
+    run = Run(path)
+    check_same({**run.environment["data"], "note": ""}, {**data, "note": ""}, "data")
+    return run
+
+
+def _describe_data(dataset: ImageDataset) -> str:
+    parts = f"{len(dataset.train):,} training and {len(dataset.validation):,} validation images"
+    warning = f"\nWARNING: {dataset.source.note}" if dataset.source.note else ""
+    return f"{dataset.source.name}, {parts}{warning}"
+
+
+def _score_and_report(
+    model: keras.Model, name: str, run: Run, dataset: ImageDataset, outcome: Outcome
+) -> None:
+    source, test = dataset.source, dataset.read_test()
+    validation_scores = score_classification(predict(model, dataset.validation), dataset.validation.labels)
+    probabilities = predict(model, test)
+    test_scores = score_classification(probabilities, test.labels)
+    metrics = {
+        "recipe": name,
+        "dataset": source.name,
+        "data_source": source.origin,
+        **({"note": source.note} if source.note else {}),
+        "classes": list(source.classes),
+        "seed": run.environment["seed"],
+        "parameters": model.count_params(),
+        "nonzero_parameters": count_nonzero(model),
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "train_seconds": outcome.train_seconds,
+        **validation_scores.summary("validation"),
+        **test_scores.summary("test"),
+        "test_by_class": test_scores.by_class(source.classes),
+    }
+    pictures = _draw(run, source, test, probabilities, test_scores, outcome.best_epoch)
+    _write_report(run, metrics, pictures)
+    run.finish(metrics)
+
+
+def _draw(
+    run: Run,
+    source: ImageSource,
+    test: Examples,
+    probabilities: npt.NDArray[np.float32],
+    scores: ClassificationScores,
+    best_epoch: int,
+) -> list[Picture]:
+    curves = run.plots / "learning_curves.png"
+    plot_learning_curves(run.history, "accuracy", best_epoch, curves)
+    confusion = run.plots / "confusion_matrix.png"
+    plot_confusion(scores.confusion, source.classes, confusion)
+    wrong = most_confident_mistakes(probabilities, test.labels, MISTAKES_SHOWN)
+    mistakes = run.plots / "mistakes.png"
+    plot_mistakes(test.images[wrong], test.labels[wrong], probabilities[wrong], source.classes, mistakes)
+    return [
+        Picture(
+            curves, "Loss, accuracy and learning rate by epoch; the dotted line is the epoch that was kept."
+        ),
+        Picture(
+            mistakes,
+            "The test images that were most confidently misclassified: true class, prediction, its probability.",
+        ),
+        Picture(
+            confusion, "Confusion matrix of the test images: rows are true classes, columns predictions."
+        ),
+    ]
+
+
+def _write_report(run: Run, metrics: dict[str, Any], pictures: list[Picture]) -> None:
+    figures = {
+        "test accuracy": f"{100 * metrics['test_accuracy']:.2f} %",
+        "validation accuracy": f"{100 * metrics['validation_accuracy']:.2f} %",
+        "test loss": f"{metrics['test_loss']:.4f} nats",
+        "parameters": f"{metrics['parameters']:,}",
+        "kept epoch": f"{metrics['best_epoch']} of {metrics['epochs']}",
+        "training time": f"{metrics['train_seconds']:.0f} s",
+        "dataset": metrics["dataset"],
+    }
+    settings = [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
+    tables = [
+        Table("Test figures by class", metrics["test_by_class"]),
+        Table("Settings", settings),
+    ]
+    write_page(
+        run.path / "report.html",
+        f"{metrics['recipe']} on {metrics['dataset']}",
+        metrics.get("note", ""),
+        figures,
+        pictures,
+        tables,
+    )

@@ -1,0 +1,1 @@
+"""The networks, in keras.ops and Keras layers only."""

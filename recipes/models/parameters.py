@@ -1,0 +1,16 @@
+"""How many parameters a model has, and how many of them do something."""
+
+import keras
+import numpy as np
+
+
+def count_nonzero(model: keras.Model) -> int:
+    """Return the number of weights that are not exactly 0, of all that `model.count_params()` counts."""
+    return sum(int(np.count_nonzero(weight)) for weight in model.get_weights())
+
+
+def sparsity(model: keras.Model) -> float:
+    """Return the part of the weight matrices and kernels that is exactly 0, in [0, 1]."""
+    kernels = [np.array(variable) for variable in model.trainable_variables if len(variable.shape) > 1]
+    zeros = sum(int(np.count_nonzero(kernel == 0)) for kernel in kernels)
+    return zeros / sum(kernel.size for kernel in kernels)

@@ -1,0 +1,62 @@
+"""`report.html`: one file with its pictures inside, nothing from outside."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from recipes.files import write_text
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        path: The PNG file.
+        caption: What it shows and how to read it.
+    """
+
+    path: Path
+    caption: str
+
+    @property
+    def data_uri(self) -> str:
+        """The picture as text that a page can hold."""
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: a caption, and rows as dicts with the same keys."""
+
+    caption: str
+    rows: Sequence[dict[str, Any]]
+
+
+def write_page(
+    path: Path,
+    title: str,
+    note: str,
+    figures: dict[str, str],
+    pictures: Sequence[Picture],
+    tables: Sequence[Table],
+) -> None:
+    """Write the page.
+
+    Args:
+        path: Where it goes.
+        title: Its heading.
+        note: What must be known before anything else is read; "" for nothing.
+        figures: The few numbers that matter, by name.
+        pictures: Pictures, in order.
+        tables: Tables, in order.
+    """
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.jinja")
+    write_text(
+        path, template.render(title=title, note=note, figures=figures, pictures=pictures, tables=tables)
+    )

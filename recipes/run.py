@@ -1,0 +1,240 @@
+"""The run directory on disk: what tuning and serving read, and what a resume goes on from.
+
+runs/RECIPE/NAME/
+config.json         recipe and settings: `train --settings` takes it
+environment.json    versions, git revision, seed, data
+history.csv         a row an epoch
+model.keras         the best epoch's weights, without the optimizer
+metrics.json        written last: a run that has it is finished
+report.html         with plots/*.png inside
+tensorboard/        the curves as TensorBoard logs
+checkpoint/         only while it runs, and after a kill
+status.json         only after an interruption or a failure: what happened
+"""
+
+import contextlib
+import csv
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from recipes.config import UserError, flatten
+from recipes.files import write_json
+
+RUNS = Path("runs")
+PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, by its path."""
+
+    path: Path
+
+    @property
+    def model_path(self) -> Path:
+        """The saved model."""
+        return self.path / "model.keras"
+
+    @property
+    def history_path(self) -> Path:
+        """The table of epochs."""
+        return self.path / "history.csv"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of pictures."""
+        return self.path / "plots"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a resume goes on from."""
+        return self.path / "checkpoint" / "state.npz"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "metrics.json").exists()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Recipe and settings, as nested dicts."""
+        return self._read("config.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, git revision, seed and data."""
+        return self._read("environment.json")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the run measured.
+
+        Raises:
+            UserError: The run is not finished.
+        """
+        if not self.finished:
+            raise UserError(
+                f"{self.path} is not a finished run: it has no metrics.json. "
+                f"Go on with it: python -m recipes train {self.config['recipe']} --resume --run-dir {self.path}"
+            )
+        return self._read("metrics.json")
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of `history.csv`."""
+        with self.history_path.open() as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{self.path} is not a run directory: it has no {name}") from None
+        except ValueError as error:
+            raise UserError(f"{self.path / name} is not JSON: {error}") from error
+        return content
+
+    def set_aside(self, status: str, reason: str) -> None:
+        """Write down that the run ended before its time: interrupted, or failed."""
+        write_json(self.path / "status.json", {"status": status, "reason": reason})
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write `metrics.json`, which makes the run finished, then drop what only a resume needs."""
+        write_json(self.path / "metrics.json", metrics)
+        shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
+        (self.path / "status.json").unlink(missing_ok=True)
+
+
+def new_path(recipe: str) -> Path:
+    """Return a path for a new run of a recipe that no run has yet: `runs/RECIPE/TIMESTAMP`."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path, number = RUNS / recipe / stamp, 1
+    while path.exists():
+        number += 1
+        path = RUNS / recipe / f"{stamp}-{number}"
+    return path
+
+
+def check_vacant(path: Path) -> None:
+    """Refuse a path where something is already.
+
+    Raises:
+        UserError: There is a run, or something else.
+    """
+    if (path / "config.json").exists():
+        raise UserError(f"{path} is a run already: --resume goes on with it, --overwrite replaces it")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} exists and is not a run directory. Choose another --run-dir")
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to overwrite anything that is not a run.
+
+    Raises:
+        UserError: There is something else.
+    """
+    if not (path / "config.json").exists():
+        check_vacant(path)
+
+
+def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
+    """Refuse to go on with other settings or other data than a run began with.
+
+    Raises:
+        UserError: Something differs: all of it is named, old value first.
+    """
+    before, after = dict(flatten(earlier)), dict(flatten(now))
+    changed = [
+        f"{name} was {before.get(name)!r} and is {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if changed:
+        raise UserError(f"--resume goes on with the {what} the run began with. Changed: {'; '.join(changed)}")
+
+
+def create(path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Run:
+    """Create a run directory, replacing an old run there, and point `latest` at it.
+
+    `config.json` is written last: without it a directory is no run, and nothing to resume.
+    """
+    existed = path.exists()
+    try:
+        if (path / "config.json").exists():
+            shutil.rmtree(path)
+        for folder in ("checkpoint", "plots"):
+            (path / folder).mkdir(parents=True, exist_ok=True)
+        write_json(path / "environment.json", environment)
+        write_json(path / "config.json", config)
+    except OSError:
+        if not existed:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    if path.parent.parent == RUNS:
+        point_latest(path)
+    return Run(path)
+
+
+def point_latest(path: Path) -> None:
+    """Make `latest` beside a run point at it, in one step."""
+    beside = path.with_name(f".latest.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(path.name)
+    beside.replace(path.with_name("latest"))
+
+
+@contextlib.contextmanager
+def only_writer(run: Run) -> Any:
+    """Hold a run against a second process that would write it; a kill gives it back.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    file: IO[str]
+    with (run.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{run.path} is being written by another process") from None
+        yield
+    (run.path / ".lock").unlink(missing_ok=True)
+
+
+def describe_environment(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a result depends on besides its settings."""
+    return {
+        "seed": seed,
+        "data": dict(data),
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _git_revision() -> str | None:
+    """Return the revision of this project's checkout, with "+changes" where it has any."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+changes",
+        "--abbrev=12",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

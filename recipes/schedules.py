@@ -1,0 +1,137 @@
+"""Learning-rate schedules: pure functions of the time, and the one object that holds them in an optimizer.
+
+Each curve gives a factor of the highest learning rate. `t` is the time since the warm-up and
+`total` all the time there is after it, both in epochs (parts of an epoch count), so a curve keeps
+its shape when the batch size changes.
+
+    config.Schedule(name="cosine", warmup=1)  →  LearningRate(...)  →  keras.optimizers.AdamW(...)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from recipes.config import Schedule
+
+Tensor = Any
+
+
+def linear_warmup(t: Tensor, *, length: float) -> Tensor:
+    """Rise from 0 to 1 in a straight line (Goyal et al. 2017, arXiv:1706.02677): min(1, t / length)."""
+    return ops.minimum(t / length, 1.0)
+
+
+def constant(t: Tensor, total: float) -> Tensor:
+    """Stay at 1."""
+    return ops.ones_like(t)
+
+
+def exponential(t: Tensor, total: float, *, rate: float) -> Tensor:
+    """Multiply by `rate` an epoch: rate^t."""
+    return ops.power(rate, t)
+
+
+def polynomial(t: Tensor, total: float, *, power: float) -> Tensor:
+    """Fall to 0 as (1 - t/total)^power."""
+    return ops.power(1.0 - t / total, power)
+
+
+def cosine(t: Tensor, total: float, *, final_fraction: float) -> Tensor:
+    """Fall along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983).
+
+    final + (1 - final) (1 + cos(pi t/total)) / 2
+    """
+    return final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + ops.cos(math.pi * t / total))
+
+
+def inverse_square_root(t: Tensor, total: float, *, beta: float) -> Tensor:
+    """Fall as 1 / sqrt(1 + beta t)."""
+    return ops.rsqrt(1.0 + beta * t)
+
+
+def step_wise(t: Tensor, total: float, *, factor: float, boundaries: Sequence[float]) -> Tensor:
+    """Multiply by `factor` at each boundary, a part of the total time: factor^(boundaries reached)."""
+    reached = sum(ops.cast(t >= boundary * total, "float32") for boundary in boundaries)
+    return ops.power(factor, reached + 0.0 * t)
+
+
+def one_cycle(
+    t: Tensor, total: float, *, rise_fraction: float, initial_fraction: float, final_fraction: float
+) -> Tensor:
+    """Rise in a straight line, then fall along half a cosine (Smith & Topin 2018, arXiv:1708.07120).
+
+    The line goes from `initial_fraction` to 1 in the first `rise_fraction` of the time.
+    """
+    peak = rise_fraction * total
+    rise = initial_fraction + (1.0 - initial_fraction) * t / peak
+    return ops.where(t < peak, rise, cosine(t - peak, total - peak, final_fraction=final_fraction))
+
+
+def wsd(t: Tensor, total: float, *, decay_fraction: float, final_fraction: float) -> Tensor:
+    """Stay at 1, then fall in a straight line: warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395).
+
+    The line goes from 1 to `final_fraction` in the last `decay_fraction` of the time.
+    """
+    left = ops.minimum((total - t) / (decay_fraction * total), 1.0)
+    return final_fraction + (1.0 - final_fraction) * left
+
+
+CURVES: dict[str, Callable[..., Tensor]] = {
+    "constant": constant,
+    "exponential": exponential,
+    "polynomial": polynomial,
+    "cosine": cosine,
+    "inverse-square-root": inverse_square_root,
+    "step": step_wise,
+    "one-cycle": one_cycle,
+    "wsd": wsd,
+}
+
+
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """The one owner of the learning rate: `highest` times warm-up times curve, at every step.
+
+    Reduce-on-plateau has no formula of the step: there the curve is constant and the callback
+    `recipes.callbacks.plateau.ReduceOnPlateau` lowers `plateau_factor`, which multiplies it.
+
+    Args:
+        schedule: The curve and its parameters.
+        highest: Learning rate at a factor of 1.
+        steps_per_epoch: Optimizer steps an epoch, at least 1.
+        epochs: Length of the training, in epochs.
+    """
+
+    def __init__(self, schedule: Schedule, *, highest: float, steps_per_epoch: int, epochs: int) -> None:
+        self.schedule = schedule
+        self.highest = highest
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+        self.plateau_factor = keras.Variable(1.0, trainable=False, name="plateau_factor")
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Return the rate of a step counted from 0, a float32 scalar."""
+        step = ops.cast(step, "float32")
+        finished_epochs = ops.floor(step / self.steps_per_epoch)
+        time = step / self.steps_per_epoch if self.schedule.every == "step" else finished_epochs
+        factor = self._curve(ops.clip(time - self.schedule.warmup, 0.0, self._decay_time))
+        if self.schedule.warmup:
+            # The rate at the end of the step or epoch: the first one is not lost on a rate of 0.
+            unit = 1.0 / self.steps_per_epoch if self.schedule.every == "step" else 1.0
+            factor = factor * linear_warmup(time + unit, length=max(self.schedule.warmup, unit))
+        return self.highest * factor * self.plateau_factor
+
+    @property
+    def _decay_time(self) -> float:
+        return self.epochs - self.schedule.warmup
+
+    def _curve(self, t: Tensor) -> Tensor:
+        if self.schedule.name == "plateau":
+            return constant(t, self._decay_time)
+        return CURVES[self.schedule.name](t, self._decay_time, **self.schedule.parameters())
+
+    def get_config(self) -> dict[str, Any]:
+        """Refuse: a run saves its settings, never its optimizer."""
+        raise TypeError("A LearningRate is rebuilt from config.Schedule, not from a saved optimizer.")

@@ -1,0 +1,144 @@
+"""The one way to train: compile, fit, resume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from recipes.callbacks.data_order import DataOrder
+from recipes.callbacks.diverged import StopOnNaN
+from recipes.callbacks.early_stopping import KeepBest
+from recipes.callbacks.history import History
+from recipes.callbacks.moving_average import ValidateMovingAverage
+from recipes.callbacks.plateau import ReduceOnPlateau
+from recipes.callbacks.progress import ShowProgress, current_rate
+from recipes.callbacks.resume import Checkpoint
+from recipes.config import DivergedError, ImageRecipe
+from recipes.data.batches import TrainingBatches
+from recipes.models.parameters import sparsity
+from recipes.optimizers import build_optimizer
+from recipes.run import Run
+from recipes.schedules import LearningRate
+
+STEPS_PER_EXECUTION = 32
+"""Steps that run without coming back to Python. Fewer are slower, more make Ctrl-C wait."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        epochs: Epochs trained.
+        best_epoch: The epoch whose weights the model holds, counted from 1.
+        train_seconds: Wall time of all epochs with their validation, over all resumes.
+    """
+
+    epochs: int
+    best_epoch: int
+    train_seconds: float
+
+
+def fix_seed(seed: int) -> None:
+    """Make everything that follows a function of the seed, on this machine."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def compile_model(
+    model: keras.Model, recipe: ImageRecipe, *, loss: Any, metrics: Sequence[Any], steps_per_epoch: int
+) -> LearningRate:
+    """Compile a model by its recipe.
+
+    Returns:
+        The owner of the learning rate.
+    """
+    rate = LearningRate(
+        recipe.schedule,
+        highest=recipe.optimizer.learning_rate,
+        steps_per_epoch=steps_per_epoch,
+        epochs=recipe.training.epochs,
+    )
+    model.compile(
+        optimizer=build_optimizer(recipe.optimizer, rate, model.trainable_variables),
+        loss=loss,
+        metrics=list(metrics),
+        steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
+        jit_compile=False,  # XLA makes small convolutions about 3 times slower on a CPU
+    )
+    model.optimizer.build(model.trainable_variables)
+    return rate
+
+
+def fit(
+    model: keras.Model,
+    recipe: ImageRecipe,
+    run: Run,
+    batches: TrainingBatches,
+    validation: tf.data.Dataset,
+    rate: LearningRate,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Outcome:
+    """Train a compiled model to its recipe's end, from the run's checkpoint if it has one.
+
+    The model then holds the weights of its best epoch.
+
+    Raises:
+        DivergedError: The loss became NaN or infinite; the run says so.
+        KeyboardInterrupt: Ctrl-C; the best weights so far are saved and the run says so.
+    """
+    keep_best = KeepBest(recipe.early_stopping)
+    progress = ShowProgress(rate, recipe.training.epochs)
+    history = History(
+        run.history_path,
+        columns={
+            "learning_rate": lambda: current_rate(rate, model),
+            "batch_size": lambda: recipe.training.batch_size,
+            "sparsity": lambda: sparsity(model),
+        },
+    )
+    callbacks = [DataOrder(batches.epoch), StopOnNaN(), keep_best]
+    if recipe.schedule.name == "plateau":
+        callbacks.append(ReduceOnPlateau(recipe.schedule, rate, recipe.early_stopping.metric))
+    if recipe.optimizer.moving_average:
+        callbacks.append(ValidateMovingAverage())
+    callbacks += [history, *extra_callbacks]
+    checkpoint = Checkpoint(run.checkpoint, callbacks)
+    board = keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
+    epochs = recipe.training.epochs
+    try:
+        model.fit(
+            batches.dataset,
+            validation_data=validation,
+            initial_epoch=epochs if checkpoint.stopped() else checkpoint.finished_epochs(),
+            epochs=epochs,
+            shuffle=False,  # the batches are shuffled already
+            callbacks=[*callbacks, checkpoint, board, progress],
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        keep_best.put_best()
+        save_model(model, run)
+        run.set_aside("interrupted", f"by Ctrl-C in epoch {len(history.rows) + 1}")
+        raise
+    except DivergedError as error:
+        run.set_aside("failed", str(error))
+        raise
+    finally:
+        progress.close()
+    seconds = sum(row["seconds"] for row in history.rows)
+    return Outcome(len(history.rows), keep_best.best_epoch, round(seconds, 3))
+
+
+def save_model(model: keras.Model, run: Run) -> None:
+    """Save the model without its optimizer: whoever loads it needs nothing of this project."""
+    bare = type(model).from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    beside = run.path / ".model.keras"  # Keras wants the ending
+    try:
+        bare.save(beside)
+        beside.replace(run.model_path)
+    finally:
+        beside.unlink(missing_ok=True)
