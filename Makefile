@@ -40,9 +40,10 @@ clean: ## remove the environment and caches (never runs/ or models/)
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "keras-recipes needs Python 3.11 or newer. Received: $$($(PYTHON) --version 2>&1); choose one: make PYTHON=python3.12 ..." >&2; exit 2; }
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@echo "Installing into $(VENV) (once, a minute or two) ..."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
 .PHONY: help train-mnist test lint lock clean

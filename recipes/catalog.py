@@ -57,12 +57,13 @@ CATALOG: Mapping[str, Entry] = {
         measured="",
     ),
     "mnist-mlp": Entry(
-        summary="784-128-64-10, Adam 0.001, cosine decay",
+        summary="784-128-64-10, Adam 0.001, cosine decay, augmentation",
         recipe=ImageRecipe(
             model=ImageModel(dense=(128, 64)),
+            augmentation=Augmentation(rotate=10, scale=0.1, shift=1),
             schedule=Schedule(name="cosine"),
             early_stopping=EarlyStopping(metric="validation_accuracy"),
-            training=Training(epochs=15, batch_size=64),
+            training=Training(epochs=20, batch_size=64),
         ),
         parameters=109_386,
         measured="",

@@ -196,16 +196,16 @@ def _write_report(run: Run, metrics: dict[str, Any], pictures: list[Picture]) ->
         "training time": f"{metrics['train_seconds']:.0f} s",
         "dataset": metrics["dataset"],
     }
-    settings = [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
-    tables = [
-        Table("Test figures by class", metrics["test_by_class"]),
-        Table("Settings", settings),
+    by_class = [
+        {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
+        for row in metrics["test_by_class"]
     ]
+    settings = [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
     write_page(
         run.path / "report.html",
-        f"{metrics['recipe']} on {metrics['dataset']}",
-        metrics.get("note", ""),
-        figures,
-        pictures,
-        tables,
+        title=f"{metrics['recipe']} on {metrics['dataset']}",
+        note=metrics.get("note", ""),
+        figures=figures,
+        pictures=pictures,
+        tables=[Table("Test figures by class", by_class), Table("Settings", settings)],
     )

@@ -22,10 +22,10 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from recipes.config import UserError, flatten
 from recipes.files import write_json
@@ -194,20 +194,20 @@ def point_latest(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(run: Run) -> Any:
+def only_writer(run: Run) -> Iterator[None]:
     """Hold a run against a second process that would write it; a kill gives it back.
 
     Raises:
         UserError: Another process holds it.
     """
-    file: IO[str]
-    with (run.path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{run.path} is being written by another process") from None
+    folder = os.open(run.path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    (run.path / ".lock").unlink(missing_ok=True)
+    except BlockingIOError:
+        raise UserError(f"{run.path} is being written by another process") from None
+    finally:
+        os.close(folder)
 
 
 def describe_environment(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:

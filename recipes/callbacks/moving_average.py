@@ -3,8 +3,8 @@
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
+from keras import ops
 
 
 class ValidateMovingAverage(keras.callbacks.Callback):
@@ -27,7 +27,7 @@ class ValidateMovingAverage(keras.callbacks.Callback):
         for variable, average in zip(
             self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True
         ):
-            value = np.array(variable)
+            value = ops.convert_to_numpy(variable)
             variable.assign(average)
             average.assign(value)
 
@@ -39,11 +39,11 @@ def validated_weights(model: keras.Model) -> list[npt.NDArray[Any]]:
     """
     optimizer = model.optimizer
     if not optimizer.use_ema:
-        return [np.array(weight) for weight in model.get_weights()]
+        return list(model.get_weights())
     averages = {
         id(variable): average
         for variable, average in zip(
             model.trainable_variables, optimizer._model_variables_moving_average, strict=True
         )
     }
-    return [np.array(averages.get(id(variable), variable)) for variable in model.weights]
+    return [ops.convert_to_numpy(averages.get(id(variable), variable)) for variable in model.weights]

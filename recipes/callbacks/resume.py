@@ -52,7 +52,10 @@ class Checkpoint(keras.callbacks.Callback):
         """Save."""
         arrays: Arrays = {"epochs": np.array(epoch + 1), "stopped": np.array(bool(self.model.stop_training))}
         for name, variables in self._variables().items():
-            arrays |= {f"{name}/{number}": np.array(variable) for number, variable in enumerate(variables)}
+            arrays |= {
+                f"{name}/{number}": keras.ops.convert_to_numpy(variable)
+                for number, variable in enumerate(variables)
+            }
         memory = {
             name: _take_arrays(callback.state(), name, arrays) for name, callback in self.stateful.items()
         }

@@ -112,3 +112,9 @@ class ImageRecipe:
             warmup=self.schedule.warmup,
             epochs=self.training.epochs,
         )
+        require(
+            self.early_stopping.start_epoch <= self.training.epochs,
+            "early_stopping.start_epoch must be an epoch of the training",
+            start_epoch=self.early_stopping.start_epoch,
+            epochs=self.training.epochs,
+        )

@@ -87,7 +87,7 @@ def read_npz(path: Path) -> ImageSource:
     """
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             missing = [name for name in names if name not in file.files]
             if missing:
                 raise UserError(

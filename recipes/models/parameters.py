@@ -11,6 +11,10 @@ def count_nonzero(model: keras.Model) -> int:
 
 def sparsity(model: keras.Model) -> float:
     """Return the part of the weight matrices and kernels that is exactly 0, in [0, 1]."""
-    kernels = [np.array(variable) for variable in model.trainable_variables if len(variable.shape) > 1]
+    kernels = [
+        keras.ops.convert_to_numpy(variable)
+        for variable in model.trainable_variables
+        if len(variable.shape) > 1
+    ]
     zeros = sum(int(np.count_nonzero(kernel == 0)) for kernel in kernels)
     return zeros / sum(kernel.size for kernel in kernels)

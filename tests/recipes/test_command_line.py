@@ -1,0 +1,181 @@
+"""Commands as a person types them: what they print and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recipes import command_line
+from recipes.config import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def recipes(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "recipes", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) <= 2, done.stderr
+    assert lines[0].startswith("error: ")
+    for words in said:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian", "mnist-cnn"], ["no command 'trian'", "train?"]),
+        (["train", "mnist-cn"], ["no recipe 'mnist-cn'", "mnist-cnn?"]),
+        (["train"], ["needs the name of a recipe"]),
+        (["train", "mnist-cnn", "--training.epoch", "3"], ["--training.epoch, 3", "--training.epochs?"]),
+        (["train", "mnist-cnn", "--training.epochs", "many"], ["--training.epochs", "'many'"]),
+        (["train", "mnist-cnn", "--training.epochs", "0"], ["at least 1. Received: epochs=0"]),
+        (["train", "mnist-cnn", "--training.batch-size", "0"], ["Received: batch_size=0"]),
+        (["train", "mnist-cnn", "--schedule.name", "cosin"], ["'cosin'", "cosine"]),
+        (["train", "mnist-cnn", "--resume", "--overwrite"], ["choose one"]),
+        (["train", "mnist-cnn", "--resume"], ["there is no run in runs/mnist-cnn"]),
+        (["evaluate", "nowhere"], ["nowhere is not a run directory"]),
+        (["list", "all"], ["Received: all"]),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_slow(tmp_path, arguments, said):
+    assert_refused(recipes(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME=""), *said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["train", "mnist-cnn", "--help"], ["train", "--help"]]
+)
+def test_help_and_list_do_not_import_tensorflow(tmp_path, arguments):
+    code = (
+        "import runpy, sys, atexit; "
+        "atexit.register(lambda: print('HEAVY', [m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])); "
+        f"sys.argv = ['recipes', *{arguments!r}]; runpy.run_module('recipes', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "HEAVY []" in done.stdout
+    assert "mnist-cnn" in done.stdout or arguments == ["--help"]
+
+
+def test_wrong_data_is_refused_and_leaves_nothing(tmp_path):
+    run = tmp_path / "run"
+    for source, said in [
+        ("nowhere/at/all", "no file or folder"),
+        (ROOT / "recipes" / "report", "at least two classes"),
+        ("cifar11", "cifar10?"),
+    ]:
+        done = recipes("train", "mnist-cnn", "--run-dir", run, "--data.source", source, cwd=tmp_path)
+        assert_refused(done, said)
+        assert not run.exists()
+
+
+def test_train_then_evaluate_then_resume_then_overwrite(tmp_path, stripes):
+    train = [
+        "train",
+        "mnist-mlp",
+        "--data.source",
+        stripes,
+        "--training.epochs",
+        3,
+        "--training.batch-size",
+        8,
+    ]
+    done = recipes(*train, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "epoch 3/3" in done.stdout
+    run = tmp_path / "runs" / "mnist-mlp" / "latest"
+    assert run.is_symlink()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"test accuracy {metrics['test_accuracy']:.4f}" in done.stdout
+
+    done = recipes("evaluate", run, cwd=tmp_path)
+    assert json.loads(done.stdout)["test_accuracy"] == metrics["test_accuracy"]
+    assert_refused(recipes("evaluate", run, "--data.source", "digits", cwd=tmp_path), "lying, standing")
+
+    again = recipes(*train, "--resume", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "finished already" in again.stdout
+    assert_refused(recipes(*train, "--run-dir", run, cwd=tmp_path), "is a run already", "--overwrite")
+    assert_refused(
+        recipes(*train, "--run-dir", stripes, "--overwrite", cwd=tmp_path), "is not a run directory"
+    )
+    assert recipes(*train, "--run-dir", run.resolve(), "--overwrite", cwd=tmp_path).returncode == 0
+
+
+def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
+    run = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "recipes",
+        "train",
+        "mnist-mlp",
+        "--run-dir",
+        str(run),
+        "--data.source",
+        "digits",
+    ]
+    process = subprocess.Popen(
+        [*command, "--training.epochs", "100000"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (run / "checkpoint" / "state.npz").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"--resume --run-dir {run}" in said
+    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
+    assert (run / "model.keras").exists()
+    assert not (run / "metrics.json").exists()
+    assert_refused(recipes("evaluate", run, cwd=tmp_path), "not a finished run")
+
+
+def test_a_disk_that_is_full_is_said_in_a_line(tmp_path):
+    limited = "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    arguments = [
+        "recipes",
+        "train",
+        "mnist-mlp",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--data.source",
+        "digits",
+    ]
+    code = f"{limited} sys.argv = {arguments!r}; runpy.run_module('recipes', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert_refused(done, "File too large")
+    assert not list((tmp_path / "run" / "checkpoint").iterdir())
+
+
+def test_a_framed_error_becomes_a_line():
+    frame = "╭─ Oh ─╮\n│ first  │\n│ second │\n│ ────── │\n│ advice │\n╰────────╯\n"
+    assert command_line.unframe(frame) == "first second"
+
+
+def test_another_keras_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(UserError, match="KERAS_BACKEND=torch"), command_line.quiet_tensorflow():
+        pass

@@ -1,0 +1,54 @@
+import dataclasses
+
+import pytest
+
+from recipes.catalog import CATALOG
+from recipes.config import ImageRecipe, Schedule, Training, UserError, from_dict, nearest, to_dict
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_recipe_survives_the_way_to_json_and_back(name):
+    recipe = CATALOG[name].recipe
+    assert from_dict(type(recipe), to_dict(recipe)) == recipe
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Training().epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"training": {"epochs": 0}}, "training.epochs must be at least 1. Received: epochs=0"),
+        ({"training": {"batch_size": 0}}, "batch_size=0"),
+        ({"training": {"epoch": 3}}, "There is no setting 'training.epoch'. Did you mean epochs?"),
+        ({"training": {"epochs": "3"}}, "training.epochs must be int. Received: '3'"),
+        ({"training": {"epochs": True}}, "training.epochs must be int. Received: True"),
+        ({"training": 3}, "training must be a table of settings. Received: 3"),
+        ({"model": {"dense": [0]}}, r"dense=\(0,\)"),
+        ({"model": {"padding": "full"}}, "model.padding must be one of same, valid. Received: 'full'"),
+        (
+            {"schedule": {"name": "cosine", "power": 2.0}},
+            "schedule cosine takes final_fraction. Received: power",
+        ),
+        ({"schedule": {"name": "polynomial", "power": 0}}, "power=0"),
+        ({"schedule": {"warmup": 10.0}}, "shorter than the training. Received: warmup=10.0, epochs=10"),
+        ({"optimizer": {"momentum": 0.9}}, "momentum belongs to sgd. Received: name='adam'"),
+        ({"early_stopping": {"metric": "validation_acc"}}, "Did you mean validation_accuracy?"),
+        ({"early_stopping": {"start_epoch": 11}}, "start_epoch=11, epochs=10"),
+    ],
+)
+def test_wrong_settings_say_what_was_received(tree, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(ImageRecipe, tree)
+
+
+def test_a_schedule_reads_its_defaults_where_a_setting_is_none():
+    assert Schedule(name="polynomial").parameters() == {"power": 1.0}
+    assert Schedule(name="step", factor=0.5).parameters() == {"factor": 0.5, "boundaries": (0.5, 0.75)}
+
+
+def test_the_nearest_name_is_offered_and_else_the_possible_ones():
+    assert nearest("cosin", ["cosine", "wsd"]) == "Did you mean cosine?"
+    assert nearest("zzz", ["cosine", "wsd"]) == "Possible: cosine, wsd."

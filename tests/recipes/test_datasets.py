@@ -1,0 +1,55 @@
+import json
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from recipes.config import UserError
+from recipes.data import datasets, images
+
+
+@pytest.fixture
+def nothing_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+
+
+@pytest.fixture
+def silent_network(monkeypatch):
+    """Act a host that takes the question and never answers."""
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: threading.Event().wait())
+
+
+def test_a_silent_network_is_given_up_after_the_time_limit(silent_network):
+    started = time.monotonic()
+    assert not datasets.reachable("mnist", seconds=0.2)
+    assert time.monotonic() - started < 2
+
+
+def test_auto_falls_back_to_the_digits_and_says_so(nothing_prepared, silent_network, monkeypatch):
+    monkeypatch.setattr(datasets, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(images, "reachable", lambda name: datasets.reachable(name, 0.1))
+    source = images.open_source("auto")
+    assert source.name == source.origin == "digits"
+    assert "NOT MNIST" in source.note
+
+
+def test_a_dataset_asked_for_by_name_is_never_another_one(nothing_prepared, monkeypatch):
+    monkeypatch.setattr(datasets, "reachable", lambda name: False)
+    with pytest.raises(
+        UserError, match="fashion_mnist is not prepared in .*tfds and its host did not answer"
+    ):
+        images.open_source("fashion_mnist")
+
+
+def test_an_unknown_dataset_is_refused_with_the_nearest_name(nothing_prepared):
+    with pytest.raises(UserError, match="Received: 'fashion_mnst'. Did you mean fashion_mnist?"):
+        images.open_source("fashion_mnst")
+
+
+def test_the_newest_prepared_version_is_taken(nothing_prepared, tmp_path):
+    for version in ("3.0.1", "3.0.10", "3.0.2", "incomplete.3.1.0"):
+        folder = tmp_path / "tfds" / "mnist" / version
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text(json.dumps({}))
+    assert datasets.prepared_folder("mnist").name == "3.0.10"

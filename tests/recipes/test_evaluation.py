@@ -1,0 +1,68 @@
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipes.evaluation import most_confident_mistakes, score_classification
+from recipes.report.classification import plot_confusion, plot_mistakes
+from recipes.report.curves import plot_learning_curves
+from recipes.report.page import Picture, Table, write_page
+
+# Five examples of three classes; the third class is never predicted.
+PROBABILITIES = np.array(
+    [[0.8, 0.1, 0.1], [0.5, 0.4, 0.1], [0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1]], np.float32
+)
+LABELS = np.array([0, 0, 1, 1, 2])
+
+
+def test_scores_are_what_a_hand_counts():
+    scores = score_classification(PROBABILITIES, LABELS)
+    assert scores.accuracy == 3 / 5
+    assert scores.confusion.tolist() == [[2, 0, 0], [1, 1, 0], [0, 1, 0]]
+    assert scores.precision == pytest.approx([2 / 3, 1 / 2, 0])
+    assert scores.recall == pytest.approx([1, 1 / 2, 0])
+    assert scores.f1 == pytest.approx([4 / 5, 1 / 2, 0])
+    assert scores.loss == pytest.approx(-sum(map(math.log, (0.8, 0.5, 0.05, 0.7, 0.1))) / 5, rel=1e-6)
+    assert scores.summary("test")["test_f1"] == pytest.approx(1.3 / 3, abs=1e-6)
+    assert scores.by_class(("a", "b", "c"))[1] == {
+        "class": "b",
+        "precision": 0.5,
+        "recall": 0.5,
+        "f1": 0.5,
+        "examples": 2,
+    }
+
+
+def test_the_most_confident_mistakes_come_first():
+    assert most_confident_mistakes(PROBABILITIES, LABELS, 5).tolist() == [2, 4]
+    assert most_confident_mistakes(PROBABILITIES, LABELS, 1).tolist() == [2]
+
+
+def test_the_page_holds_all_and_asks_for_nothing_outside(tmp_path):
+    rows = [
+        {"epoch": e, "loss": 1 / e, "accuracy": 0.5, "validation_loss": 1.0, "learning_rate": 0.1}
+        for e in (1, 2)
+    ]
+    plot_learning_curves(rows, "accuracy", 2, tmp_path / "curves.png")
+    plot_confusion(np.eye(3, dtype=int), ("a", "b", "c"), tmp_path / "confusion.png")
+    plot_mistakes(
+        np.zeros((0, 28, 28, 1)), LABELS[:0], PROBABILITIES[:0], ("a", "b", "c"), tmp_path / "none.png"
+    )
+    pictures = [Picture(tmp_path / f"{name}.png", name) for name in ("curves", "confusion", "none")]
+    for picture in pictures:
+        with Image.open(picture.path) as image:
+            assert min(image.size) > 100
+    write_page(
+        tmp_path / "page.html",
+        "A <title>",
+        "Take care",
+        {"accuracy": "99 %"},
+        pictures,
+        [Table("t", [{"x": 1}])],
+    )
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "A &lt;title&gt;" in page
+    assert "Take care" in page
+    assert "http" not in page

@@ -1,0 +1,215 @@
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipes.config import ImageData, UserError
+from recipes.data.examples import Examples, stratified_split
+from recipes.data.image_files import read_image, read_path
+from recipes.data.images import load_images, load_test_images, open_source
+
+
+def write_idx(folder: Path, stem: str, array: np.ndarray, compress: bool) -> None:
+    magic = bytes([0, 0, 8, array.ndim])
+    content = magic + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.tobytes()
+    kind = f"idx{array.ndim}-ubyte"
+    name = f"{stem}-{kind}.gz" if compress else f"{stem}-{kind}"
+    (folder / name).write_bytes(gzip.compress(content) if compress else content)
+
+
+@pytest.fixture
+def arrays():
+    random = np.random.default_rng(0)
+    return {
+        "x_train": random.integers(0, 256, (40, 28, 28), np.uint8),
+        "y_train": np.arange(40, dtype=np.uint8) % 4,
+        "x_test": random.integers(0, 256, (8, 28, 28), np.uint8),
+        "y_test": np.arange(8, dtype=np.uint8) % 4,
+    }
+
+
+@pytest.fixture
+def idx_folder(tmp_path, arrays):
+    stems = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+    for number, (stem, array) in enumerate(zip(stems, arrays.values(), strict=True)):
+        write_idx(tmp_path, stem, array, compress=number % 2 == 0)
+    return tmp_path
+
+
+def test_idx_files_give_back_what_was_written_gzipped_or_not(idx_folder, arrays):
+    source = read_path(idx_folder)
+    assert source.classes == ("0", "1", "2", "3")
+    np.testing.assert_array_equal(source.train.images[..., 0], arrays["x_train"])
+    np.testing.assert_array_equal(source.train.labels, arrays["y_train"])
+    np.testing.assert_array_equal(source.read_test().images[..., 0], arrays["x_test"])
+
+
+def test_npz_gives_back_what_was_written(tmp_path, arrays):
+    np.savez(tmp_path / "own.npz", **arrays)
+    source = open_source(str(tmp_path / "own.npz"))
+    np.testing.assert_array_equal(source.train.images[..., 0], arrays["x_train"])
+    np.testing.assert_array_equal(source.read_test().labels, arrays["y_test"])
+
+
+def test_class_folders_are_read_in_the_order_of_their_names(stripes):
+    source = read_path(stripes)
+    assert source.classes == ("lying", "standing")
+    assert source.train.images.shape == (60, 28, 28, 1)
+    assert source.train.labels.tolist() == [0] * 30 + [1] * 30
+    lying, standing = source.train.images[0, ..., 0], source.train.images[30, ..., 0]
+    assert (lying == lying[:, :1]).all()
+    assert (standing == standing[:1]).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("L", 100, 100),
+        ("RGB", (100, 100, 100), 100),
+        ("RGBA", (255, 255, 255, 0), 0),
+        ("I;16", 100 * 256, 100),
+    ],
+)
+def test_images_of_any_kind_and_size_become_28_by_28_grey(tmp_path, mode, color, expected):
+    Image.new(mode, (50, 70), color).save(tmp_path / "image.png")
+    image = read_image(tmp_path / "image.png")
+    assert image.shape == (28, 28, 1)
+    assert (image == expected).all()
+
+
+def truncate(idx_folder: Path) -> None:
+    path = idx_folder / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def swap_kinds(idx_folder: Path) -> None:
+    (idx_folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(12))
+
+
+def cut_gzip(idx_folder: Path) -> None:
+    path = idx_folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def remove(idx_folder: Path) -> None:
+    (idx_folder / "t10k-images-idx3-ubyte.gz").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (truncate, r"train-labels-idx1-ubyte must be 48 bytes for its shape \(40,\). Received: 47"),
+        (swap_kinds, "first bytes must be 0x00000801. Received: 0x00000803"),
+        (cut_gzip, "not a whole gzip file"),
+        (remove, "Missing: t10k-images"),
+    ],
+)
+def test_spoilt_idx_files_are_refused(idx_folder, spoil, message):
+    spoil(idx_folder)
+    with pytest.raises(UserError, match=message):
+        read_path(idx_folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y_test": np.full(8, 4)}, r"\(test\): labels must be 0 to 3. Received: 4 to 4"),
+        ({"y_train": np.full(40, -1)}, "Received: -1"),
+        ({"y_train": np.arange(40) % 2 * 7}, "without a gap, and at least two classes. Received: 0, 7"),
+        ({"y_train": np.zeros((40, 4), int)}, r"shape \(40, 4\)"),
+        ({"y_train": np.zeros(40)}, "one whole number an image. Received: float64"),
+        ({"x_train": np.zeros((40, 32, 32), np.uint8)}, r"shape \(28, 28, 1\). Received: \(32, 32\)"),
+        ({"x_train": np.zeros((39, 28, 28), np.uint8)}, "Received: 39 images, 40 labels"),
+        ({"x_train": np.full((40, 28, 28), 0.5)}, "raw, 0 to 255"),
+        ({"x_train": np.full((40, 28, 28), np.nan)}, "pixels must be 0 to 255. Received: nan"),
+        ({"x_train": np.full((40, 28, 28), 256)}, "Received: 256 to 256"),
+        ({"x_train": np.full((40, 28, 28), "x")}, "pixels must be numbers"),
+    ],
+)
+def test_wrong_arrays_are_refused(tmp_path, arrays, change, message):
+    np.savez(tmp_path / "own.npz", **{**arrays, **change})
+    with pytest.raises(UserError, match=message):
+        read_path(tmp_path / "own.npz")
+
+
+def test_foreign_and_truncated_npz_files_are_refused(tmp_path, arrays):
+    path = tmp_path / "own.npz"
+    path.write_bytes(b"not an archive")
+    with pytest.raises(UserError, match="not a whole .npz"):
+        read_path(path)
+    np.savez(path, x_train=arrays["x_train"])
+    with pytest.raises(UserError, match="Missing: y_train, x_test, y_test"):
+        read_path(path)
+    np.savez(path, **arrays)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UserError, match="not a whole .npz"):
+        read_path(path)
+
+
+def test_broken_images_are_counted_and_named(stripes):
+    (stripes / "lying" / "00.png").write_bytes(b"no image")
+    (stripes / "standing" / "07.png").write_bytes((stripes / "standing" / "07.png").read_bytes()[:40])
+    with pytest.raises(UserError, match="2 of 60 images do not decode: .*lying/00.png, .*standing/07.png"):
+        read_path(stripes)
+
+
+def test_folders_that_hold_no_classes_are_refused(tmp_path, stripes):
+    with pytest.raises(UserError, match="at least two classes.* Received: 1 sub-folders"):
+        read_path(tmp_path)
+    (stripes / "empty").mkdir()
+    with pytest.raises(UserError, match="class folder .*empty is empty"):
+        read_path(stripes)
+    with pytest.raises(UserError, match="there is no file or folder"):
+        read_path(tmp_path / "nowhere")
+
+
+def test_a_split_holds_the_same_part_of_each_class_and_loses_nothing():
+    labels = np.repeat([0, 1, 2], [100, 50, 10])
+    examples = Examples(np.arange(160), labels)
+    rest, part = stratified_split(examples, 0.2, seed=1, classes=("a", "b", "c"))
+    assert np.bincount(part.labels).tolist() == [20, 10, 2]
+    assert sorted([*rest.images, *part.images]) == list(range(160))
+    _, again = stratified_split(examples, 0.2, seed=1, classes=("a", "b", "c"))
+    _, other = stratified_split(examples, 0.2, seed=2, classes=("a", "b", "c"))
+    assert again.images.tolist() == part.images.tolist() != other.images.tolist()
+
+
+def test_a_class_of_one_cannot_be_split():
+    examples = Examples(np.arange(3), np.array([0, 0, 1]))
+    with pytest.raises(UserError, match="class 'b' has one example"):
+        stratified_split(examples, 0.5, seed=0, classes=("a", "b"))
+
+
+def test_the_offline_digits_are_1797_and_split_three_ways():
+    dataset = load_images(ImageData(source="digits"))
+    test = dataset.read_test()
+    assert len(dataset.train) + len(dataset.validation) + len(test) == 1797
+    assert len(test) == pytest.approx(0.2 * 1797, abs=5)
+    assert dataset.train.images.dtype == np.uint8
+    assert dataset.train.images.max() == 255
+
+
+def test_a_run_is_scored_on_all_of_a_folder_it_was_not_trained_on(stripes):
+    _, held_out = load_test_images(ImageData(source=str(stripes)), trained_on=str(stripes.resolve()))
+    _, everything = load_test_images(ImageData(source=str(stripes)), trained_on="digits")
+    assert (len(held_out), len(everything)) == (12, 60)
+
+
+@pytest.mark.real_mnist
+def test_mnist_has_its_published_sizes():
+    dataset = load_images(ImageData(source="mnist"))
+    assert (len(dataset.train), len(dataset.validation)) == (54_001, 5_999)
+    assert np.bincount(dataset.read_test().labels).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]

@@ -1,0 +1,265 @@
+"""Training for real, small: tiny data, tiny models, the one training path."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import mnist
+from recipes.catalog import CATALOG
+from recipes.config import (
+    Augmentation,
+    DivergedError,
+    EarlyStopping,
+    ImageData,
+    ImageModel,
+    ImageRecipe,
+    Optimizer,
+    Schedule,
+    Training,
+    UserError,
+)
+from recipes.run import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def recipe(stripes) -> ImageRecipe:
+    """Everything that has a memory or a random stream, in one small recipe."""
+    return ImageRecipe(
+        data=ImageData(source=str(stripes)),
+        augmentation=Augmentation(shift=2),
+        model=ImageModel(convolutions=(4,), dense=(8,), batch_normalization=True, dropout=0.2),
+        optimizer=Optimizer(name="adamw", learning_rate=0.01, moving_average=0.5),
+        schedule=Schedule(name="plateau", patience=1, warmup=1.0),
+        early_stopping=EarlyStopping(metric="validation_loss"),
+        training=Training(epochs=4, batch_size=8),
+    )
+
+
+def without_seconds(run: Run) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.history]
+
+
+def assert_same_result(one: Run, other: Run) -> None:
+    assert without_seconds(one) == without_seconds(other)
+    weights, other_weights = (keras.models.load_model(run.model_path).get_weights() for run in (one, other))
+    for weight, other_weight in zip(weights, other_weights, strict=True):
+        np.testing.assert_array_equal(weight, other_weight)
+    drop = ("train_seconds",)
+    assert {k: v for k, v in one.metrics.items() if k not in drop} == {
+        k: v for k, v in other.metrics.items() if k not in drop
+    }
+
+
+class StopAt(keras.callbacks.Callback):
+    """Raise in the middle of an epoch, as a crash or Ctrl-C would."""
+
+    def __init__(self, epoch: int, error: type[BaseException]) -> None:
+        super().__init__()
+        self.epoch, self.error, self.now = epoch, error, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch:
+            raise self.error
+
+
+def test_a_run_learns_and_leaves_what_the_contract_names(recipe, tmp_path):
+    run = mnist.train("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule()), tmp_path / "run")
+    metrics = run.metrics
+    assert metrics["test_accuracy"] == 1.0
+    assert metrics["validation_f1"] == 1.0
+    assert metrics["data_source"] == recipe.data.source
+    assert metrics["parameters"] == metrics["nonzero_parameters"] + np.sum(
+        [np.sum(weight == 0) for weight in keras.models.load_model(run.model_path).get_weights()]
+    )
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "config.json",
+        "environment.json",
+        "history.csv",
+        "metrics.json",
+        "model.keras",
+        "plots",
+        "report.html",
+        "tensorboard",
+    ]
+    assert sorted(path.name for path in run.plots.iterdir()) == [
+        "confusion_matrix.png",
+        "learning_curves.png",
+        "mistakes.png",
+    ]
+    assert list(run.history[0]) == [
+        "epoch",
+        "accuracy",
+        "loss",
+        "validation_accuracy",
+        "validation_loss",
+        "learning_rate",
+        "batch_size",
+        "sparsity",
+        "seconds",
+    ]
+    assert list((run.path / "tensorboard" / "validation").glob("events.*"))
+
+
+def test_the_saved_model_needs_nothing_of_this_project(recipe, tmp_path):
+    run = mnist.train("mnist-cnn", recipe, tmp_path / "run")
+    code = (
+        f"import keras, sys; model = keras.models.load_model({str(run.model_path)!r}); "
+        "assert not any(name.startswith('recipes') for name in sys.modules); print(model.output_shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == "(None, 2)"
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(recipe, tmp_path):
+    one = mnist.train("mnist-cnn", recipe, tmp_path / "one")
+    same = mnist.train("mnist-cnn", recipe, tmp_path / "same")
+    other_recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=1))
+    other = mnist.train("mnist-cnn", other_recipe, tmp_path / "other")
+    assert_same_result(one, same)
+    assert without_seconds(one) != without_seconds(other)
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_a_run_that_died_resumes_to_the_very_same_result(recipe, tmp_path, epoch):
+    whole = mnist.train("mnist-cnn", recipe, tmp_path / "whole")
+    with pytest.raises(MemoryError):
+        mnist.train("mnist-cnn", recipe, tmp_path / "died", callbacks=[StopAt(epoch, MemoryError)])
+    assert not Run(tmp_path / "died").finished
+    resumed = mnist.train("mnist-cnn", recipe, tmp_path / "died", resume=True)
+    assert_same_result(whole, resumed)
+    assert not resumed.checkpoint.parent.exists()
+
+
+def test_a_run_that_stopped_early_and_died_then_does_not_train_on(recipe, tmp_path, monkeypatch):
+    settings = EarlyStopping(
+        metric="validation_loss", patience=1, min_delta=100
+    )  # nothing is that much better
+    recipe = dataclasses.replace(recipe, early_stopping=settings)
+    whole = mnist.train("mnist-cnn", recipe, tmp_path / "whole")
+    assert (whole.metrics["epochs"], whole.metrics["best_epoch"]) == (2, 1)
+
+    def die(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mnist, "save_model", die)
+        with pytest.raises(MemoryError):
+            mnist.train("mnist-cnn", recipe, tmp_path / "died")
+    assert_same_result(whole, mnist.train("mnist-cnn", recipe, tmp_path / "died", resume=True))
+
+
+def test_ctrl_c_keeps_the_best_weights_and_the_run_can_go_on(recipe, tmp_path):
+    whole = mnist.train("mnist-cnn", recipe, tmp_path / "whole")
+    path = tmp_path / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        mnist.train("mnist-cnn", recipe, path, callbacks=[StopAt(3, KeyboardInterrupt)])
+    run = Run(path)
+    assert not run.finished
+    assert run._read("status.json") == {"status": "interrupted", "reason": "by Ctrl-C in epoch 3"}
+    losses = [row["validation_loss"] for row in run.history]
+    assert len(losses) == 2
+    data = mnist.load_images(recipe.data).validation
+    probabilities = mnist.predict(keras.models.load_model(run.model_path), data)
+    assert mnist.score_classification(probabilities, data.labels).loss == pytest.approx(min(losses), rel=1e-4)
+    assert_same_result(whole, mnist.train("mnist-cnn", recipe, path, resume=True))
+    assert not (path / "status.json").exists()
+
+
+def test_a_resume_refuses_other_settings_and_other_data(recipe, stripes, tmp_path):
+    with pytest.raises(MemoryError):
+        mnist.train("mnist-cnn", recipe, tmp_path / "run", callbacks=[StopAt(2, MemoryError)])
+    longer = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=9))
+    with pytest.raises(UserError, match="Changed: training.epochs was 4 and is 9$"):
+        mnist.train("mnist-cnn", longer, tmp_path / "run", resume=True)
+    (stripes / "lying" / "00.png").unlink()
+    with pytest.raises(UserError, match="goes on with the data the run began with. Changed: fingerprint was"):
+        mnist.train("mnist-cnn", recipe, tmp_path / "run", resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(recipe, tmp_path):
+    wild = Optimizer(name="sgd", learning_rate=1e30)
+    recipe = dataclasses.replace(recipe, optimizer=wild, schedule=Schedule(), augmentation=Augmentation())
+    with pytest.raises(DivergedError, match="in epoch 1, by step 5 of 5"):
+        mnist.train("mnist-mlp", recipe, tmp_path / "run")
+    assert Run(tmp_path / "run")._read("status.json")["status"] == "failed"
+
+
+def test_a_batch_larger_than_the_data_leaves_no_run_behind(recipe, tmp_path):
+    recipe = dataclasses.replace(recipe, training=Training(batch_size=1000))
+    with pytest.raises(UserError, match="at most the number of training examples, 44. Received: 1000"):
+        mnist.train("mnist-cnn", recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_scored_on_any_source_with_its_classes(recipe, tmp_path, stripes):
+    run = mnist.train("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule()), tmp_path / "run")
+    again = mnist.evaluate(run, recipe.data)
+    assert {k: again[k] for k in again if k.startswith("test_")} == pytest.approx(
+        {k: run.metrics[k] for k in again if k.startswith("test_")}, abs=1e-5
+    )
+    (tmp_path / "more").symlink_to(stripes)
+    with pytest.raises(UserError, match="knows the classes lying, standing. Received: 0, 1, 2"):
+        mnist.evaluate(run, ImageData(source="digits"))
+
+
+def train_process(path: Path, *flags: str) -> "subprocess.Popen[bytes]":
+    command = [
+        sys.executable,
+        "-m",
+        "recipes",
+        "train",
+        "mnist-cnn",
+        "--run-dir",
+        str(path),
+        "--data.source",
+        "digits",
+    ]
+    settings = ["--training.epochs", "8", "--training.batch-size", "32", "--optimizer.moving-average", "0.9"]
+    return subprocess.Popen([*command, *settings, *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def kill_and_resume(path: Path, kills: int, seed: int) -> Run:
+    """Train in processes of their own, killing `kills` of them at random moments of their training."""
+    moments = random.Random(seed)
+    for _ in range(kills):
+        process = train_process(path, "--resume")
+        while not (path / "config.json").exists() and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 7))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert train_process(path, "--resume").wait() == 0
+    return Run(path)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments_changes_nothing(tmp_path, kills):
+    whole = train_process(tmp_path / "whole")
+    resumed = kill_and_resume(tmp_path / "killed", kills, seed=int(os.environ.get("KILL_SEED", "0")))
+    assert whole.wait() == 0
+    assert_same_result(Run(tmp_path / "whole"), resumed)
+
+
+@pytest.mark.slow
+@pytest.mark.real_mnist
+@pytest.mark.parametrize(("name", "accuracy"), [("mnist-mlp", 0.98), ("mnist-cnn", 0.994)])
+def test_recipes_reach_their_accuracy_on_real_mnist(tmp_path, name, accuracy):
+    recipe = CATALOG[name].recipe
+    recipe = dataclasses.replace(recipe, data=ImageData(source="mnist"))
+    assert mnist.train(name, recipe, tmp_path / "run").metrics["test_accuracy"] >= accuracy
