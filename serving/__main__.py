@@ -1,0 +1,215 @@
+"""Command line of serving: `python -m serving COMMAND --help`."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from recipes import command_line
+from recipes.config import UserError
+from recipes.run import Run
+
+HELP = """usage: python -m serving COMMAND ...
+
+  export RUN             publish a finished run as models/NAME/VERSION
+  serve [flags]          serve models by gRPC and REST, with TF Serving's flags
+  predict IMAGE ...      classify image files, folders of them, or - for standard input
+  status MODEL           the versions of a model and their states
+  bench MODEL            requests a second and latencies at several concurrencies
+"""
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """Publish a finished run as a SavedModel that TF Serving can load."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory of a finished run."""
+    models: Path = Path("models")
+    """Folder of all models."""
+    name: str | None = None
+    """Name of the model (None: mnist for image recipes)."""
+    version: int | None = None
+    """Version number, at least 1 (None: one more than the highest)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CallArguments:
+    """Where the server is."""
+
+    address: str = "localhost:8500"
+    """host:port of gRPC, or unix:PATH."""
+    timeout: float = 10.0
+    """Deadline of each call in seconds."""
+    root_certificates: Path | None = None
+    """PEM file of whom to trust: encrypts the connection."""
+    private_key: Path | None = None
+    """PEM file of the client's own key, for mutual TLS."""
+    certificate_chain: Path | None = None
+    """PEM file of the client's own certificate, for mutual TLS."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictArguments:
+    """Classify images."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """PNG or JPEG files, folders of them, or - for one image on standard input."""
+    model: str = "mnist"
+    """Name of the model."""
+    model_version: int | None = None
+    """Version number (None: the latest)."""
+    label: str | None = None
+    """Version label, instead of a number."""
+    json: bool = False
+    """Print a line of JSON an image instead of a table."""
+    call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StatusArguments:
+    """Show the versions of a model."""
+
+    model: tyro.conf.Positional[str] = "mnist"
+    """Name of the model."""
+    call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchArguments:
+    """Measure a server with requests made up from its own signature."""
+
+    model: tyro.conf.Positional[str] = "mnist"
+    """Name of the model."""
+    callers: tuple[int, ...] = (1, 8, 32)
+    """Numbers of callers that wait for their answer before they ask again."""
+    batch_size: int = 1
+    """Examples a request, at least 1."""
+    seconds: float = 5.0
+    """Length of each measurement, above 0."""
+    call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
+
+
+def parse(
+    kind: type[Arguments], arguments: Sequence[str], command: str, *, underscores: bool = False
+) -> Arguments:
+    """Parse a command's arguments."""
+    with command_line.one_line_errors():
+        return tyro.cli(
+            kind, args=list(arguments), prog=f"python -m serving {command}", use_underscores=underscores
+        )
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Publish a run."""
+    chosen = parse(ExportArguments, arguments, "export")
+    run = Run(chosen.run)
+    _ = run.metrics  # an unfinished run is refused before anything slow
+    with command_line.quiet_tensorflow():
+        from serving import export as exporting
+
+    print(exporting.describe(exporting.export(run, chosen.models, chosen.name, chosen.version)))
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Serve until SIGTERM."""
+    with command_line.quiet_tensorflow():
+        from serving.server import app
+        from serving.server.errors import ConfigError
+        from serving.server.settings import ServerSettings
+
+    settings = parse(ServerSettings, spell_flags(arguments), "serve", underscores=True)
+    try:
+        app.serve(settings)
+    except ConfigError as error:
+        raise UserError(str(error)) from error
+
+
+def spell_flags(arguments: Sequence[str]) -> list[str]:
+    """Spell `--flag=true` and `--flag=false`, which TF Serving takes, as `--flag` and `--no_flag`."""
+    spelt = []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.startswith("--") and value.lower() in ("true", "false"):
+            argument = name if value.lower() == "true" else f"--no_{name[2:]}"
+        spelt.append(argument)
+    return spelt
+
+
+def connect(chosen: CallArguments) -> Any:
+    """Open a client."""
+    from serving.client import TLS, Client
+
+    files = (chosen.root_certificates, chosen.private_key, chosen.certificate_chain)
+    tls = TLS(*(file.read_bytes() if file else None for file in files)) if any(files) else None
+    return Client(chosen.address, timeout=chosen.timeout, tls=tls)
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Classify images."""
+    chosen = parse(PredictArguments, arguments, "predict")
+    from serving import images
+    from serving.client import ServingError
+
+    names, contents = images.read(chosen.images)
+    try:
+        with connect(chosen.call) as client:
+            answer = client.predict(
+                chosen.model,
+                signature="encoded",
+                version=chosen.model_version,
+                label=chosen.label,
+                image_bytes=contents,
+            )
+    except ServingError as error:
+        raise UserError(f"{chosen.call.address}: {error}") from error
+    rows = zip(names, answer["label"].tolist(), answer["probabilities"].tolist(), strict=True)
+    for name, label, probabilities in rows:
+        if chosen.json:
+            print(json.dumps({"image": name, "label": label, "probabilities": probabilities}))
+        else:
+            print(f"{name:40} {label}   {100 * max(probabilities):6.2f} %")
+
+
+def status(arguments: Sequence[str]) -> None:
+    """Show a model's versions."""
+    chosen = parse(StatusArguments, arguments, "status")
+    from serving.client import ServingError
+
+    try:
+        with connect(chosen.call) as client:
+            versions = client.status(chosen.model)
+    except ServingError as error:
+        raise UserError(f"{chosen.call.address}: {error}") from error
+    for number, state in versions.items():
+        print(f"{chosen.model} {number:>6}  {state.state:10} {state.error_text}".rstrip())
+
+
+def bench(arguments: Sequence[str]) -> None:
+    """Measure a server."""
+    chosen = parse(BenchArguments, arguments, "bench")
+    from serving import load
+    from serving.client import ServingError
+
+    try:
+        with connect(chosen.call) as client:
+            request = load.made_up_request(client.metadata(chosen.model), chosen.model, chosen.batch_size)
+        print(load.HEADER)
+        for callers in chosen.callers:
+            print(
+                load.measure(chosen.call.address, request, callers, chosen.seconds).row(chosen.batch_size),
+                flush=True,
+            )
+    except ServingError as error:
+        raise UserError(f"{chosen.call.address}: {error}") from error
+
+
+if __name__ == "__main__":
+    commands = {"export": export, "serve": serve, "predict": predict, "status": status, "bench": bench}
+    sys.exit(command_line.run(commands, HELP, sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The embedded server: TF Serving's API and flags, for laptops and tests."""

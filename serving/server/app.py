@@ -1,0 +1,226 @@
+"""Start a server, and end it without losing a request."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import tensorflow as tf
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from serving.server.configs import read_batching, read_credentials, read_metrics_path, read_model_config
+from serving.server.errors import ConfigError, StatusError
+from serving.server.grpc_api import generic_handlers
+from serving.server.inference import Inference, Runner
+from serving.server.manager import ModelManager
+from serving.server.metrics import Metrics
+from serving.server.rest_api import create_app
+from serving.server.servable import Servable
+from serving.server.settings import ServerSettings
+
+log = logging.getLogger("serving")
+
+HOST = "0.0.0.0"
+DRAIN_SECONDS = 30.0
+"""How long accepted requests may take after SIGTERM: Kubernetes' own limit before SIGKILL."""
+GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    ("grpc.max_send_message_length", 2**31 - 1),
+    ("grpc.so_reuseport", 0),  # else a second server could take the same port unseen
+)
+
+
+class ModelServer:
+    """A server that is built, started and stopped inside of one event loop.
+
+    Args:
+        settings: TF Serving's flags. Port 0 picks free ports, to be read from `port` and `rest_port`.
+
+    Raises:
+        ConfigError: Flags or files that it can't start with; nothing is left open.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        cores = os.cpu_count() or 1
+        self._settings = settings
+        self._config = read_model_config(settings)
+        self.metrics = Metrics()
+        self._inference_pool = ThreadPoolExecutor(2 * cores, "inference")
+        self._loading_pool = ThreadPoolExecutor(1, "loading")
+        self.manager = ModelManager(
+            self._load,
+            self._loading_pool,
+            self.metrics,
+            retries=settings.max_num_load_retries,
+            retry_seconds=settings.load_retry_interval_micros / 1e6,
+            free_labels=settings.allow_version_labels_for_unavailable_models,
+        )
+        self._runner = Runner(self._inference_pool, read_batching(settings, cores), self.metrics)
+        self._inference = Inference(self.manager, self._runner)
+        self._health = health.aio.HealthServicer()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._rest: uvicorn.Server | None = None
+        self.port = 0
+        self.rest_port = 0
+
+    def _load(self, name: str, version: int, path: Path) -> Servable:
+        servable = Servable(name, version, path, self._settings.tensorflow_session_parallelism)
+        if self._settings.enable_model_warmup:
+            try:
+                servable.warm_up()
+            except BaseException:
+                servable.close()
+                raise
+        return servable
+
+    async def start(self) -> None:
+        """Take the ports, load the models, then serve.
+
+        Raises:
+            ConfigError: A port in use, or models that can't be found.
+        """
+        settings = self._settings
+        self._grpc = grpc.aio.server(
+            options=GRPC_OPTIONS,
+            handlers=generic_handlers(
+                self._inference, self.metrics, self.manager.models.__contains__, settings.grpc_max_threads
+            ),
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self._take_grpc_ports()
+        rest_socket = self._take_rest_port()
+        try:
+            await self.manager.apply(self._config)
+        except StatusError as error:
+            raise ConfigError(error.text) from error
+        await self._grpc.start()
+        if rest_socket is not None:
+            self._start_rest(rest_socket)
+        self._repeat(settings.file_system_poll_wait_seconds, self.manager.poll)
+        if settings.model_config_file:
+            self._repeat(settings.model_config_file_poll_wait_seconds, self._read_config_again)
+        for service in ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def _take_grpc_ports(self) -> None:
+        settings, credentials = self._settings, read_credentials(self._settings)
+        addresses = [f"unix:{settings.grpc_socket_path}"] if settings.grpc_socket_path else []
+        if settings.port or not addresses:
+            addresses.append(f"{HOST}:{settings.port}")
+        for address in addresses:
+            try:
+                if credentials:
+                    self.port = self._grpc.add_secure_port(address, credentials)
+                else:
+                    self.port = self._grpc.add_insecure_port(address)
+            except RuntimeError as error:
+                raise ConfigError(f"gRPC can't listen on {address}: it is in use, or not allowed") from error
+
+    def _take_rest_port(self) -> socket.socket | None:
+        if self._settings.rest_api_port == 0:
+            return None
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, max(self._settings.rest_api_port, 0)))
+        except (OSError, OverflowError) as error:
+            listener.close()
+            raise ConfigError(
+                f"the REST API can't listen on port {self._settings.rest_api_port}: {error}"
+            ) from error
+        self.rest_port = listener.getsockname()[1]
+        return listener
+
+    def _start_rest(self, listener: socket.socket) -> None:
+        app = create_app(
+            self._inference,
+            self.metrics,
+            metrics_path=read_metrics_path(self._settings),
+            timeout=self._settings.rest_api_timeout_in_ms / 1000,
+            cors=self._settings.rest_api_enable_cors_support,
+            known=self.manager.models.__contains__,
+        )
+        config = uvicorn.Config(
+            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=int(DRAIN_SECONDS)
+        )
+        self._rest = _UvicornServer(config)
+        self._rest_task = asyncio.create_task(self._rest.serve(sockets=[listener]))
+
+    def _repeat(self, seconds: float, action: Any) -> None:
+        async def forever() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                try:
+                    await action()
+                except Exception:  # the next time may go better; what is served stays served
+                    log.exception("fault in %s", action.__name__)
+
+        if seconds > 0:
+            self._tasks.append(asyncio.create_task(forever()))
+
+    async def _read_config_again(self) -> None:
+        try:
+            config = read_model_config(self._settings)
+            if config != self._config:
+                await self.manager.apply(config)
+                self._config = config
+        except (ConfigError, StatusError) as error:
+            log.error("the model config stays as it was: %s", error)
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, answer what was accepted, and close.
+
+        New calls are refused with UNAVAILABLE, which clients try again elsewhere.
+        """
+        await self._health.enter_graceful_shutdown()
+        for task in self._tasks:
+            task.cancel()
+        if self._rest is not None:
+            self._rest.should_exit = True
+            await self._rest_task
+        await self._grpc.stop(DRAIN_SECONDS)
+        self._inference_pool.shutdown()
+        self._loading_pool.shutdown()
+
+
+class _UvicornServer(uvicorn.Server):
+    """Uvicorn without its signal handlers: the signals belong to `serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigError: Flags or files that the server can't start with.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    tf.get_logger().setLevel(
+        logging.ERROR
+    )  # the loader of SavedModels that TF Serving uses is called deprecated
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: ServerSettings) -> None:
+    server = ModelServer(settings)
+    await server.start()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    rest = f", REST and the demo page on http://localhost:{server.rest_port}" if server.rest_port else ""
+    log.info("gRPC on port %d%s; SIGTERM or Ctrl-C ends it", server.port, rest)
+    await stopped.wait()
+    log.info("no new requests; those under way are answered")
+    await server.stop()

@@ -1,0 +1,233 @@
+"""TF Serving's config files: protocol buffers in text format.
+
+ModelServerConfig comes with tensorflow-serving-api; SSLConfig, MonitoringConfig and
+BatchingParameters do not, and are described here as TF Serving's sources have them.
+"""
+
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.server.errors import ConfigError
+from serving.server.settings import ServerSettings
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_INT64_VALUE = ".google.protobuf.Int64Value"
+_MESSAGES: dict[str, dict[str, Any]] = {
+    "PrometheusConfig": {"enable": _FIELD.TYPE_BOOL, "path": _FIELD.TYPE_STRING},
+    "MonitoringConfig": {"prometheus_config": ".config.PrometheusConfig"},
+    "SSLConfig": {
+        "server_key": _FIELD.TYPE_STRING,
+        "server_cert": _FIELD.TYPE_STRING,
+        "custom_ca": _FIELD.TYPE_STRING,
+        "client_verify": _FIELD.TYPE_BOOL,
+    },
+    "BatchingParameters": {
+        "max_batch_size": _INT64_VALUE,
+        "batch_timeout_micros": _INT64_VALUE,
+        "max_enqueued_batches": _INT64_VALUE,
+        "num_batch_threads": _INT64_VALUE,
+        "thread_pool_name": ".google.protobuf.StringValue",
+        "allowed_batch_sizes": [_FIELD.TYPE_INT64],
+        "pad_variable_length_inputs": _FIELD.TYPE_BOOL,
+    },
+}
+
+
+def _build_messages() -> dict[str, Any]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="config.proto", package="config", syntax="proto3", dependency=[wrappers_pb2.DESCRIPTOR.name]
+    )
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, (field_name, kind) in enumerate(fields.items(), start=1):
+            field = message.field.add(name=field_name, number=number)
+            field.label = _FIELD.LABEL_REPEATED if isinstance(kind, list) else _FIELD.LABEL_OPTIONAL
+            kind = kind[0] if isinstance(kind, list) else kind
+            if isinstance(kind, str):
+                field.type, field.type_name = _FIELD.TYPE_MESSAGE, kind
+            else:
+                field.type = kind
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"config.{name}"))
+        for name in _MESSAGES
+    }
+
+
+_CLASSES = _build_messages()
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How requests are put together.
+
+    Attributes:
+        max_batch_size: Most examples in a batch, and in a request.
+        timeout: Longest time that a batch that is not full waits for more, in seconds.
+        max_enqueued_batches: Most full batches that may wait; beyond that requests are refused.
+        threads: Batches that run at the same time.
+        allowed_batch_sizes: Sizes to fill batches up to, increasing; none for any.
+    """
+
+    max_batch_size: int = 1000
+    timeout: float = 0.0
+    max_enqueued_batches: int = 10
+    threads: int = 1
+    allowed_batch_sizes: tuple[int, ...] = ()
+
+
+def read_text_message(path: str, message: Any) -> Any:
+    """Read a message in text format.
+
+    Raises:
+        ConfigError: No such file, or a syntax error, with its line.
+    """
+    try:
+        text_format.Parse(Path(path).read_text(), message)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+    except text_format.ParseError as error:
+        line = f", line {error.GetLine()}" if error.GetLine() else ""
+        raise ConfigError(f"{path}{line}: {error}") from error
+    return message
+
+
+def read_model_config(settings: ServerSettings) -> Any:
+    """Return the ModelServerConfig that the flags name.
+
+    Raises:
+        ConfigError: Neither or both of the flags that name models, or a config that can't be served.
+    """
+    if bool(settings.model_base_path) == bool(settings.model_config_file):
+        raise ConfigError(
+            "exactly one of --model_base_path and --model_config_file is needed. "
+            f"Received: model_base_path={settings.model_base_path!r}, model_config_file={settings.model_config_file!r}"
+        )
+    config = model_server_config_pb2.ModelServerConfig()
+    if settings.model_config_file:
+        read_text_message(settings.model_config_file, config)
+    else:
+        config.model_config_list.config.add(
+            name=settings.model_name, base_path=settings.model_base_path, model_platform="tensorflow"
+        )
+    check_model_config(config)
+    return config
+
+
+def check_model_config(config: Any) -> None:
+    """Refuse a model config that can't be served.
+
+    Raises:
+        ConfigError: No models, a model without name or path, the same name twice, another platform.
+    """
+    models = list(config.model_config_list.config)
+    names = [model.name for model in models]
+    if config.WhichOneof("config") == "custom_model_config":
+        raise ConfigError("custom_model_config is not supported; use model_config_list")
+    for model in models:
+        if not model.name or not model.base_path:
+            raise ConfigError(f"each model needs a name and a base_path. Received: {str(model).strip()!r}")
+        if model.model_platform not in ("", "tensorflow"):
+            raise ConfigError(
+                f"model {model.name}: model_platform must be tensorflow. Received: {model.model_platform}"
+            )
+        if names.count(model.name) > 1:
+            raise ConfigError(f"Illegal to list model {model.name} multiple times in config list")
+
+
+def read_batching(settings: ServerSettings, cores: int) -> Batching | None:
+    """Return how to batch, or None for not at all.
+
+    Raises:
+        ConfigError: Parameters without --enable_batching, or ones out of range.
+    """
+    if not settings.enable_batching:
+        if settings.batching_parameters_file:
+            raise ConfigError("--batching_parameters_file needs --enable_batching")
+        return None
+    if not settings.batching_parameters_file:
+        return Batching(threads=cores)
+    parameters = read_text_message(settings.batching_parameters_file, _CLASSES["BatchingParameters"]())
+    defaults = Batching(threads=cores)
+
+    def value(name: str, default: int) -> int:
+        return getattr(parameters, name).value if parameters.HasField(name) else default
+
+    batching = Batching(
+        max_batch_size=value("max_batch_size", defaults.max_batch_size),
+        timeout=value("batch_timeout_micros", 0) / 1e6,
+        max_enqueued_batches=value("max_enqueued_batches", defaults.max_enqueued_batches),
+        threads=value("num_batch_threads", defaults.threads),
+        allowed_batch_sizes=tuple(parameters.allowed_batch_sizes),
+    )
+    sizes = batching.allowed_batch_sizes
+    if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != batching.max_batch_size):
+        raise ConfigError(
+            f"{settings.batching_parameters_file}: allowed_batch_sizes must increase and end with max_batch_size. "
+            f"Received: {list(sizes)}, max_batch_size={batching.max_batch_size}"
+        )
+    if (
+        batching.max_batch_size < 1
+        or batching.threads < 1
+        or batching.max_enqueued_batches < 1
+        or batching.timeout < 0
+    ):
+        raise ConfigError(
+            f"{settings.batching_parameters_file}: sizes must be at least 1. Received: {batching}"
+        )
+    return batching
+
+
+def read_metrics_path(settings: ServerSettings) -> str | None:
+    """Return the path of the Prometheus metrics, or None where they are off."""
+    if not settings.monitoring_config_file:
+        return None
+    config = read_text_message(
+        settings.monitoring_config_file, _CLASSES["MonitoringConfig"]()
+    ).prometheus_config
+    return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
+
+
+def read_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    """Return the server's certificates, or None for a plain connection.
+
+    Raises:
+        ConfigError: A key or certificate that can't be used.
+    """
+    if not settings.ssl_config_file:
+        return None
+    config = read_text_message(settings.ssl_config_file, _CLASSES["SSLConfig"]())
+    _check_certificate(settings.ssl_config_file, config.server_key, config.server_cert)
+    if config.client_verify and not config.custom_ca:
+        raise ConfigError(
+            f"{settings.ssl_config_file}: client_verify needs a custom_ca to verify clients with"
+        )
+    return grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
+    )
+
+
+def _check_certificate(path: str, key: str, certificate: str) -> None:
+    """Load key and certificate as gRPC will, which only says that binding failed."""
+    if "ENCRYPTED" in key:
+        raise ConfigError(f"{path}: server_key is encrypted; the server can't ask for its password")
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # readable by the owner alone
+        file.write(f"{key}\n{certificate}\n")
+        file.flush()
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file.name)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: server_key and server_cert are no PEM key and certificate that belong together: {error}"
+            ) from error

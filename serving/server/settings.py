@@ -1,0 +1,49 @@
+"""TF Serving's flags, under their names; those of them that this server gives a meaning to."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """Settings of the server. Exactly one of `model_base_path` and `model_config_file` says what it serves."""
+
+    port: int = 8500
+    """TCP port of gRPC; 0 turns it off where there is a grpc_socket_path."""
+    grpc_socket_path: str = ""
+    """Unix socket to listen on for gRPC, besides the port."""
+    rest_api_port: int = 0
+    """TCP port of the REST API and the demo page; 0 turns it off."""
+    rest_api_timeout_in_ms: int = 30000
+    """Longest time a REST request may take, in milliseconds."""
+    rest_api_enable_cors_support: bool = False
+    """Let pages of other origins call the REST API."""
+    model_name: str = "default"
+    """Name of the model in model_base_path."""
+    model_base_path: str = ""
+    """Folder with a sub-folder for each version of one model."""
+    model_config_file: str = ""
+    """ModelServerConfig in text format: several models, version policies, version labels."""
+    model_config_file_poll_wait_seconds: int = 0
+    """How often to read model_config_file again, in seconds; 0 reads it once."""
+    file_system_poll_wait_seconds: int = 1
+    """How often to look for new versions, in seconds; 0 looks once."""
+    allow_version_labels_for_unavailable_models: bool = False
+    """Accept a label of a version that is not available yet."""
+    enable_batching: bool = False
+    """Run requests that wait at the same time as one batch."""
+    batching_parameters_file: str = ""
+    """BatchingParameters in text format: sizes, time limit, queue."""
+    monitoring_config_file: str = ""
+    """MonitoringConfig in text format: whether and where the REST port shows Prometheus metrics."""
+    ssl_config_file: str = ""
+    """SSLConfig in text format: encrypt gRPC, and ask for client certificates or not."""
+    grpc_max_threads: int = 0
+    """Calls served at the same time before others get RESOURCE_EXHAUSTED; 0 for any number."""
+    tensorflow_session_parallelism: int = 0
+    """Threads that an operation, and a graph, may use; 0 for one a core."""
+    enable_model_warmup: bool = True
+    """Replay a version's warm-up requests before it serves."""
+    max_num_load_retries: int = 5
+    """How often to try again to load a version that failed."""
+    load_retry_interval_micros: int = 60_000_000
+    """Pause before that, in microseconds."""

@@ -1,0 +1,170 @@
+"""NumPy arrays ↔ TensorProto messages, without TensorFlow.
+
+The field numbers and value lists are those of tensorflow/core/framework/tensor.proto.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+DT_STRING = 7
+DT_BFLOAT16 = 14
+DT_HALF = 19
+
+
+@dataclass(frozen=True)
+class DataType:
+    """A TensorFlow data type: its NumPy dtype, its name in error texts, its value list."""
+
+    dtype: Any
+    name: str
+    values: str
+
+
+DATA_TYPES: dict[int, DataType] = {
+    1: DataType(np.float32, "float", "float_val"),
+    2: DataType(np.float64, "double", "double_val"),
+    3: DataType(np.int32, "int32", "int_val"),
+    4: DataType(np.uint8, "uint8", "int_val"),
+    5: DataType(np.int16, "int16", "int_val"),
+    6: DataType(np.int8, "int8", "int_val"),
+    DT_STRING: DataType(np.object_, "string", "string_val"),
+    8: DataType(np.complex64, "complex64", "scomplex_val"),
+    9: DataType(np.int64, "int64", "int64_val"),
+    10: DataType(np.bool_, "bool", "bool_val"),
+    DT_BFLOAT16: DataType(np.uint16, "bfloat16", "half_val"),
+    17: DataType(np.uint16, "uint16", "int_val"),
+    18: DataType(np.complex128, "complex128", "dcomplex_val"),
+    DT_HALF: DataType(np.float16, "half", "half_val"),
+    22: DataType(np.uint32, "uint32", "uint32_val"),
+    23: DataType(np.uint64, "uint64", "uint64_val"),
+}
+_NUMBERS = {np.dtype(kind.dtype): number for number, kind in DATA_TYPES.items() if number != DT_BFLOAT16}
+
+
+def data_type_name(number: int) -> str:
+    """Return the name of a data type as TensorFlow's error texts have it."""
+    return DATA_TYPES[number].name if number in DATA_TYPES else f"type {number}"
+
+
+def type_number(dtype: np.dtype[Any]) -> int:
+    """Return the DataType number of a NumPy dtype; text and bytes are DT_STRING.
+
+    Raises:
+        ValueError: A dtype that tensors don't have.
+    """
+    if dtype.kind in "USO":
+        return DT_STRING
+    if dtype.name == "bfloat16":
+        return DT_BFLOAT16
+    if dtype not in _NUMBERS:
+        raise ValueError(f"tensors can't hold {dtype}. Possible: {', '.join(map(str, _NUMBERS))}")
+    return _NUMBERS[dtype]
+
+
+def fill_proto(proto: Any, array: Any, *, as_values: bool = False) -> None:
+    """Write an array into an empty TensorProto.
+
+    Args:
+        proto: The message.
+        array: Numbers, bytes or text (encoded in UTF-8) of any shape.
+        as_values: Whether numbers go into the typed value list, as TF Serving answers, instead of
+            `tensor_content`, which is many times faster to read.
+    """
+    array = np.asarray(array)
+    number = proto.dtype = type_number(array.dtype)
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    proto.tensor_shape.SetInParent()
+    if number == DT_STRING:
+        proto.string_val.extend(
+            item.encode() if isinstance(item, str) else bytes(item) for item in array.flat
+        )
+    elif as_values:
+        _values(proto, number).extend(_as_list(array, number))
+    else:
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        proto.tensor_content = little.tobytes()
+
+
+def _values(proto: Any, number: int) -> Any:
+    return getattr(proto, DATA_TYPES[number].values)
+
+
+def _as_list(array: Array, number: int) -> Sequence[Any]:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if number in (DT_HALF, DT_BFLOAT16):
+        flat = flat.view(np.uint16)
+    elif flat.dtype.kind == "c":
+        flat = flat.view(flat.real.dtype)
+    values: list[Any] = flat.tolist()
+    return values
+
+
+def read_proto(proto: Any, max_bytes: int = 2**31 - 1) -> Array:
+    """Return a TensorProto's array. A bfloat16 tensor comes back as float32.
+
+    A value list shorter than the shape repeats its last value, as TensorFlow reads it.
+
+    Args:
+        proto: The message.
+        max_bytes: Largest array that a short value list may be repeated to.
+
+    Raises:
+        ValueError: A message that is no tensor: an unknown type, an impossible shape, or values
+            that don't fit the shape.
+    """
+    number = proto.dtype
+    if number not in DATA_TYPES:
+        raise ValueError(f"unknown data type {number}")
+    if proto.tensor_shape.unknown_rank:
+        raise ValueError("the shape has no rank")
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if any(size < 0 for size in shape) or len(shape) > 32:
+        raise ValueError(f"impossible shape {shape}")
+    kind = DATA_TYPES[number]
+    count = math.prod(shape)
+    if proto.tensor_content:
+        array = _read_content(proto.tensor_content, kind, count)
+    else:
+        array = _read_values(_values(proto, number), number, count, max_bytes)
+    array = array.reshape(shape)
+    if number == DT_BFLOAT16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array
+
+
+def _read_content(content: bytes, kind: DataType, count: int) -> Array:
+    if kind.dtype is np.object_:
+        raise ValueError("strings can't be in tensor_content")
+    size = np.dtype(kind.dtype).itemsize
+    if len(content) != count * size:
+        raise ValueError(f"{len(content)} bytes for {count} values of {size} bytes")
+    return np.frombuffer(content, np.dtype(kind.dtype).newbyteorder("<"))
+
+
+def _read_values(values: Any, number: int, count: int, max_bytes: int) -> Array:
+    dtype = DATA_TYPES[number].dtype
+    if number == DT_STRING:
+        array: Array = np.empty(len(values), np.object_)
+        array[:] = list(values)
+    elif number in (DT_HALF, DT_BFLOAT16):
+        array = np.array(values, np.int64).astype(np.uint16).view(dtype)
+    elif number in (8, 18):
+        array = np.array(values, np.float32 if number == 8 else np.float64)
+        array = array[: len(array) // 2 * 2].view(dtype)
+    else:
+        array = np.array(values).astype(dtype)
+    if len(array) == count:
+        return array
+    if len(array) > count or not len(array):
+        raise ValueError(f"{len(array)} values for a shape of {count}")
+    if count * array.itemsize > max_bytes:
+        raise ValueError(f"one value repeated {count} times")
+    return np.concatenate([array, np.repeat(array[-1:], count - len(array))])
