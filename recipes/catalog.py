@@ -1,7 +1,7 @@
 """Every named recipe on one page: its settings, and what it measured.
 
 Measured on real MNIST, 2 cores: mean ± standard deviation over seeds 0, 1 and 2, epoch chosen on
-validation; `python benchmarks/mnist.py` prints the figures.
+validation; `python -m benchmarks.mnist` prints the figures.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=12, batch_size=128),
         ),
         parameters=185_258,
-        measured="",
+        measured="99.59 ± 0.04 % of MNIST's test images",
     ),
     "mnist-mlp": Entry(
         summary="784-128-64-10, Adam 0.001, cosine decay, augmentation",
@@ -66,7 +66,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=20, batch_size=64),
         ),
         parameters=109_386,
-        measured="",
+        measured="98.68 ± 0.10 % of MNIST's test images",
     ),
     "mnist-lenet-300-100": Entry(
         summary="784-300-100-10, the fully connected network of LeCun et al. 1998",
@@ -77,7 +77,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=15, batch_size=64),
         ),
         parameters=266_610,
-        measured="",
+        measured="98.23 ± 0.10 % of MNIST's test images",
     ),
     "mnist-lenet-5": Entry(
         summary="20 and 50 filters of 5 x 5, 500 units: LeNet-5 as Caffe has it",
@@ -88,6 +88,6 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=12, batch_size=64),
         ),
         parameters=431_080,
-        measured="",
+        measured="99.32 ± 0.10 % of MNIST's test images",
     ),
 }
