@@ -22,7 +22,7 @@ import numpy.typing as npt
 from google.protobuf import text_format
 
 from serving import protocol
-from serving.tensors import fill_proto, read_proto
+from serving.tensors import as_array, fill_proto, read_proto
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -140,7 +140,7 @@ class _Messages:
 
     def pieces(self, inputs: Mapping[str, Any]) -> list[Arrays]:
         """Cut a large batch along its first dimension; inputs without a common one stay whole."""
-        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        arrays = {name: as_array(value) for name, value in inputs.items()}
         sizes = {array.shape[0] if array.ndim else None for array in arrays.values()}
         size = sizes.pop() if len(sizes) == 1 else None
         if size is None or size <= self.max_batch_size:

@@ -68,6 +68,14 @@ def type_number(dtype: np.dtype[Any]) -> int:
     return _NUMBERS[dtype]
 
 
+def as_array(value: Any) -> Array:
+    """Return a value as an array; bytes and text as objects, for NumPy's own strings lose zeros at their end."""
+    leaf = value
+    while isinstance(leaf, list | tuple) and leaf:
+        leaf = leaf[0]
+    return np.array(value, np.object_) if isinstance(leaf, str | bytes) else np.asarray(value)
+
+
 def fill_proto(proto: Any, array: Any, *, as_values: bool = False) -> None:
     """Write an array into an empty TensorProto.
 
@@ -77,7 +85,7 @@ def fill_proto(proto: Any, array: Any, *, as_values: bool = False) -> None:
         as_values: Whether numbers go into the typed value list, as TF Serving answers, instead of
             `tensor_content`, which is many times faster to read.
     """
-    array = np.asarray(array)
+    array = as_array(array)
     number = proto.dtype = type_number(array.dtype)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)

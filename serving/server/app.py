@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.server.configs import read_batching, read_credentials, read_metrics_path, read_model_config
 from serving.server.errors import ConfigError, StatusError
-from serving.server.grpc_api import generic_handlers
+from serving.server.grpc_api import Gate, generic_handlers
 from serving.server.inference import Inference, Runner
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
@@ -66,6 +66,7 @@ class ModelServer:
         )
         self._runner = Runner(self._inference_pool, read_batching(settings, cores), self.metrics)
         self._inference = Inference(self.manager, self._runner)
+        self._gate = Gate(settings.grpc_max_threads)
         self._health = health.aio.HealthServicer()
         self._tasks: list[asyncio.Task[Any]] = []
         self._rest: uvicorn.Server | None = None
@@ -92,7 +93,7 @@ class ModelServer:
         self._grpc = grpc.aio.server(
             options=GRPC_OPTIONS,
             handlers=generic_handlers(
-                self._inference, self.metrics, self.manager.models.__contains__, settings.grpc_max_threads
+                self._inference, self.metrics, self.manager.models.__contains__, self._gate
             ),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -187,7 +188,8 @@ class ModelServer:
         if self._rest is not None:
             self._rest.should_exit = True
             await self._rest_task
-        await self._grpc.stop(DRAIN_SECONDS)
+        await self._gate.close(DRAIN_SECONDS)
+        await self._grpc.stop(1.0)
         self._inference_pool.shutdown()
         self._loading_pool.shutdown()
 

@@ -1,5 +1,6 @@
 """The gRPC services: bytes in, bytes out, every call answered with a status."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -18,17 +19,22 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.errors import StatusError, invalid_argument
+from serving.server.errors import StatusError, invalid_argument, unavailable
 from serving.server.inference import Inference
 from serving.server.metrics import Metrics
 
 log = logging.getLogger("serving")
 
+REFUSING_SECONDS = 0.5
+"""How long new calls are refused at least before the port is closed. A closing gRPC server cancels
+what reaches it in that moment, and a caller does not ask again after CANCELLED: by then its
+retries after UNAVAILABLE are spread out, or at another server."""
+
 Answer = Callable[[Any], Any]
 
 
 class Gate:
-    """Counts the calls under way, and refuses those over a limit.
+    """Counts the calls under way, refuses those over a limit, and all new ones once it is closed.
 
     Args:
         limit: Most calls at the same time; 0 for any number.
@@ -36,9 +42,24 @@ class Gate:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._closed = False
         self.under_way = 0
 
+    async def close(self, seconds: float) -> None:
+        """Refuse new calls with UNAVAILABLE, and wait until those under way are answered.
+
+        Args:
+            seconds: Longest time to wait.
+        """
+        self._closed = True
+        until = time.monotonic() + seconds
+        await asyncio.sleep(REFUSING_SECONDS)
+        while self.under_way and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+
     def __enter__(self) -> None:
+        if self._closed:
+            raise unavailable("the server is shutting down")
         if self._limit and self.under_way >= self._limit:
             raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
         self.under_way += 1
@@ -48,7 +69,7 @@ class Gate:
 
 
 def generic_handlers(
-    inference: Inference, metrics: Metrics, known: Callable[[str], bool], limit: int
+    inference: Inference, metrics: Metrics, known: Callable[[str], bool], gate: Gate
 ) -> list[Any]:
     """Return handlers of PredictionService and ModelService.
 
@@ -56,9 +77,8 @@ def generic_handlers(
         inference: Answers the messages.
         metrics: Counts the answers.
         known: Tells whether a name is a model's: other names are not counted.
-        limit: Most calls at the same time; 0 for any number.
+        gate: Lets calls in.
     """
-    gate = Gate(limit)
     services: dict[str, dict[str, tuple[Any, Answer]]] = {
         "PredictionService": {
             "Predict": (predict_pb2.PredictRequest, inference.predict),

@@ -197,7 +197,8 @@ class ModelManager:
         Raises:
             StatusError: A spec that names nothing that is served.
         """
-        version = self.models[spec.name].versions[self.resolve(spec)]
+        number = self.resolve(spec)
+        version = self.models[spec.name].versions[number]
         servable = version.servable
         if servable is None:
             raise not_found(f"Servable not found for request: {_describe(spec)}")

@@ -1,0 +1,134 @@
+"""A small trained run, its export, and servers in processes of their own."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recipes import mnist
+from recipes.config import ImageData, ImageModel, ImageRecipe, Training
+from recipes.run import Run
+from serving.client import Client
+from serving.export import export
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A convolutional run on the offline digits, trained for one epoch."""
+    recipe = ImageRecipe(
+        data=ImageData(source="digits"),
+        model=ImageModel(convolutions=(4,), dense=(16,), batch_normalization=True),
+        training=Training(epochs=1, batch_size=64),
+    )
+    return mnist.train("mnist-cnn", recipe, tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="session")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's export, `models/mnist/1`."""
+    return export(run, tmp_path_factory.mktemp("models")).path
+
+
+@pytest.fixture
+def models(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the model's folder that a test may change."""
+    return Path(shutil.copytree(exported.parent, tmp_path / "models" / "mnist"))
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """Five images of noise, pixels 0 to 255."""
+    return np.random.default_rng(0).uniform(0, 255, (5, 28, 28, 1)).astype(np.float32)
+
+
+@dataclasses.dataclass
+class ServerProcess:
+    """A server under test: its process, where there is one of ours, and its addresses."""
+
+    process: "subprocess.Popen[str] | None"
+    address: str
+    rest: str
+    log: Path | None = None
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start_server(log: Path, *flags: str, command: tuple[str, ...] = ()) -> ServerProcess:
+    """Start a server on free ports and wait until its gRPC port answers."""
+    port, rest_port = free_port(), free_port()
+    command = command or (sys.executable, "-m", "serving", "serve")
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, f"--port={port}", f"--rest_api_port={rest_port}", *flags],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise AssertionError(f"the server ended with {process.returncode}: {log.read_text()}")
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
+            if command[0] != sys.executable or re.search(r"gRPC on port", log.read_text()):
+                return ServerProcess(process, f"localhost:{port}", f"http://localhost:{rest_port}", log)
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError(f"the server did not come up: {log.read_text()}")
+
+
+def servers_at_hand() -> list[str]:
+    """Name the servers that the API tests can run against here."""
+    names = ["embedded"]
+    if shutil.which("tensorflow_model_server"):
+        names.append("tensorflow_model_server")
+    if os.environ.get("TF_SERVING_ADDRESS"):
+        names.append("TF_SERVING_ADDRESS")
+    return names
+
+
+@pytest.fixture(scope="session", params=servers_at_hand())
+def server(request: pytest.FixtureRequest, exported: Path, tmp_path_factory) -> Iterator[ServerProcess]:
+    """Each server at hand, serving the export as model `mnist`.
+
+    TF_SERVING_ADDRESS names one that runs already, host:port of gRPC with REST on the next port.
+    """
+    if request.param == "TF_SERVING_ADDRESS":
+        host, port = os.environ["TF_SERVING_ADDRESS"].rsplit(":", 1)
+        yield ServerProcess(None, f"{host}:{port}", f"http://{host}:{int(port) + 1}")
+        return
+    command = () if request.param == "embedded" else ("tensorflow_model_server",)
+    flags = ["--model_name=mnist", f"--model_base_path={exported.parent}"]
+    started = start_server(tmp_path_factory.mktemp("server") / "log", *flags, command=command)
+    yield started
+    assert started.stop() in (0, -signal.SIGTERM)
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[Client]:
+    """A client of the server under test."""
+    with Client(server.address) as connected:
+        yield connected

@@ -1,0 +1,110 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recipes.config import UserError
+from recipes.run import Run, create
+from serving import export as exporting
+from serving.export import compare, export, publish
+from serving.server.servable import Servable
+
+
+def test_the_contract_of_an_export(exported, run):
+    assert exported.parts[-2:] == ("mnist", "1")
+    signatures = tf.saved_model.load(str(exported)).signatures
+    image = signatures["serving_default"].structured_input_signature[1]["image"]
+    assert (image.shape.as_list(), image.dtype) == ([None, 28, 28, 1], tf.float32)
+    for signature in ("serving_default", "encoded"):
+        outputs = signatures[signature].structured_outputs
+        assert outputs["probabilities"].shape.as_list() == [None, 10]
+        assert outputs["label"].dtype == tf.int64
+    recipe = json.loads((exported / "assets.extra" / "recipe.json").read_text())
+    assert recipe["metrics"] == run.metrics
+    assert recipe["config"]["recipe"] == "mnist-cnn"
+
+
+def test_each_weight_is_stored_once(exported, run):
+    stored = sum(path.stat().st_size for path in (exported / "variables").iterdir())
+    assert stored < 1.15 * 4 * run.metrics["parameters"] + 4000
+
+
+def test_warm_up_requests_are_there_for_each_signature(exported):
+    servable = Servable("mnist", 1, exported)
+    try:
+        assert servable.warm_up() == 4  # two sizes of each of the two signatures
+    finally:
+        servable.close()
+
+
+def test_versions_count_up_and_one_that_is_taken_is_refused(run, tmp_path):
+    assert export(run, tmp_path).path.name == "1"
+    assert export(run, tmp_path, version=7).path.name == "7"
+    assert export(run, tmp_path).path.name == "8"
+    with pytest.raises(UserError, match=r"mnist/7 exists"):
+        export(run, tmp_path, version=7)
+    with pytest.raises(UserError, match="at least 1. Received: 0"):
+        export(run, tmp_path, version=0)
+    assert export(run, tmp_path, name="digits").path.parts[-2:] == ("digits", "1")
+    assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == ["1", "7", "8"]
+
+
+def test_exports_at_once_take_versions_of_their_own(tmp_path):
+    def one(number):
+        folder = tmp_path / f".export-{number}"
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text(str(number))
+        publish(folder, tmp_path, None)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == list("12345678")
+    assert {(tmp_path / str(v) / "saved_model.pb").read_text() for v in range(1, 9)} == set(
+        map(str, range(8))
+    )
+
+
+def test_an_unfinished_run_is_not_exported(tmp_path):
+    run = create(tmp_path / "run", {"recipe": "mnist-cnn"}, {})
+    with pytest.raises(UserError, match="not a finished run"):
+        export(run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+    with pytest.raises(UserError, match="not a run directory"):
+        export(Run(tmp_path / "nowhere"), tmp_path / "models")
+
+
+def test_a_mismatch_is_an_error_and_publishes_nothing(run, tmp_path, monkeypatch):
+    made = exporting.servable_image_classifier
+
+    def wrong(run):
+        servable = made(run)
+        servable.cases["serving_default"].outputs["probabilities"] += 2e-5
+        return servable
+
+    monkeypatch.setattr(exporting, "servable_image_classifier", wrong)
+    with pytest.raises(ValueError, match="not published: signature serving_default differs .* by 2e-05"):
+        export(run, tmp_path)
+    assert not list((tmp_path / "mnist").iterdir())
+
+
+def test_the_difference_is_the_largest_over_all_outputs(exported, images):
+    answers = tf.saved_model.load(str(exported)).signatures["serving_default"](image=tf.constant(images))
+    outputs = {name: value.numpy() for name, value in answers.items()}
+    outputs["probabilities"][3, 4] += 5e-6
+    case = exporting.Case({"image": images}, outputs)
+    assert compare(exported, {"serving_default": case})["serving_default"] == pytest.approx(5e-6, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((1, 28, 28)), np.zeros((28,)), np.zeros((0, 28, 28, 1)), np.full((1, 28, 28, 1), np.nan)],
+)
+def test_the_graph_itself_refuses_what_would_abort_a_server(exported, image):
+    signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signature(image=tf.constant(image, tf.float32))
