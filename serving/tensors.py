@@ -59,13 +59,13 @@ def type_number(dtype: np.dtype[Any]) -> int:
     Raises:
         ValueError: A dtype that tensors don't have.
     """
-    if dtype.kind in "USO":
+    if dtype in _NUMBERS:
+        return _NUMBERS[dtype]
+    if dtype.kind in "US":
         return DT_STRING
     if dtype.name == "bfloat16":
         return DT_BFLOAT16
-    if dtype not in _NUMBERS:
-        raise ValueError(f"tensors can't hold {dtype}. Possible: {', '.join(map(str, _NUMBERS))}")
-    return _NUMBERS[dtype]
+    raise ValueError(f"tensors can't hold {dtype}. Possible: {', '.join(map(str, _NUMBERS))}")
 
 
 def as_array(value: Any) -> Array:

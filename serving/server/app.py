@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import tensorflow as tf
 import uvicorn
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.server.configs import read_batching, read_credentials, read_metrics_path, read_model_config
@@ -56,15 +57,16 @@ class ModelServer:
         self.metrics = Metrics()
         self._inference_pool = ThreadPoolExecutor(2 * cores, "inference")
         self._loading_pool = ThreadPoolExecutor(1, "loading")
+        self._runner = Runner(self._inference_pool, read_batching(settings), self.metrics)
         self.manager = ModelManager(
             self._load,
             self._loading_pool,
             self.metrics,
+            self._runner.forget,
             retries=settings.max_num_load_retries,
             retry_seconds=settings.load_retry_interval_micros / 1e6,
             free_labels=settings.allow_version_labels_for_unavailable_models,
         )
-        self._runner = Runner(self._inference_pool, read_batching(settings, cores), self.metrics)
         self._inference = Inference(self.manager, self._runner)
         self._gate = Gate(settings.grpc_max_threads)
         self._health = health.aio.HealthServicer()
@@ -212,7 +214,7 @@ def serve(settings: ServerSettings) -> None:
     tf.get_logger().setLevel(
         logging.ERROR
     )  # the loader of SavedModels that TF Serving uses is called deprecated
-    asyncio.run(_serve(settings))
+    uvloop.run(_serve(settings))  # half the time asyncio's own loop takes for a call
 
 
 async def _serve(settings: ServerSettings) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -24,7 +23,7 @@ from serving.server.configs import Batching, check_model_config
 from serving.server.errors import ConfigError, StatusError, failed_precondition, invalid_argument
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
-from serving.server.servable import Servable, choose_outputs, is_batched, read_inputs
+from serving.server.servable import Servable, Signature, choose_outputs, read_inputs
 from serving.tensors import fill_proto
 
 Arrays = list[npt.NDArray[Any]]
@@ -49,7 +48,9 @@ class Runner:
         self._metrics = metrics
         self._batchers: dict[tuple[Servable, str, tuple[str, ...]], Batcher] = {}
 
-    async def run(self, servable: Servable, signature: str, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+    async def run(
+        self, servable: Servable, signature: str, inputs: Arrays, outputs: tuple[str, ...]
+    ) -> Arrays:
         """Run a signature on a request's inputs.
 
         Raises:
@@ -62,9 +63,9 @@ class Runner:
             self._metrics.run(servable.name, time.perf_counter() - started)
             return answers
 
-        if self._batching is None or not _can_share(servable, signature, inputs, outputs):
+        if self._batching is None or not _can_share(servable.signatures[signature], inputs):
             return await asyncio.get_running_loop().run_in_executor(self._executor, run, inputs)
-        key = (servable, signature, tuple(outputs))
+        key = (servable, signature, outputs)
         if key not in self._batchers:
             self._batchers[key] = Batcher(run, self._batching, self._executor)
         return await self._batchers[key].submit(inputs)
@@ -75,8 +76,8 @@ class Runner:
             del self._batchers[key]
 
 
-def _can_share(servable: Servable, signature: str, inputs: Arrays, outputs: Sequence[str]) -> bool:
-    return is_batched(servable.signatures[signature], outputs) and len({len(array) for array in inputs}) == 1
+def _can_share(signature: Signature, inputs: Arrays) -> bool:
+    return signature.batched and all(len(array) == len(inputs[0]) for array in inputs)
 
 
 class Inference:
@@ -89,7 +90,7 @@ class Inference:
     async def predict(self, request: Any) -> Any:
         """Answer a PredictRequest with the outputs it asks for."""
         _need_spec(request)
-        async with self._manager.use(request.model_spec) as servable:
+        with self._manager.use(request.model_spec) as servable:
             key = request.model_spec.signature_name or DEFAULT_SIGNATURE
             signature = prediction_signature(servable, key)
             outputs = choose_outputs(signature, request.output_filter)
@@ -107,7 +108,7 @@ class Inference:
         Returns:
             Outputs by name, and the signature's definition.
         """
-        async with self._manager.use(spec) as servable:
+        with self._manager.use(spec) as servable:
             key = spec.signature_name or DEFAULT_SIGNATURE
             signature = prediction_signature(servable, key)
             outputs = choose_outputs(signature, ())
@@ -175,7 +176,7 @@ class Inference:
     async def _run_examples(
         self, spec: Any, examples: Any, answer_spec: Any, method: str, kind: str
     ) -> tuple[dict[str, npt.NDArray[Any]], int]:
-        async with self._manager.use(spec) as servable:
+        with self._manager.use(spec) as servable:
             key = spec.signature_name or DEFAULT_SIGNATURE
             if key not in servable.signatures:
                 raise invalid_argument(f"No signature was found with the name: {key}")
@@ -185,7 +186,7 @@ class Inference:
                     f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}"
                 )
             serialized = _serialized_examples(examples)
-            outputs = sorted(signature.outputs)
+            outputs = signature.all_outputs
             answers = await self._runner.run(servable, key, [serialized], outputs)
             _fill_spec(answer_spec, servable, key)
             return dict(zip(outputs, answers, strict=True)), len(serialized)
@@ -205,7 +206,7 @@ class Inference:
         response.model_spec.version.value = number
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for key, signature in (servable.signatures if servable else {}).items():
-            signatures.signature_def[key].CopyFrom(signature)
+            signatures.signature_def[key].CopyFrom(signature.definition)
         response.metadata["signature_def"].Pack(signatures)
         return response
 
@@ -233,7 +234,7 @@ class Inference:
         return response
 
 
-def prediction_signature(servable: Servable, key: str) -> Any:
+def prediction_signature(servable: Servable, key: str) -> Signature:
     """Return a signature's definition.
 
     Raises:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,7 @@ class ModelManager:
         load: Loads and warms up a version; runs in a thread.
         executor: Where it runs.
         metrics: Counts the loads.
+        forget: Called with a servable that is about to be closed.
         retries: How often a version that failed is tried again.
         retry_seconds: Pause before that.
         free_labels: Whether labels of versions that are not available are accepted.
@@ -78,6 +79,7 @@ class ModelManager:
         load: Loader,
         executor: Executor,
         metrics: Metrics,
+        forget: Callable[[Servable], None],
         *,
         retries: int = 5,
         retry_seconds: float = 60.0,
@@ -87,6 +89,7 @@ class ModelManager:
         self._load = load
         self._executor = executor
         self._metrics = metrics
+        self._forget = forget
         self._retries = retries
         self._retry_seconds = retry_seconds
         self._free_labels = free_labels
@@ -106,11 +109,11 @@ class ModelManager:
         async with self._lock:
             before = {name: model.config for name, model in self.models.items()}
             for name in set(self.models) - set(listed):
-                await self._drop(name, list(self.models[name].versions))
+                self._drop(name, list(self.models[name].versions))
                 del self.models[name]
             for name, model_config in listed.items():
                 if name in before and before[name].base_path != model_config.base_path:
-                    await self._drop(name, list(self.models[name].versions))
+                    self._drop(name, list(self.models[name].versions))
                     del self.models[name]
                 self.models.setdefault(name, Model(model_config))
                 labels = dict(before[name].version_labels) if name in before else {}
@@ -149,7 +152,7 @@ class ModelManager:
             await self._load_version(name, number)
         # The old ones go when a wanted one serves; until then they are better than nothing.
         if any(number in wanted for number in model.available()):
-            await self._drop(name, [number for number in model.versions if number not in wanted])
+            self._drop(name, [number for number in model.versions if number not in wanted])
 
     async def _load_version(self, name: str, number: int) -> None:
         model = self.models[name]
@@ -175,23 +178,24 @@ class ModelManager:
         self._metrics.load(str(path), "success", time.monotonic() - started)
         log.info("model %s version %d is served, after %.1f s", name, number, time.monotonic() - started)
 
-    async def _drop(self, name: str, numbers: list[int]) -> None:
+    def _drop(self, name: str, numbers: list[int]) -> None:
         for number in numbers:
             version = self.models[name].versions[number]
             if version.state == AVAILABLE:
                 version.state = UNLOADING
                 log.info("model %s version %d is dropped", name, number)
-                await self._close_if_idle(version)
+                self._close_if_idle(version)
             elif version.state == END and version.error is not None:
                 del self.models[name].versions[number]
 
-    async def _close_if_idle(self, version: Version) -> None:
+    def _close_if_idle(self, version: Version) -> None:
         if version.state == UNLOADING and version.users == 0 and version.servable is not None:
             servable, version.servable, version.state = version.servable, None, END
-            await asyncio.get_running_loop().run_in_executor(self._executor, servable.close)
+            self._forget(servable)
+            self._executor.submit(servable.close)
 
-    @contextlib.asynccontextmanager
-    async def use(self, spec: Any) -> AsyncIterator[Servable]:
+    @contextlib.contextmanager
+    def use(self, spec: Any) -> Iterator[Servable]:
         """Give the servable of a ModelSpec, and keep it loaded until it is given back.
 
         Raises:
@@ -207,7 +211,7 @@ class ModelManager:
             yield servable
         finally:
             version.users -= 1
-            await self._close_if_idle(version)
+            self._close_if_idle(version)
 
     def resolve(self, spec: Any) -> int:
         """Return the version number of a ModelSpec.

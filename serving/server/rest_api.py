@@ -30,7 +30,7 @@ from tensorflow_serving.apis import (
 from serving.server.errors import StatusError, invalid_argument
 from serving.server.inference import Inference
 from serving.server.metrics import Metrics
-from serving.server.servable import check_names, ordered_inputs
+from serving.server.servable import Signature, check_names, order_inputs
 from serving.tensors import DATA_TYPES, DT_STRING
 
 DEMO_PAGE = Path(__file__).parents[1] / "demo" / "index.html"
@@ -143,8 +143,8 @@ class _Api:
         spec.signature_name = _text(body, "signature_name")
         rows = "instances" in body
 
-        def read(signature: Any) -> list[npt.NDArray[Any]]:
-            return ordered_inputs(signature, (_read_rows if rows else _read_columns)(body, signature))
+        def read(signature: Signature) -> list[npt.NDArray[Any]]:
+            return order_inputs(signature, (_read_rows if rows else _read_columns)(body, signature))
 
         outputs, _ = await self._inference.run_arrays(spec, read)
         return {"predictions": _as_rows(outputs)} if rows else {"outputs": _as_columns(outputs)}
@@ -207,7 +207,7 @@ def _text(body: dict[str, Any], name: str) -> str:
     return value
 
 
-def _read_rows(body: dict[str, Any], signature: Any) -> Arrays:
+def _read_rows(body: dict[str, Any], signature: Signature) -> Arrays:
     """Read `instances`: a list with an object of all inputs, or the only input's value, an example."""
     rows = body["instances"]
     if not isinstance(rows, list) or not rows:
@@ -224,10 +224,10 @@ def _read_rows(body: dict[str, Any], signature: Any) -> Arrays:
     else:
         check_names(signature, [])
         columns = {}
-    return {name: _array(value, signature.inputs[name].dtype, name) for name, value in columns.items()}
+    return {name: _array(value, signature.inputs[name].data_type, name) for name, value in columns.items()}
 
 
-def _read_columns(body: dict[str, Any], signature: Any) -> Arrays:
+def _read_columns(body: dict[str, Any], signature: Signature) -> Arrays:
     """Read `inputs`: an object of all inputs, or the only input's value, for all examples."""
     value = body["inputs"]
     names = list(signature.inputs)
@@ -238,7 +238,7 @@ def _read_columns(body: dict[str, Any], signature: Any) -> Arrays:
         if len(names) != 1:
             check_names(signature, [])
         columns = {names[0]: value}
-    return {name: _array(column, signature.inputs[name].dtype, name) for name, column in columns.items()}
+    return {name: _array(column, signature.inputs[name].data_type, name) for name, column in columns.items()}
 
 
 def _array(value: Any, data_type: int, name: str) -> npt.NDArray[Any]:

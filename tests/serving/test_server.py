@@ -558,13 +558,13 @@ def test_config_files_are_read_and_a_syntax_error_names_its_line(tmp_path):
         "max_batch_size { value: 32 }\nbatch_timeout_micros { value: 5000 }\nallowed_batch_sizes: 8\nallowed_batch_sizes: 32"
     )
     settings = ServerSettings(enable_batching=True, batching_parameters_file=str(path))
-    assert read_batching(settings, cores=3) == Batching(32, 0.005, 10, 3, (8, 32))
+    assert read_batching(settings) == Batching(32, 0.005, 10, 1, (8, 32))
     path.write_text("max_batch_size { value: 32 }\nmax_batch_sise { value: 32 }")
     with pytest.raises(ConfigError, match=r"batching, line 2: .*max_batch_sise"):
-        read_batching(settings, cores=1)
+        read_batching(settings)
     path.write_text("max_batch_size { value: 32 }\nallowed_batch_sizes: 8")
     with pytest.raises(ConfigError, match=r"end with max_batch_size. Received: \[8\]"):
-        read_batching(settings, cores=1)
+        read_batching(settings)
     path.write_text("prometheus_config { enable: true }")
     assert (
         read_metrics_path(ServerSettings(monitoring_config_file=str(path)))
