@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+RUN ?= runs/mnist-cnn/latest
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,14 +20,38 @@ help: ## print the tasks
 train-mnist: $(READY) ## train the digit classifier (mnist-cnn)
 	$(BIN)/python -m recipes train mnist-cnn $(ARGS)
 
+export-mnist: $(READY) ## publish the latest mnist-cnn run (or RUN=...) as models/mnist/VERSION
+	$(BIN)/python -m serving export $(RUN) $(ARGS)
+
+serve: $(READY) ## serve models/mnist: gRPC on 8500, REST and the demo page on 8501
+	$(BIN)/python -m serving serve --model_name=mnist --model_base_path=models/mnist --rest_api_port=8501 \
+		--enable_batching=true $(ARGS)
+
+demo: $(READY) ## the same, for its page: draw a digit on http://localhost:8501
+	@echo "Open http://localhost:8501 once the server says that it listens."
+	@$(MAKE) --no-print-directory serve
+
+serve-container: ## serve models/ with the TensorFlow Serving container
+	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers here. The embedded server needs none: make serve" >&2; exit 2; }
+	docker compose --file serving/deploy/compose.yaml up $(ARGS)
+
+predict: $(READY) ## classify images: make predict ARGS="digit.png"
+	@$(BIN)/python -m serving predict $(ARGS)
+
+bench: $(READY) ## measure what the README's tables say (hours, with real MNIST in TFDS_DATA_DIR)
+	$(BIN)/python -m benchmarks.mnist $(ARGS)
+	$(BIN)/python -m benchmarks.serving
+
 test: $(READY) ## run the fast tests
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(READY) ## ruff, mypy, import-linter
+lint: $(READY) ## ruff, mypy, import-linter, schemas of the manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec serving/deploy/compose.yaml
+	$(BIN)/kubernetes-validate --strict $(filter-out %kustomization.yaml,$(wildcard serving/deploy/kubernetes/*.yaml))
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/python -m pip install --quiet uv
@@ -46,4 +71,4 @@ $(READY): requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
-.PHONY: help train-mnist test lint lock clean
+.PHONY: help train-mnist export-mnist serve demo serve-container predict bench test lint lock clean

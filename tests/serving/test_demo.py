@@ -1,0 +1,111 @@
+"""The demo page in Debian's Chromium: drawn on with mouse and keys, on a phone, and as a file."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from serving.server.rest_api import DEMO_PAGE
+from tests.serving.conftest import start_server
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def served(exported, tmp_path_factory):
+    flags = [
+        "--model_name=mnist",
+        f"--model_base_path={exported.parent}",
+        "--rest_api_enable_cors_support=true",
+    ]
+    server = start_server(tmp_path_factory.mktemp("demo") / "log", *flags)
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser):
+    with browser.new_page(viewport={"width": 1000, "height": 700}) as opened:
+        yield opened
+
+
+def draw_a_one(page: Page) -> None:
+    box = page.locator("#pad").bounding_box()
+    x, top, bottom = (
+        box["x"] + box["width"] / 2,
+        box["y"] + box["height"] * 0.15,
+        box["y"] + box["height"] * 0.85,
+    )
+    page.mouse.move(x, top)
+    page.mouse.down()
+    page.mouse.move(x, bottom, steps=8)
+    page.mouse.up()
+
+
+def shown(page: Page) -> list[float]:
+    page.wait_for_selector(".class.best")
+    return [float(text) for text in page.locator(".number").all_inner_texts()]
+
+
+def test_drawing_shows_ten_probabilities_and_asks_nobody_else(page, served):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(served.rest)
+    draw_a_one(page)
+    numbers = shown(page)
+    assert len(numbers) == 10
+    assert sum(numbers) == pytest.approx(100, abs=1)
+    assert page.locator("#said").inner_text().startswith(str(numbers.index(max(numbers))))
+    assert all(url.startswith((served.rest, "data:")) for url in asked)
+    assert f"{served.rest}/v1/models/mnist:predict" in asked
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator(".class.best").count() == 0
+
+
+def test_the_keyboard_alone_is_enough(page, served):
+    page.goto(served.rest)
+    page.keyboard.press("Tab")
+    page.keyboard.press(" ")
+    for _ in range(6):
+        page.keyboard.press("ArrowDown")
+    assert sum(shown(page)) == pytest.approx(100, abs=1)
+    page.keyboard.press("Delete")
+    assert page.locator(".class.best").count() == 0
+
+
+def test_it_fits_a_phone_and_takes_a_finger(browser, served):
+    with browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as phone:
+        phone.goto(served.rest)
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+        box = phone.locator("#pad").bounding_box()
+        phone.touchscreen.tap(box["x"] + 100, box["y"] + 100)
+        assert sum(shown(phone)) == pytest.approx(100, abs=1)
+
+
+def test_it_works_as_a_file_against_a_server_with_cors(page, served):
+    page.goto(f"{DEMO_PAGE.as_uri()}?server={served.rest}")
+    draw_a_one(page)
+    assert sum(shown(page)) == pytest.approx(100, abs=1)
+
+
+def test_a_server_that_refuses_is_said(page, served):
+    page.goto(f"{served.rest}?model=foo")
+    draw_a_one(page)
+    page.wait_for_selector("#said.error")
+    assert "Servable not found for request: Latest(foo)" in page.locator("#said").inner_text()
