@@ -151,12 +151,17 @@ class _Messages:
             for start in starts
         ]
 
-    def predict_request(self, spec: Mapping[str, Any], outputs: Sequence[str], arrays: Arrays) -> Any:
-        request = protocol.PredictRequest(output_filter=outputs)
-        _fill_spec(request.model_spec, **spec)
-        for name, array in arrays.items():
-            fill_proto(request.inputs[name], array)
-        return request
+    def predict_requests(
+        self, spec: Mapping[str, Any], outputs: Sequence[str], inputs: Mapping[str, Any]
+    ) -> list[Any]:
+        requests = []
+        for piece in self.pieces(inputs):
+            request = protocol.PredictRequest(output_filter=outputs)
+            _fill_spec(request.model_spec, **spec)
+            for name, array in piece.items():
+                fill_proto(request.inputs[name], array)
+            requests.append(request)
+        return requests
 
     def predictions(self, answers: Sequence[Any]) -> Arrays:
         parts = [{name: read_proto(proto) for name, proto in answer.outputs.items()} for answer in answers]
@@ -199,6 +204,17 @@ class _Messages:
     def check_reload(self, answer: Any) -> None:
         if answer.status.error_code:
             raise ServingError(_status_code(answer.status.error_code), answer.status.error_message)
+
+
+def _remote_methods(channel: Any) -> dict[_Method, Any]:
+    return {
+        method: channel.unary_unary(
+            method.path,
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=method.answer.FromString,
+        )
+        for method in (_PREDICT, _METADATA, _STATUS, _RELOAD)
+    }
 
 
 def _fill_spec(
@@ -248,14 +264,7 @@ class Client:
             self._channel = grpc.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
         else:
             self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
-        self._methods = {
-            method: self._channel.unary_unary(
-                method.path,
-                request_serializer=lambda request: request.SerializeToString(),
-                response_deserializer=method.answer.FromString,
-            )
-            for method in (_PREDICT, _METADATA, _STATUS, _RELOAD)
-        }
+        self._methods = _remote_methods(self._channel)
 
     def predict(
         self,
@@ -283,9 +292,7 @@ class Client:
             ServingError: With the server's code and text.
         """
         spec = {"model": model, "signature": signature, "version": version, "label": label}
-        requests = [
-            self._messages.predict_request(spec, outputs, piece) for piece in self._messages.pieces(inputs)
-        ]
+        requests = self._messages.predict_requests(spec, outputs, inputs)
         return self._messages.predictions([self._call(_PREDICT, request, timeout) for request in requests])
 
     def metadata(
@@ -341,14 +348,7 @@ class AsyncClient:
             self._channel = grpc.aio.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
         else:
             self._channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-        self._methods = {
-            method: self._channel.unary_unary(
-                method.path,
-                request_serializer=lambda request: request.SerializeToString(),
-                response_deserializer=method.answer.FromString,
-            )
-            for method in (_PREDICT, _METADATA, _STATUS, _RELOAD)
-        }
+        self._methods = _remote_methods(self._channel)
 
     async def predict(
         self,
@@ -363,9 +363,7 @@ class AsyncClient:
     ) -> Arrays:
         """Run a signature; arguments and errors as in `Client.predict`."""
         spec = {"model": model, "signature": signature, "version": version, "label": label}
-        requests = [
-            self._messages.predict_request(spec, outputs, piece) for piece in self._messages.pieces(inputs)
-        ]
+        requests = self._messages.predict_requests(spec, outputs, inputs)
         answers = await asyncio.gather(*(self._call(_PREDICT, request, timeout) for request in requests))
         return self._messages.predictions(answers)
 

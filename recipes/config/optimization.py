@@ -32,19 +32,22 @@ SCHEDULE_DEFAULTS: Mapping[ScheduleName, Mapping[str, Any]] = {
 }
 
 
-SCHEDULE_RANGES: Mapping[str, Callable[[Any], bool]] = {
-    "rate": lambda x: 0 < x <= 1,
-    "power": lambda x: x > 0,
-    "beta": lambda x: x > 0,
-    "factor": lambda x: 0 < x < 1,
-    "boundaries": lambda x: all(0 < a < 1 for a in x) and list(x) == sorted(set(x)),
-    "rise_fraction": lambda x: 0 < x < 1,
-    "initial_fraction": lambda x: 0 < x <= 1,
-    "decay_fraction": lambda x: 0 < x <= 1,
-    "final_fraction": lambda x: 0 <= x <= 1,
-    "patience": lambda x: x >= 1,
-    "min_delta": lambda x: x >= 0,
-    "minimum": lambda x: x >= 0,
+SCHEDULE_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "rate": ("in (0, 1]", lambda x: 0 < x <= 1),
+    "power": ("above 0", lambda x: x > 0),
+    "beta": ("above 0", lambda x: x > 0),
+    "factor": ("in (0, 1)", lambda x: 0 < x < 1),
+    "boundaries": (
+        "increasing, each in (0, 1)",
+        lambda x: all(0 < a < 1 for a in x) and list(x) == sorted(set(x)),
+    ),
+    "rise_fraction": ("in (0, 1)", lambda x: 0 < x < 1),
+    "initial_fraction": ("in (0, 1]", lambda x: 0 < x <= 1),
+    "decay_fraction": ("in (0, 1]", lambda x: 0 < x <= 1),
+    "final_fraction": ("in [0, 1]", lambda x: 0 <= x <= 1),
+    "patience": ("at least 1", lambda x: x >= 1),
+    "min_delta": ("at least 0", lambda x: x >= 0),
+    "minimum": ("at least 0", lambda x: x >= 0),
 }
 
 
@@ -143,11 +146,8 @@ class Schedule:
                 continue
             possible = ", ".join(known) or "no setting but warmup and every"
             require(field.name in known, f"schedule {self.name} takes {possible}", **{field.name: value})
-            require(
-                SCHEDULE_RANGES[field.name](value),
-                f"schedule.{field.name} is outside of its range",
-                **{field.name: value},
-            )
+            span, holds = SCHEDULE_RANGES[field.name]
+            require(holds(value), f"schedule.{field.name} must be {span}", **{field.name: value})
 
     def parameters(self) -> dict[str, Any]:
         """Return what the named schedule reads, with its defaults in place of None."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,10 +51,19 @@ class Version:
 
 @dataclass
 class Model:
-    """A model's config and versions."""
+    """A model's config and versions.
+
+    Attributes:
+        config: Its ModelConfig.
+        versions: What has become of each version, by number.
+        wanted: The versions that its policy chooses from what is on disk.
+        warned: Whether it was said that there are none.
+    """
 
     config: Any
     versions: dict[int, Version] = field(default_factory=dict)
+    wanted: list[int] = field(default_factory=list)
+    warned: bool = False
 
     def available(self) -> list[int]:
         """Return the version numbers that serve, increasing."""
@@ -109,19 +118,20 @@ class ModelManager:
         async with self._lock:
             before = {name: model.config for name, model in self.models.items()}
             for name in set(self.models) - set(listed):
-                self._drop(name, list(self.models[name].versions))
-                del self.models[name]
+                self._drop(self.models.pop(name))
             for name, model_config in listed.items():
                 if name in before and before[name].base_path != model_config.base_path:
-                    self._drop(name, list(self.models[name].versions))
-                    del self.models[name]
-                self.models.setdefault(name, Model(model_config))
+                    self._drop(self.models.pop(name))
+                model = self.models.setdefault(name, Model(model_config))
                 labels = dict(before[name].version_labels) if name in before else {}
-                self.models[name].config = _with_labels(model_config, labels)
-                await self._reconcile(name)
+                model.config = _with_labels(model_config, labels)
+                await self._load_wanted(model)
             for name, model_config in listed.items():
                 self._check_labels(name, model_config)
+            # Labels move and old versions go in one step: no caller sees a label without its version.
+            for name, model_config in listed.items():
                 self.models[name].config = model_config
+                self._drop_unwanted(self.models[name])
 
     def _check_labels(self, name: str, config: Any) -> None:
         for version in config.version_labels.values():
@@ -134,34 +144,34 @@ class ModelManager:
     async def poll(self) -> None:
         """Look for new versions of all models, load them, and drop what they replace."""
         async with self._lock:
-            for name in list(self.models):
-                await self._reconcile(name)
+            for model in self.models.values():
+                await self._load_wanted(model)
+                self._drop_unwanted(model)
 
-    async def _reconcile(self, name: str) -> None:
-        model = self.models[name]
+    async def _load_wanted(self, model: Model) -> None:
+        base = Path(model.config.base_path)
         loop = asyncio.get_running_loop()
-        on_disk = await loop.run_in_executor(self._executor, versions_on_disk, Path(model.config.base_path))
-        wanted = wanted_versions(model.config, on_disk)
-        if not wanted:
-            if not model.versions:
-                log.warning(
-                    "No versions of servable %s found under base path %s", name, model.config.base_path
-                )
-            return
-        for number in wanted:
-            await self._load_version(name, number)
-        # The old ones go when a wanted one serves; until then they are better than nothing.
-        if any(number in wanted for number in model.available()):
-            self._drop(name, [number for number in model.versions if number not in wanted])
+        on_disk = await loop.run_in_executor(self._executor, versions_on_disk, base)
+        model.wanted = wanted_versions(model.config, on_disk)
+        if not model.wanted and not model.warned:
+            log.warning("No versions of servable %s found under base path %s", model.config.name, base)
+        model.warned = not model.wanted
+        for number in model.wanted:
+            await self._load_version(
+                model.config.name, number, model.versions.setdefault(number, Version()), base
+            )
 
-    async def _load_version(self, name: str, number: int) -> None:
-        model = self.models[name]
-        version = model.versions.setdefault(number, Version())
+    def _drop_unwanted(self, model: Model) -> None:
+        """Drop old versions when a wanted one serves; until then they are better than nothing."""
+        if any(number in model.wanted for number in model.available()):
+            self._drop(model, keep=model.wanted)
+
+    async def _load_version(self, name: str, number: int, version: Version, base: Path) -> None:
         if version.state in (AVAILABLE, UNLOADING):
             return
         if version.attempts > self._retries or time.monotonic() < version.retry_at:
             return
-        path = Path(model.config.base_path) / str(number)
+        path = base / str(number)
         version.state, version.error = LOADING, None
         version.attempts += 1
         started = time.monotonic()
@@ -178,15 +188,15 @@ class ModelManager:
         self._metrics.load(str(path), "success", time.monotonic() - started)
         log.info("model %s version %d is served, after %.1f s", name, number, time.monotonic() - started)
 
-    def _drop(self, name: str, numbers: list[int]) -> None:
-        for number in numbers:
-            version = self.models[name].versions[number]
+    def _drop(self, model: Model, keep: Sequence[int] = ()) -> None:
+        for number in [number for number in model.versions if number not in keep]:
+            version = model.versions[number]
             if version.state == AVAILABLE:
                 version.state = UNLOADING
-                log.info("model %s version %d is dropped", name, number)
+                log.info("model %s version %d is dropped", model.config.name, number)
                 self._close_if_idle(version)
             elif version.state == END and version.error is not None:
-                del self.models[name].versions[number]
+                del model.versions[number]
 
     def _close_if_idle(self, version: Version) -> None:
         if version.state == UNLOADING and version.users == 0 and version.servable is not None:
@@ -224,8 +234,8 @@ class ModelManager:
         model = self.models.get(spec.name)
         available = model.available() if model else []
         choice = spec.WhichOneof("version_choice")
-        if model is not None and choice == "version_label":
-            if spec.version_label not in model.config.version_labels:
+        if choice == "version_label":
+            if model is None or spec.version_label not in model.config.version_labels:
                 raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
             number = model.config.version_labels[spec.version_label]
         elif choice == "version":

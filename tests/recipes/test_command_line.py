@@ -78,7 +78,7 @@ def test_wrong_data_is_refused_and_leaves_nothing(tmp_path):
     for source, said in [
         ("nowhere/at/all", "no file or folder"),
         (ROOT / "recipes" / "report", "at least two classes"),
-        ("cifar11", "cifar10?"),
+        ("fashion_mnst", "fashion_mnist?"),
     ]:
         done = recipes("train", "mnist-cnn", "--run-dir", run, "--data.source", source, cwd=tmp_path)
         assert_refused(done, said)

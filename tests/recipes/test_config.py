@@ -32,7 +32,10 @@ def test_settings_cannot_be_changed():
             {"schedule": {"name": "cosine", "power": 2.0}},
             "schedule cosine takes final_fraction. Received: power",
         ),
-        ({"schedule": {"name": "polynomial", "power": 0}}, "power=0"),
+        (
+            {"schedule": {"name": "polynomial", "power": 0}},
+            "schedule.power must be above 0. Received: power=0",
+        ),
         ({"schedule": {"warmup": 10.0}}, "shorter than the training. Received: warmup=10.0, epochs=10"),
         ({"optimizer": {"momentum": 0.9}}, "momentum belongs to sgd. Received: name='adam'"),
         ({"early_stopping": {"metric": "validation_acc"}}, "Did you mean validation_accuracy?"),
