@@ -218,41 +218,46 @@ def test_a_finished_run_is_scored_on_any_source_with_its_classes(recipe, tmp_pat
         mnist.evaluate(run, ImageData(source="digits"))
 
 
-def train_process(path: Path, *flags: str) -> "subprocess.Popen[bytes]":
+def train_process(path: Path, epochs: int) -> "subprocess.Popen[str]":
     command = [
         sys.executable,
+        "-u",
         "-m",
         "recipes",
         "train",
         "mnist-cnn",
         "--run-dir",
         str(path),
-        "--data.source",
-        "digits",
+        "--resume",
     ]
-    settings = ["--training.epochs", "8", "--training.batch-size", "32", "--optimizer.moving-average", "0.9"]
-    return subprocess.Popen([*command, *settings, *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    settings = ["--data.source", "digits", "--training.epochs", str(epochs), "--training.batch-size", "32"]
+    average = ["--optimizer.moving-average", "0.9"]
+    return subprocess.Popen([*command, *settings, *average], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def kill_and_resume(path: Path, kills: int, seed: int) -> Run:
-    """Train in processes of their own, killing `kills` of them at random moments of their training."""
+def kill_and_resume(path: Path, kills: int, epochs: int, seed: int) -> Run:
+    """Train in processes of their own, killing each at a random moment after its model is built."""
     moments = random.Random(seed)
     for _ in range(kills):
-        process = train_process(path, "--resume")
-        while not (path / "config.json").exists() and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(moments.uniform(0, 7))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert train_process(path, "--resume").wait() == 0
+        with train_process(path, epochs) as process:
+            while "parameters" not in process.stdout.readline():
+                assert process.poll() is None
+            time.sleep(moments.uniform(0, 5))
+            process.send_signal(signal.SIGKILL)
+    with train_process(path, epochs) as process:
+        process.communicate()
+        assert process.returncode == 0
     return Run(path)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments_changes_nothing(tmp_path, kills):
-    whole = train_process(tmp_path / "whole")
-    resumed = kill_and_resume(tmp_path / "killed", kills, seed=int(os.environ.get("KILL_SEED", "0")))
-    assert whole.wait() == 0
+    epochs = 5 * kills  # some are left at the last kill
+    with train_process(tmp_path / "whole", epochs) as whole:
+        resumed = kill_and_resume(
+            tmp_path / "killed", kills, epochs, seed=int(os.environ.get("KILL_SEED", "0"))
+        )
+        whole.communicate()
     assert_same_result(Run(tmp_path / "whole"), resumed)
 
 
