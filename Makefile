@@ -63,8 +63,8 @@ clean: ## remove the environment and caches (never runs/ or models/)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "keras-recipes needs Python 3.11 or newer. Received: $$($(PYTHON) --version 2>&1); choose one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "keras-recipes needs Python 3.11 or newer. Received: $$($(PYTHON) --version 2>&1 | head -n 1); choose one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@echo "Installing into $(VENV) (once, a minute or two) ..."
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)

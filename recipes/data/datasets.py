@@ -60,15 +60,9 @@ def reachable(name: str, seconds: float = PROBE_SECONDS) -> bool:
     return answered.wait(seconds)
 
 
-def check_name(name: str) -> None:
-    """Raise a UserError with the nearest name unless TensorFlow Datasets knows the dataset."""
-    if prepared_folder(name) is None:
-        known = tfds.list_builders(with_community_datasets=False)
-        if name not in known:
-            raise UserError(
-                f"data.source: there is no file or folder, and no TensorFlow dataset, of that name. "
-                f"Received: {name!r}. {nearest(name, [*known, 'auto', 'digits'])}"
-            )
+def is_known(name: str) -> bool:
+    """Tell whether a name is that of a prepared dataset, or of one that TensorFlow Datasets can prepare."""
+    return prepared_folder(name) is not None or name in tfds.list_builders(with_community_datasets=False)
 
 
 def open_builder(name: str) -> tfds.core.DatasetBuilder:
@@ -77,7 +71,12 @@ def open_builder(name: str) -> tfds.core.DatasetBuilder:
     Raises:
         UserError: An unknown name, or a dataset that is neither prepared nor within reach.
     """
-    check_name(name)
+    if not is_known(name):
+        possible = [*tfds.list_builders(with_community_datasets=False), "auto", "digits"]
+        raise UserError(
+            f"data.source: there is no file or folder, and no TensorFlow dataset, of that name. "
+            f"Received: {name!r}. {nearest(name, possible)}"
+        )
     folder = prepared_folder(name)
     if folder is not None:
         return tfds.builder_from_directory(folder)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from recipes.config import ImageData, UserError
-from recipes.data.datasets import open_builder, prepared_folder, reachable, read_split
+from recipes.data.datasets import is_known, open_builder, prepared_folder, reachable, read_split
 from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, check_examples, stratified_split
 from recipes.data.image_files import read_path
 
@@ -39,11 +39,14 @@ def load_images(settings: ImageData) -> ImageDataset:
     Raises:
         UserError: A source that is not there or is not what its recipe can read.
     """
-    source = open_source(settings.source)
+    return _split(open_source(settings.source), settings)
+
+
+def _split(source: ImageSource, settings: ImageData) -> ImageDataset:
     rest, read_test = source.train, source.read_test
     if read_test is None:
         rest, test = stratified_split(rest, settings.test_fraction, settings.split_seed, source.classes)
-        read_test = lambda: test  # noqa: E731
+        read_test = lambda: test  # noqa: E731 - as short as it is
     train, validation = stratified_split(
         rest, settings.validation_fraction, settings.split_seed, source.classes
     )
@@ -61,19 +64,25 @@ def load_test_images(settings: ImageData, trained_on: str) -> tuple[ImageSource,
         trained_on: `origin` of the source the run was trained on.
     """
     source = open_source(settings.source)
-    if source.read_test is None and source.origin != trained_on:
-        return source, source.train
-    return source, load_images(settings).read_test()
+    if source.read_test is not None:
+        return source, source.read_test()
+    if source.origin == trained_on:
+        return source, _split(source, settings).read_test()
+    return source, source.train
 
 
 def open_source(name: str) -> ImageSource:
-    """Open `auto`, `digits`, a TensorFlow Datasets name or a path."""
+    """Open `auto`, `digits`, a TensorFlow Datasets name or a path.
+
+    A folder here that is called like a dataset is meant by `./NAME`, the dataset by NAME.
+    """
     if name == "auto":
         return _open_default()
     if name == OFFLINE_DATASET:
         return _open_digits()
-    if "/" in name or Path(name).exists() or Path(name).suffix == ".npz":
-        return read_path(Path(name))
+    path = Path(name)
+    if "/" in name or path.suffix == ".npz" or (path.exists() and not is_known(name)):
+        return read_path(path)
     return _open_tfds(name)
 
 

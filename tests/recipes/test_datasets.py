@@ -53,3 +53,16 @@ def test_the_newest_prepared_version_is_taken(nothing_prepared, tmp_path):
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").write_text(json.dumps({}))
     assert datasets.prepared_folder("mnist").name == "3.0.10"
+
+
+def test_a_datasets_name_is_the_dataset_and_not_a_folder_of_that_name(nothing_prepared, stripes, monkeypatch):
+    monkeypatch.chdir(stripes.parent)
+    (stripes.parent / "kmnist").symlink_to(stripes)
+    monkeypatch.setattr(datasets, "reachable", lambda name: False)
+    with pytest.raises(UserError, match="kmnist is not prepared"):
+        images.open_source("kmnist")
+    assert (
+        images.open_source("./kmnist").classes
+        == images.open_source("stripes").classes
+        == ("lying", "standing")
+    )
