@@ -30,6 +30,8 @@ def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader has had enough, as in `... --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.strerror is None:
             raise

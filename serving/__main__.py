@@ -119,12 +119,13 @@ def export(arguments: Sequence[str]) -> None:
 
 def serve(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM."""
+    from serving.server.settings import ServerSettings
+
+    settings = parse(ServerSettings, spell_flags(arguments), "serve", underscores=True)
     with command_line.quiet_tensorflow():
         from serving.server import app
         from serving.server.errors import ConfigError
-        from serving.server.settings import ServerSettings
 
-    settings = parse(ServerSettings, spell_flags(arguments), "serve", underscores=True)
     try:
         app.serve(settings)
     except ConfigError as error:

@@ -31,6 +31,7 @@ from serving.server.settings import ServerSettings
 log = logging.getLogger("serving")
 
 HOST = "0.0.0.0"
+DEFAULT_REST_PORT = 8501
 DRAIN_SECONDS = 30.0
 """How long accepted requests may take after SIGTERM: Kubernetes' own limit before SIGKILL."""
 GRPC_OPTIONS = (
@@ -44,7 +45,7 @@ class ModelServer:
     """A server that is built, started and stopped inside of one event loop.
 
     Args:
-        settings: TF Serving's flags. Port 0 picks free ports, to be read from `port` and `rest_port`.
+        settings: TF Serving's flags. A `port` of 0 picks a free one, to be read from the server's `port`.
 
     Raises:
         ConfigError: Flags or files that it can't start with; nothing is left open.
@@ -129,17 +130,21 @@ class ModelServer:
                 raise ConfigError(f"gRPC can't listen on {address}: it is in use, or not allowed") from error
 
     def _take_rest_port(self) -> socket.socket | None:
-        if self._settings.rest_api_port == 0:
+        port = self._settings.rest_api_port
+        if port == 0:
             return None
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, max(self._settings.rest_api_port, 0)))
+            listener.bind((HOST, DEFAULT_REST_PORT if port is None else port))
         except (OSError, OverflowError) as error:
             listener.close()
-            raise ConfigError(
-                f"the REST API can't listen on port {self._settings.rest_api_port}: {error}"
-            ) from error
+            if port is None:
+                log.warning(
+                    "port %d is in use: no REST API; --rest_api_port chooses another", DEFAULT_REST_PORT
+                )
+                return None
+            raise ConfigError(f"the REST API can't listen on port {port}: {error}") from error
         self.rest_port = listener.getsockname()[1]
         return listener
 

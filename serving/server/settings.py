@@ -11,8 +11,8 @@ class ServerSettings:
     """TCP port of gRPC; 0 turns it off where there is a grpc_socket_path."""
     grpc_socket_path: str = ""
     """Unix socket to listen on for gRPC, besides the port."""
-    rest_api_port: int = 0
-    """TCP port of the REST API and the demo page; 0 turns it off."""
+    rest_api_port: int | None = None
+    """TCP port of the REST API and the demo page; 0 turns it off (None: 8501, where that is free)."""
     rest_api_timeout_in_ms: int = 30000
     """Longest time a REST request may take, in milliseconds."""
     rest_api_enable_cors_support: bool = False

@@ -1,9 +1,11 @@
 """What is the embedded server's own: swaps, draining, batching, encryption, configuration."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -337,6 +339,22 @@ def test_an_empty_folder_is_waited_on_and_names_that_are_no_numbers_are_not_vers
         wait_for(lambda: "version 5 is served" in server.log.read_text())
         assert client.predict("mnist", image=images)["label"].shape == (5,)
     assert server.stop() == 0
+
+
+def test_without_a_rest_port_the_usual_one_is_taken_where_it_is_free(models, tmp_path):
+    flags = [f"--port={free_port()}", "--model_name=mnist", f"--model_base_path={models}"]
+    command = [sys.executable, "-m", "serving", "serve", *flags]
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # then somebody else has it
+            taken.bind(("0.0.0.0", 8501))
+            taken.listen()
+        log = tmp_path / "log"
+        with log.open("w") as output, subprocess.Popen(command, cwd=ROOT, stderr=output) as process:
+            wait_for(lambda: "gRPC on port" in log.read_text())
+            assert "port 8501 is in use: no REST API" in log.read_text()
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
 
 
 def test_calls_over_the_limit_are_refused_as_exhausted(models, tmp_path, callers):
