@@ -155,7 +155,10 @@ def write_extras(
     first run of its graph (https://www.tensorflow.org/tfx/serving/saved_model_warmup).
     """
     folder.mkdir()
-    write_json(folder / "recipe.json", {"run": str(run.path), "metrics": dict(metrics), "config": run.config})
+    write_json(
+        folder / "recipe.json",
+        {"run": str(run.path.resolve()), "metrics": dict(metrics), "config": run.config},
+    )
     with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
         for signature, case in cases.items():
             for size in (1, WARMUP_EXAMPLES):
