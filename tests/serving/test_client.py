@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from serving import protocol
-from serving.client import PREDICTION, Client, ServingError, _Messages
+from serving.client import PREDICTION, Client, ServingError
+from serving.client.messages import Messages
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,7 +148,7 @@ def test_wrong_arguments_are_refused_before_a_call():
 
 
 def test_inputs_without_a_common_first_dimension_stay_whole():
-    messages = _Messages(max_batch_size=2, timeout=1)
+    messages = Messages(max_batch_size=2, timeout=1)
     assert len(messages.pieces({"x": np.zeros(5), "y": np.zeros(5)})) == 3
     assert len(messages.pieces({"x": np.zeros(5), "y": np.zeros(4)})) == 1
     assert len(messages.pieces({"x": np.zeros(5), "y": 1.0})) == 1
