@@ -76,11 +76,9 @@ class KeepBest(keras.callbacks.Callback):
             "best_epoch": self.best_epoch,
             "waited": self.waited,
             "best_weights": self.best_weights,
-            "stopped": bool(self.model.stop_training),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take a state back."""
         self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
         self.best_weights = [np.array(weight) for weight in state["best_weights"]]
-        self.model.stop_training = state["stopped"]

@@ -79,11 +79,7 @@ def check_examples(
         images = images[..., np.newaxis]
     if images.shape[1:] != IMAGE_SHAPE:
         raise UserError(f"{where}: images must have shape {IMAGE_SHAPE}. Received: {images.shape[1:]}")
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(
-            f"{where}: labels must be one whole number an image. "
-            f"Received: {labels.dtype} of shape {labels.shape}"
-        )
+    _check_whole_numbers(labels, where)
     if len(images) != len(labels):
         raise UserError(
             f"{where}: as many labels as images are needed. Received: {len(images)} images, {len(labels)} labels"
@@ -95,6 +91,13 @@ def check_examples(
             f"{where}: labels must be 0 to {num_classes - 1}. Received: {labels.min()} to {labels.max()}"
         )
     return Examples(_check_pixels(images, where), labels.astype(np.int64))
+
+
+def _check_whole_numbers(labels: npt.NDArray[Any], where: str) -> None:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(
+            f"{where}: labels must be one whole number an image. Received: {labels.dtype} of shape {labels.shape}"
+        )
 
 
 def _check_pixels(images: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
@@ -117,10 +120,7 @@ def classes_of_labels(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
     Raises:
         UserError: Labels that are no whole numbers, or leave out a number, or name one class only.
     """
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise UserError(
-            f"{where}: labels must be one whole number an image. Received: {labels.dtype} of shape {labels.shape}"
-        )
+    _check_whole_numbers(labels, where)
     present = np.unique(labels)
     if len(present) < 2 or not np.array_equal(present, np.arange(len(present))):
         raise UserError(

@@ -81,7 +81,7 @@ class ModelServer:
         if self._settings.enable_model_warmup:
             try:
                 servable.warm_up()
-            except BaseException:
+            except BaseException:  # it goes on its way once the memory is given back
                 servable.close()
                 raise
         return servable

@@ -120,7 +120,7 @@ class Batcher:
                 task.answer.set_result(answer)
 
     def _run_together(self, tasks: list[_Task]) -> Sequence[Arrays | BaseException]:
-        if len(tasks) == 1 and not self._batching.allowed_batch_sizes:
+        if len(tasks) == 1:
             return [self._run_alone(tasks[0])]
         try:
             outputs = self._run(
@@ -128,8 +128,8 @@ class Batcher:
                     [np.concatenate(parts) for parts in zip(*(t.inputs for t in tasks), strict=True)]
                 )
             )
-        except Exception as error:  # whose request it was is found out by running each alone
-            return [error] if len(tasks) == 1 else [self._run_alone(task) for task in tasks]
+        except Exception:  # whose request it was is found out by running each alone
+            return [self._run_alone(task) for task in tasks]
         ends = np.cumsum([task.size for task in tasks])
         return [
             [output[end - task.size : end] for output in outputs]

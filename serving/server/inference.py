@@ -102,18 +102,18 @@ class Inference:
                 fill_proto(response.outputs[alias], answer, as_values=True)
             return response
 
-    async def run_arrays(self, spec: Any, read: Any) -> tuple[dict[str, npt.NDArray[Any]], Any]:
+    async def run_arrays(self, spec: Any, read: Any) -> dict[str, npt.NDArray[Any]]:
         """Run a signature on arrays that `read` makes of its definition; what the REST API calls.
 
         Returns:
-            Outputs by name, and the signature's definition.
+            Outputs by name.
         """
         with self._manager.use(spec) as servable:
             key = spec.signature_name or DEFAULT_SIGNATURE
             signature = prediction_signature(servable, key)
             outputs = choose_outputs(signature, ())
             answers = await self._runner.run(servable, key, read(signature), outputs)
-            return dict(zip(outputs, answers, strict=True)), signature
+            return dict(zip(outputs, answers, strict=True))
 
     async def classify(self, request: Any) -> Any:
         """Answer a ClassificationRequest: classes and scores of each tf.Example."""

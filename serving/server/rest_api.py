@@ -146,7 +146,7 @@ class _Api:
         def read(signature: Signature) -> list[npt.NDArray[Any]]:
             return order_inputs(signature, (_read_rows if rows else _read_columns)(body, signature))
 
-        outputs, _ = await self._inference.run_arrays(spec, read)
+        outputs = await self._inference.run_arrays(spec, read)
         return {"predictions": _as_rows(outputs)} if rows else {"outputs": _as_columns(outputs)}
 
     async def classify(self, request: Request, spec: Any) -> Any:

@@ -111,7 +111,7 @@ class Servable:
         try:
             with self._session.graph.as_default():
                 loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
-        except BaseException:
+        except BaseException:  # it goes on its way once the memory is given back
             self._session.close()
             raise
         self.signatures = {

@@ -23,19 +23,14 @@ FAILED = grpc.StatusCode.FAILED_PRECONDITION
 
 
 def post(server, path, body):
-    """Return the HTTP status and the decoded answer."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    """Post a body and return the HTTP status and the decoded answer."""
+    return get(server, path, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def get(server, path, data=None):
+    """Return the HTTP status and the decoded answer; with data it is posted."""
     try:
         with urllib.request.urlopen(f"{server.rest}{path}", data, timeout=30) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read())
-
-
-def get(server, path):
-    try:
-        with urllib.request.urlopen(f"{server.rest}{path}", timeout=30) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:
