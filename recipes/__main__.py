@@ -9,13 +9,13 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import ImageRecipe, UserError, from_dict, nearest
+from recipes.config import ImageRecipe, Recipe, Sampling, UserError, from_dict, nearest
 from recipes.run import RUNS, Run, check_replaceable, check_vacant, new_path
 
 HELP = """usage: python -m recipes COMMAND ...
@@ -23,6 +23,7 @@ HELP = """usage: python -m recipes COMMAND ...
   list                    every recipe, its parameters and its measured result
   train RECIPE [flags]    train a recipe; train RECIPE --help names its flags
   evaluate RUN [flags]    score a finished run on the test part of any source
+  generate RUN [flags]    go on with a text, by a finished language model
 """
 
 
@@ -46,6 +47,24 @@ class EvaluateArguments:
     """Run directory."""
     source: Annotated[str | None, tyro.conf.arg(name="data.source")] = None
     """What to score on, as in `train` (None: what the run was trained on)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateArguments:
+    """Go on with texts, by a finished language model."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory."""
+    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What a text begins with, at least one token; - reads standard input. Give it again for more
+    texts at once. Without it a text begins with a new line."""
+    max_new_tokens: int = 500
+    """Tokens to add, at least 1."""
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+    seed: int = 0
+    """Seed of the draws, at least 0."""
+    json: bool = False
+    """Print a line of JSON a text, with the prompt before what was added."""
 
 
 def list_recipes(arguments: Sequence[str]) -> None:
@@ -75,11 +94,8 @@ def train(arguments: Sequence[str]) -> None:
             print(f"{path} is finished already: {path / 'report.html'}")
             return
         recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
-    with command_line.quiet_tensorflow():
-        from recipes import mnist
-
     try:
-        run = mnist.train(name, recipe, path, resume=going_on)
+        run = _module(recipe).train(name, recipe, path, resume=going_on)
     except KeyboardInterrupt:
         if (path / "status.json").exists():
             print(f"Go on with: python -m recipes train {name} --resume --run-dir {path}", file=sys.stderr)
@@ -87,14 +103,27 @@ def train(arguments: Sequence[str]) -> None:
     print(_result(run))
 
 
-def _parse_training(name: str, recipe: ImageRecipe, flags: Sequence[str]) -> tuple[ImageRecipe, RunArguments]:
+def _module(recipe: Recipe) -> Any:
+    """Import the module that trains and evaluates a kind of recipe."""
+    with command_line.quiet_tensorflow():
+        if isinstance(recipe, ImageRecipe):
+            from recipes import mnist
+
+            return mnist
+        from recipes import language_model
+
+        return language_model
+
+
+def _parse_training(name: str, recipe: Recipe, flags: Sequence[str]) -> tuple[Recipe, RunArguments]:
     """Parse the flags of `train`: a recipe's settings, which are its defaults, and where the run goes."""
+    kind = type(recipe)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class TrainArguments:
         __doc__ = CATALOG[name].summary
         run: Annotated[RunArguments, tyro.conf.arg(name="")]
-        recipe: Annotated[ImageRecipe, tyro.conf.arg(name="")]
+        recipe: Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
     with command_line.one_line_errors():
         chosen = tyro.cli(
@@ -125,7 +154,7 @@ def _run_path(name: str, chosen: RunArguments) -> Path:
     return path
 
 
-def _recorded_recipe(name: str, path: Path) -> ImageRecipe:
+def _recorded_recipe(name: str, path: Path) -> Recipe:
     config = Run(path).config
     recorded = config.pop("recipe", None)
     if recorded != name:
@@ -136,10 +165,15 @@ def _recorded_recipe(name: str, path: Path) -> ImageRecipe:
 def _result(run: Run) -> str:
     metrics = run.metrics
     warning = f"\nWARNING: {metrics['note']}" if "note" in metrics else ""
+    known = ("accuracy", "loss", "perplexity", "bits_per_character")
+    figures = [
+        f"{name.replace('_', ' ')} {metrics[f'test_{name}']:.4f}"
+        for name in known
+        if f"test_{name}" in metrics
+    ]
     return (
-        f"test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} "
-        f"on {metrics['dataset']} (kept epoch {metrics['best_epoch']} of {metrics['epochs']}, "
-        f"{metrics['train_seconds']:.0f} s){warning}\n"
+        f"test {', '.join(figures)} on {metrics['dataset']} (kept epoch {metrics['best_epoch']} "
+        f"of {metrics['epochs']}, {metrics['train_seconds']:.0f} s){warning}\n"
         f"report: {run.path / 'report.html'}"
     )
 
@@ -150,14 +184,38 @@ def evaluate(arguments: Sequence[str]) -> None:
         chosen = tyro.cli(EvaluateArguments, args=list(arguments), prog="python -m recipes evaluate")
     run = Run(chosen.run)
     metrics = run.metrics
-    data = _recorded_recipe(metrics["recipe"], run.path).data
-    with command_line.quiet_tensorflow():
-        from recipes import mnist
+    recipe = _recorded_recipe(metrics["recipe"], run.path)
+    data = dataclasses.replace(recipe.data, source=chosen.source or metrics["data_source"])
+    print(json.dumps(_module(recipe).evaluate(run, data), indent=2))
 
-    source = chosen.source or metrics["data_source"]
-    print(json.dumps(mnist.evaluate(run, dataclasses.replace(data, source=source)), indent=2))
+
+def generate(arguments: Sequence[str]) -> None:
+    """Go on with texts."""
+    with command_line.one_line_errors():
+        chosen = tyro.cli(GenerateArguments, args=list(arguments), prog="python -m recipes generate")
+    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in chosen.prompt or ("\n",)]
+    run = Run(chosen.run)
+    _ = run.metrics  # an unfinished run is refused before anything slow
+    with command_line.quiet_tensorflow():
+        from recipes.completion import Writer, load
+
+    writer = Writer(*load(run))
+    parts = writer.write(
+        prompts, max_new_tokens=chosen.max_new_tokens, sampling=chosen.sampling, seed=chosen.seed
+    )
+    if chosen.json:
+        for prompt, text in zip(prompts, zip(*parts, strict=True), strict=True):
+            print(json.dumps({"prompt": prompt, "text": prompt + "".join(text)}))
+    elif len(prompts) == 1:
+        print(prompts[0], end="")
+        for part in parts:
+            print(part[0], end="", flush=True)
+        print()
+    else:
+        for prompt, text in zip(prompts, zip(*parts, strict=True), strict=True):
+            print(f"--- {prompt!r}\n{prompt}{''.join(text)}")
 
 
 if __name__ == "__main__":
-    commands = {"list": list_recipes, "train": train, "evaluate": evaluate}
+    commands = {"list": list_recipes, "train": train, "evaluate": evaluate, "generate": generate}
     sys.exit(command_line.run(commands, HELP, sys.argv[1:]))

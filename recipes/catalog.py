@@ -13,8 +13,15 @@ from recipes.config import (
     ImageModel,
     ImageRecipe,
     Optimizer,
+    Recipe,
+    RecurrentModel,
+    RecurrentRecipe,
     Schedule,
+    TextData,
+    TextTraining,
     Training,
+    TransformerModel,
+    TransformerRecipe,
 )
 
 
@@ -25,15 +32,21 @@ class Entry:
     Attributes:
         summary: What it is, in a line.
         recipe: Its settings.
-        parameters: Parameters of its model, on ten classes of 28 x 28 grey images.
+        parameters: Parameters of its model on the dataset it was measured on.
         measured: Its result, with the dataset it was measured on.
     """
 
     summary: str
-    recipe: ImageRecipe
+    recipe: Recipe
     parameters: int
     measured: str
 
+
+LINEAR_TO_ZERO = Schedule(name="polynomial", warmup=0.2)
+
+CLASSIC = TransformerModel(
+    positions="sinusoidal", normalization="layer", activation="gelu", qk_norm=False, tied_head=True, bias=True
+)
 
 CATALOG: Mapping[str, Entry] = {
     "mnist-cnn": Entry(
@@ -89,5 +102,74 @@ CATALOG: Mapping[str, Entry] = {
         ),
         parameters=431_080,
         measured="99.32 ± 0.10 % of MNIST's test images",
+    ),
+    "lm-transformer": Entry(
+        summary="decoder-only Transformer: rotary positions, RMSNorm, ReLU², convolutions, Muon",
+        recipe=TransformerRecipe(
+            model=TransformerModel(convolution=3, tied_head=False),
+            optimizer=Optimizer(name="muon", learning_rate=0.01),
+            schedule=LINEAR_TO_ZERO,
+            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+        ),
+        parameters=0,
+        measured="",
+    ),
+    "lm-transformer-small": Entry(
+        summary="the same within nanoGPT's budget for a CPU: 2,000 steps of 12 windows of 64 characters",
+        recipe=TransformerRecipe(
+            data=TextData(block_size=64),
+            model=TransformerModel(feed_forward=508, convolution=3, tied_head=False),
+            optimizer=Optimizer(name="muon", learning_rate=0.01),
+            schedule=LINEAR_TO_ZERO,
+            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=12),
+        ),
+        parameters=0,
+        measured="",
+    ),
+    "lm-transformer-classic": Entry(
+        summary="the textbook Transformer: sinusoidal positions, LayerNorm, GELU, biases, AdamW",
+        recipe=TransformerRecipe(
+            model=CLASSIC,
+            optimizer=Optimizer(
+                name="adamw", learning_rate=0.001, beta_2=0.99, weight_decay=0.1, clip_norm=1.0
+            ),
+            schedule=Schedule(name="cosine", warmup=0.5, final_fraction=0.1),
+            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+        ),
+        parameters=0,
+        measured="",
+    ),
+    "lm-rnn": Entry(
+        summary="two simple recurrent layers",
+        recipe=RecurrentRecipe(
+            model=RecurrentModel(cell="rnn", units=512, embedding=128),
+            optimizer=Optimizer(name="adam", learning_rate=0.001, clip_norm=1.0),
+            schedule=LINEAR_TO_ZERO,
+            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+        ),
+        parameters=0,
+        measured="",
+    ),
+    "lm-lstm": Entry(
+        summary="two LSTM layers",
+        recipe=RecurrentRecipe(
+            model=RecurrentModel(cell="lstm", units=256, embedding=128),
+            optimizer=Optimizer(name="adam", learning_rate=0.004, clip_norm=1.0),
+            schedule=LINEAR_TO_ZERO,
+            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+        ),
+        parameters=0,
+        measured="",
+    ),
+    "lm-gru": Entry(
+        summary="two GRU layers",
+        recipe=RecurrentRecipe(
+            model=RecurrentModel(cell="gru", units=288, embedding=128),
+            optimizer=Optimizer(name="adam", learning_rate=0.004, clip_norm=1.0),
+            schedule=LINEAR_TO_ZERO,
+            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+        ),
+        parameters=0,
+        measured="",
     ),
 }

@@ -5,6 +5,7 @@ config.json         recipe and settings: `train --settings` takes it
 environment.json    versions, git revision, seed, data
 history.csv         a row an epoch
 model.keras         the best epoch's weights, without the optimizer
+vocabulary.json     text: what the tokens are
 metrics.json        written last: a run that has it is finished
 report.html         with plots/*.png inside
 tensorboard/        the curves as TensorBoard logs
@@ -49,6 +50,11 @@ class Run:
     def history_path(self) -> Path:
         """The table of epochs."""
         return self.path / "history.csv"
+
+    @property
+    def vocabulary_path(self) -> Path:
+        """The tokens of a language model."""
+        return self.path / "vocabulary.json"
 
     @property
     def plots(self) -> Path:
@@ -147,8 +153,13 @@ def check_replaceable(path: Path) -> None:
         check_vacant(path)
 
 
-def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
+def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], rule: str) -> None:
     """Refuse to go on with other settings or other data than a run began with.
+
+    Args:
+        earlier: What the run began with.
+        now: What is asked for.
+        rule: Why they must be the same, the beginning of the error.
 
     Raises:
         UserError: Something differs: all of it is named, old value first.
@@ -160,7 +171,7 @@ def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], what: str) ->
         if before.get(name) != after.get(name)
     ]
     if changed:
-        raise UserError(f"--resume goes on with the {what} the run began with. Changed: {'; '.join(changed)}")
+        raise UserError(f"{rule}. Changed: {'; '.join(changed)}")
 
 
 def create(path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Run:
@@ -183,6 +194,30 @@ def create(path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]
     if path.parent.parent == RUNS:
         point_latest(path)
     return Run(path)
+
+
+def open_run(path: Path, config: Mapping[str, Any], data: Mapping[str, Any], *, resume: bool) -> Run:
+    """Create a run, or open the one to go on with.
+
+    Args:
+        path: The run directory; an old run there is replaced unless it is resumed.
+        config: Recipe and settings.
+        data: What is trained on, by name, with a fingerprint.
+        resume: Go on with the unfinished run there.
+
+    Raises:
+        UserError: On resume, other settings or data than the run began with.
+    """
+    if not resume:
+        return create(path, config, describe_environment(config["training"]["seed"], data))
+    run = Run(path)
+    check_same(run.config, config, "--resume goes on with the settings the run began with")
+    check_same(
+        {**run.environment["data"], "note": ""},
+        {**data, "note": ""},
+        "--resume goes on with the data the run began with",
+    )
+    return run
 
 
 def point_latest(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -15,8 +15,7 @@ from recipes.callbacks.moving_average import ValidateMovingAverage
 from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.resume import Checkpoint
-from recipes.config import DivergedError, ImageRecipe
-from recipes.data.batches import TrainingBatches
+from recipes.config import DivergedError, Recipe
 from recipes.models.parameters import sparsity
 from recipes.optimizers import build_optimizer
 from recipes.run import Run
@@ -24,6 +23,14 @@ from recipes.schedules import LearningRate
 
 STEPS_PER_EXECUTION = 32
 """Steps that run without coming back to Python. Fewer are slower, more make Ctrl-C wait."""
+
+
+class Batches(Protocol):
+    """Training data: `dataset` gives the passes, whose content depends on the seed and on `epoch` alone."""
+
+    steps_per_epoch: int
+    epoch: tf.Variable
+    dataset: tf.data.Dataset
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,23 @@ def fix_seed(seed: int) -> None:
 
 
 def compile_model(
-    model: keras.Model, recipe: ImageRecipe, *, loss: Any, metrics: Sequence[Any], steps_per_epoch: int
+    model: keras.Model,
+    recipe: Recipe,
+    *,
+    loss: Any,
+    metrics: Sequence[Any] = (),
+    steps_per_epoch: int,
+    jit_compile: bool,
 ) -> LearningRate:
     """Compile a model by its recipe.
+
+    Args:
+        model: The model.
+        recipe: Optimizer, schedule and length of the training.
+        loss: As Keras takes it.
+        metrics: As Keras takes them.
+        steps_per_epoch: Optimizer steps an epoch.
+        jit_compile: Whether XLA compiles the step.
 
     Returns:
         The owner of the learning rate.
@@ -66,24 +87,39 @@ def compile_model(
         loss=loss,
         metrics=list(metrics),
         steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
-        jit_compile=False,  # XLA makes small convolutions about 3 times slower on a CPU
+        jit_compile=False,
     )
+    # Keras refuses XLA where operations must be deterministic, because on a GPU some are not under
+    # XLA. There TensorFlow says so; on a CPU all are.
+    model._jit_compile = jit_compile
     model.optimizer.build(model.trainable_variables)
     return rate
 
 
-def fit(
+def fit(  # noqa: PLR0913 - what a training is made of
     model: keras.Model,
-    recipe: ImageRecipe,
+    recipe: Recipe,
     run: Run,
-    batches: TrainingBatches,
+    batches: Batches,
     validation: tf.data.Dataset,
     rate: LearningRate,
-    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    *,
+    before_history: Sequence[keras.callbacks.Callback] = (),
+    after_history: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
     """Train a compiled model to its recipe's end, from the run's checkpoint if it has one.
 
     The model then holds the weights of its best epoch.
+
+    Args:
+        model: The compiled model.
+        recipe: Its settings.
+        run: Where history and checkpoints go.
+        batches: The training data.
+        validation: What chooses the epoch.
+        rate: The owner of the learning rate.
+        before_history: Callbacks that add to the metrics of an epoch.
+        after_history: Callbacks that come when these are written down.
 
     Raises:
         DivergedError: The loss became NaN or infinite; the run says so.
@@ -99,12 +135,12 @@ def fit(
             "sparsity": lambda: sparsity(model),
         },
     )
-    callbacks = [DataOrder(batches.epoch), StopOnNaN(), keep_best]
+    callbacks = [DataOrder(batches.epoch), StopOnNaN(), *before_history, keep_best]
     if recipe.schedule.name == "plateau":
         callbacks.append(ReduceOnPlateau(recipe.schedule, rate, recipe.early_stopping.metric))
     if recipe.optimizer.moving_average:
         callbacks.append(ValidateMovingAverage())
-    callbacks += [history, *extra_callbacks]
+    callbacks += [history, *after_history]
     checkpoint = Checkpoint(run.checkpoint, callbacks)
     board = keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
     epochs = recipe.training.epochs

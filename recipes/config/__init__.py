@@ -7,7 +7,21 @@ A run's `config.json` holds the same tree.
 from recipes.config.errors import DivergedError, UserError, nearest, require
 from recipes.config.image import Augmentation, ImageData, ImageModel, ImageRecipe
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
+from recipes.config.text import (
+    RecurrentModel,
+    RecurrentRecipe,
+    Sampling,
+    StreamedTextData,
+    TextData,
+    TextRecipe,
+    TextTraining,
+    TransformerModel,
+    TransformerRecipe,
+)
 from recipes.config.tree import flatten, from_dict, to_dict
+
+Recipe = ImageRecipe | TextRecipe
+"""Settings of any recipe."""
 
 __all__ = [
     "Augmentation",
@@ -17,8 +31,18 @@ __all__ = [
     "ImageModel",
     "ImageRecipe",
     "Optimizer",
+    "Recipe",
+    "RecurrentModel",
+    "RecurrentRecipe",
+    "Sampling",
     "Schedule",
+    "StreamedTextData",
+    "TextData",
+    "TextRecipe",
+    "TextTraining",
     "Training",
+    "TransformerModel",
+    "TransformerRecipe",
     "UserError",
     "flatten",
     "from_dict",

@@ -3,8 +3,15 @@
 import dataclasses
 from typing import Literal
 
-from recipes.config.errors import UserError, nearest, require
-from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
+from recipes.config.errors import require
+from recipes.config.optimization import (
+    EarlyStopping,
+    Optimizer,
+    Schedule,
+    Training,
+    check_metric,
+    check_times,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,21 +107,5 @@ class ImageRecipe:
     training: Training = Training()
 
     def __post_init__(self) -> None:
-        metrics = ("validation_loss", "validation_accuracy")
-        if self.early_stopping.metric not in metrics:
-            raise UserError(
-                f"early_stopping.metric: an image recipe has no {self.early_stopping.metric!r}. "
-                + nearest(self.early_stopping.metric, metrics)
-            )
-        require(
-            self.schedule.warmup < self.training.epochs,
-            "schedule.warmup must be shorter than the training",
-            warmup=self.schedule.warmup,
-            epochs=self.training.epochs,
-        )
-        require(
-            self.early_stopping.start_epoch <= self.training.epochs,
-            "early_stopping.start_epoch must be an epoch of the training",
-            start_epoch=self.early_stopping.start_epoch,
-            epochs=self.training.epochs,
-        )
+        check_metric(self.early_stopping, ("validation_loss", "validation_accuracy"))
+        check_times(self.training, self.schedule, self.early_stopping)

@@ -1,10 +1,10 @@
 """Settings of the way to a minimum: optimizer, learning-rate schedule, early stopping, loop."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from recipes.config.errors import require
+from recipes.config.errors import UserError, nearest, require
 
 ScheduleName = Literal[
     "constant",
@@ -17,6 +17,8 @@ ScheduleName = Literal[
     "wsd",
     "plateau",
 ]
+
+OptimizerName = Literal["adam", "adamw", "muon", "sgd"]
 
 # What each schedule reads besides the warm-up; None in a field means the value given here.
 SCHEDULE_DEFAULTS: Mapping[ScheduleName, Mapping[str, Any]] = {
@@ -51,18 +53,43 @@ SCHEDULE_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+# What each update rule reads besides the learning rate; None in a field means the value given here.
+OPTIMIZER_DEFAULTS: Mapping[OptimizerName, Mapping[str, Any]] = {
+    "adam": {"beta_2": 0.999},
+    "adamw": {"weight_decay": 0.01, "beta_2": 0.999},
+    "muon": {"weight_decay": 0.0, "momentum": 0.95, "adam_fraction": 0.3, "beta_2": 0.99},
+    "sgd": {"momentum": 0.9},
+}
+
+OPTIMIZER_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "weight_decay": ("at least 0", lambda x: x >= 0),
+    "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
+    "beta_2": ("in [0, 1)", lambda x: 0 <= x < 1),
+    "adam_fraction": ("above 0", lambda x: x > 0),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """How a gradient becomes a step."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
-    """Update rule. AdamW decays weight matrices and kernels only, never biases and norms."""
+    name: OptimizerName = "adam"
+    """Update rule. Weight decay is decoupled and acts on matrices and kernels only, never on biases
+    and norms."""
     learning_rate: float = 0.001
     """Highest learning rate; the schedule multiplies it by at most 1."""
     weight_decay: float | None = None
-    """Decoupled weight decay, a part of the learning rate a step; adamw only (None: 0.01 there)."""
+    """adamw, muon: part of the learning rate by which a weight shrinks a step (None: 0.01, 0)."""
     momentum: float | None = None
-    """Momentum of sgd, in [0, 1); sgd only (None: 0.9 there)."""
+    """sgd, muon: momentum, in [0, 1) (None: 0.9, 0.95)."""
+    beta_2: float | None = None
+    """adam, adamw, muon: decay a step of the mean of squared gradients, in [0, 1) (None: 0.999,
+    0.999, 0.99)."""
+    adam_fraction: float | None = None
+    """muon: learning rate of what is no hidden matrix (embedding, head, norms, biases) and gets
+    AdamW, as a part of the learning rate (None: 0.3)."""
+    clip_norm: float | None = None
+    """Longest gradient, all weights together, above 0: a longer one is scaled down (None: any)."""
     moving_average: float = 0.0
     """Decay a step of an exponential moving average of the weights, in [0, 1); 0 is off. The
     averaged weights are the ones that are validated, kept and saved."""
@@ -74,32 +101,41 @@ class Optimizer:
             learning_rate=self.learning_rate,
         )
         require(
-            self.weight_decay is None or self.name == "adamw",
-            "optimizer.weight_decay belongs to adamw",
-            name=self.name,
-            weight_decay=self.weight_decay,
-        )
-        require(
-            self.weight_decay is None or self.weight_decay >= 0,
-            "optimizer.weight_decay must be at least 0",
-            weight_decay=self.weight_decay,
-        )
-        require(
-            self.momentum is None or self.name == "sgd",
-            "optimizer.momentum belongs to sgd",
-            name=self.name,
-            momentum=self.momentum,
-        )
-        require(
-            self.momentum is None or 0 <= self.momentum < 1,
-            "optimizer.momentum must be in [0, 1)",
-            momentum=self.momentum,
+            self.clip_norm is None or self.clip_norm > 0,
+            "optimizer.clip_norm must be above 0",
+            clip_norm=self.clip_norm,
         )
         require(
             0 <= self.moving_average < 1,
             "optimizer.moving_average must be in [0, 1)",
             moving_average=self.moving_average,
         )
+        _check_own(self, "optimizer", OPTIMIZER_DEFAULTS[self.name], OPTIMIZER_RANGES)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what the named update rule reads, with its defaults in place of None."""
+        return _with_defaults(self, OPTIMIZER_DEFAULTS[self.name])
+
+
+def _check_own(
+    settings: Any,
+    group: str,
+    known: Mapping[str, Any],
+    ranges: Mapping[str, tuple[str, Callable[[Any], bool]]],
+) -> None:
+    """Refuse a setting that belongs to another curve or rule than the named one, or is out of its range."""
+    for setting, (span, holds) in ranges.items():
+        value = getattr(settings, setting)
+        if value is None:
+            continue
+        possible = ", ".join(known) or "no setting of its own"
+        require(setting in known, f"{group} {settings.name} takes {possible}", **{setting: value})
+        require(holds(value), f"{group}.{setting} must be {span}", **{setting: value})
+
+
+def _with_defaults(settings: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {setting: getattr(settings, setting) for setting in defaults}
+    return {setting: defaults[setting] if value is None else value for setting, value in chosen.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,23 +175,11 @@ class Schedule:
 
     def __post_init__(self) -> None:
         require(self.warmup >= 0, "schedule.warmup must be at least 0 epochs", warmup=self.warmup)
-        known = SCHEDULE_DEFAULTS[self.name]
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in {"name", "every", "warmup"} or value is None:
-                continue
-            possible = ", ".join(known) or "no setting but warmup and every"
-            require(field.name in known, f"schedule {self.name} takes {possible}", **{field.name: value})
-            span, holds = SCHEDULE_RANGES[field.name]
-            require(holds(value), f"schedule.{field.name} must be {span}", **{field.name: value})
+        _check_own(self, "schedule", SCHEDULE_DEFAULTS[self.name], SCHEDULE_RANGES)
 
     def parameters(self) -> dict[str, Any]:
         """Return what the named schedule reads, with its defaults in place of None."""
-        chosen = {name: getattr(self, name) for name in SCHEDULE_DEFAULTS[self.name]}
-        return {
-            name: SCHEDULE_DEFAULTS[self.name][name] if value is None else value
-            for name, value in chosen.items()
-        }
+        return _with_defaults(self, SCHEDULE_DEFAULTS[self.name])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,3 +226,28 @@ class Training:
         require(self.epochs >= 1, "training.epochs must be at least 1", epochs=self.epochs)
         require(self.batch_size >= 1, "training.batch_size must be at least 1", batch_size=self.batch_size)
         require(self.seed >= 0, "training.seed must be at least 0", seed=self.seed)
+
+
+def check_metric(early_stopping: EarlyStopping, possible: Sequence[str]) -> None:
+    """Refuse a metric that a kind of recipe does not report."""
+    if early_stopping.metric not in possible:
+        raise UserError(
+            f"early_stopping.metric: the recipe has no {early_stopping.metric!r}. "
+            + nearest(early_stopping.metric, possible)
+        )
+
+
+def check_times(training: Training, schedule: Schedule, early_stopping: EarlyStopping) -> None:
+    """Refuse times that the training never comes to."""
+    require(
+        schedule.warmup < training.epochs,
+        "schedule.warmup must be shorter than the training",
+        warmup=schedule.warmup,
+        epochs=training.epochs,
+    )
+    require(
+        early_stopping.start_epoch <= training.epochs,
+        "early_stopping.start_epoch must be an epoch of the training",
+        start_epoch=early_stopping.start_epoch,
+        epochs=training.epochs,
+    )

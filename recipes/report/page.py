@@ -37,12 +37,22 @@ class Table:
     rows: Sequence[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Text:
+    """A text of the page: a caption, and the text with its lines as they are."""
+
+    caption: str
+    text: str
+
+
 def write_page(
     path: Path,
+    *,
     title: str,
     note: str,
     figures: dict[str, str],
     pictures: Sequence[Picture],
+    texts: Sequence[Text] = (),
     tables: Sequence[Table],
 ) -> None:
     """Write the page.
@@ -53,10 +63,10 @@ def write_page(
         note: What must be known before anything else is read; "" for nothing.
         figures: The few numbers that matter, by name.
         pictures: Pictures, in order.
+        texts: Texts, in order.
         tables: Tables, in order.
     """
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.jinja")
-    write_text(
-        path, template.render(title=title, note=note, figures=figures, pictures=pictures, tables=tables)
-    )
+    content = {"figures": figures, "pictures": pictures, "texts": texts, "tables": tables}
+    write_text(path, template.render(title=title, note=note, **content))

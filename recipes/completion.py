@@ -1,0 +1,114 @@
+"""Texts from a language model: prompts in, what they go on with out, as it comes.
+
+python -m recipes generate runs/lm-transformer/latest --prompt "ROMEO:"
+"""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from recipes import generation
+from recipes.config import Sampling, UserError, require
+from recipes.data.tokenizers import Tokenizer, read_vocabulary
+from recipes.models.recurrent import RecurrentLanguageModel
+from recipes.models.transformer import TransformerLanguageModel
+from recipes.run import Run
+
+LanguageModel = TransformerLanguageModel | RecurrentLanguageModel
+
+TOKENS_AT_ONCE = 8
+"""Tokens that are generated before they are shown."""
+
+
+def load(run: Run) -> tuple[LanguageModel, Tokenizer]:
+    """Load a finished run's model and vocabulary.
+
+    Raises:
+        UserError: An unfinished run, one of another kind, or a vocabulary that is not the model's.
+    """
+    if "tokenizer" not in run.metrics:
+        raise UserError(f"{run.path} is no language model: it is a run of {run.config['recipe']}")
+    model = keras.models.load_model(run.model_path)
+    return model, read_vocabulary(run.vocabulary_path, model.vocabulary_size)
+
+
+class Writer:
+    """A model that goes on with texts; its weights may change between two calls.
+
+    Args:
+        model: The language model.
+        tokenizer: What its tokens are.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        ids, row = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
+        self._begin = tf.function(
+            lambda ids, lengths: generation.begin(model, ids, lengths), input_signature=[ids, row]
+        )
+        self._extend = tf.function(
+            lambda state, draws, *sampling: generation.extend(model, state, draws, *sampling),
+            reduce_retracing=True,
+        )
+
+    def write(
+        self, prompts: Sequence[str], *, max_new_tokens: int, sampling: Sampling, seed: int
+    ) -> Iterator[list[str]]:
+        """Go on with some texts.
+
+        All of them are drawn with the same seed, so that none depends on what else is asked for.
+
+        Args:
+            prompts: What the texts begin with, of any lengths.
+            max_new_tokens: Tokens to add to each, at least 1.
+            sampling: How they are drawn.
+            seed: Seed of the draws, at least 0.
+
+        Yields:
+            What each text goes on with, a few tokens at a time.
+
+        Raises:
+            UserError: An empty prompt, or characters that the vocabulary lacks.
+        """
+        require(max_new_tokens >= 1, "max_new_tokens must be at least 1", max_new_tokens=max_new_tokens)
+        require(seed >= 0, "seed must be at least 0", seed=seed)
+        rows = [self._encode(prompt) for prompt in prompts]
+        ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+        each = np.ones(len(rows))
+        chosen = (
+            tf.constant(each * sampling.temperature, tf.float32),
+            tf.constant(each * sampling.top_k, tf.int32),
+            tf.constant(each * sampling.top_p, tf.float32),
+        )
+        draws = generation.uniform_draws(tf.constant([seed] * len(rows), tf.int64), max_new_tokens)
+        state = self._begin(tf.constant(ids), tf.constant([len(row) for row in rows]))
+        return self._stream(state, draws, chosen)
+
+    def complete(
+        self, prompts: Sequence[str], *, max_new_tokens: int, sampling: Sampling, seed: int
+    ) -> list[str]:
+        """Return whole texts, each with its prompt before it. Arguments and errors as `write`."""
+        parts = self.write(prompts, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)
+        return ["".join(texts) for texts in zip(prompts, *parts, strict=True)]
+
+    def _encode(self, prompt: str) -> npt.NDArray[np.int32]:
+        if not prompt:
+            raise UserError("The prompt is empty: at least one token is needed to go on from")
+        return self.tokenizer.encode(prompt)
+
+    def _stream(self, state: Any, draws: Any, sampling: tuple[Any, ...]) -> Iterator[list[str]]:
+        decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(draws.shape[0])]
+        for first in range(0, draws.shape[1], TOKENS_AT_ONCE):
+            tokens, state = self._extend(state, draws[:, first : first + TOKENS_AT_ONCE], *sampling)
+            last = first + TOKENS_AT_ONCE >= draws.shape[1]
+            yield [
+                decoder.decode(b"".join(self.tokenizer.tokens[token] for token in row), last)
+                for decoder, row in zip(decoders, tokens.numpy(), strict=True)
+            ]

@@ -1,0 +1,165 @@
+"""Text → token ids in a memory-mapped file, made once for a text and a tokenizer.
+
+A corpus may be larger than memory: it is read in chunks, and training maps the file that comes of
+it. The file is kept in `$XDG_CACHE_HOME/keras-recipes` (`~/.cache/keras-recipes`) under a name made
+of the text's hash and the tokenizer's settings; removing it costs making it again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recipes.config import TextData, UserError
+from recipes.config.text import DEFAULT_VOCABULARY_SIZE
+from recipes.data.corpus import PARTS, Corpus, open_corpus
+from recipes.data.tokenizers import (
+    BytePairTokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    read_vocabulary,
+    write_vocabulary,
+)
+from recipes.files import write_json
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of tokens that is trained or scored on.
+
+    Attributes:
+        start, stop: Where it begins and ends in the tokens of the whole text.
+        characters: Characters that these tokens stand for.
+    """
+
+    start: int
+    stop: int
+    characters: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __add__(self, following: "Part") -> "Part":
+        return Part(self.start, following.stop, self.characters + following.characters)
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A corpus as token ids.
+
+    Attributes:
+        corpus: Where the text comes from.
+        fingerprint: Short hash of the text.
+        tokenizer: What made the tokens.
+        tokens: All ids in order, (tokens,), mapped from the file.
+        train, validation, test: The parts, one after the other.
+    """
+
+    corpus: Corpus
+    fingerprint: str
+    tokenizer: Tokenizer
+    tokens: npt.NDArray[Any] = field(repr=False)
+    train: Part
+    validation: Part
+    test: Part
+
+
+def load_text(settings: TextData, tokenizer: Tokenizer | None = None) -> TokenizedText:
+    """Open a source, and tokenize it unless that was done before.
+
+    Args:
+        settings: Source, tokenizer and window.
+        tokenizer: Use this one instead of making one of the text.
+
+    Raises:
+        UserError: A source that can't be read, or a part with fewer tokens than a window; with a
+            tokenizer given, characters that it lacks.
+    """
+    corpus = open_corpus(settings)
+    fingerprint = corpus.fingerprint()
+    made_by = tokenizer.to_json() if tokenizer else [settings.tokenizer, settings.vocabulary_size]
+    key = hashlib.blake2b(json.dumps([fingerprint, made_by]).encode(), digest_size=16).hexdigest()
+    folder = cache_folder() / key
+    if not folder.exists():
+        _tokenize(corpus, tokenizer or make_tokenizer(corpus, settings), folder)
+    text = _open_tokens(corpus, fingerprint, folder)
+    for name in PARTS:
+        part: Part = getattr(text, name)
+        if len(part) <= settings.block_size:
+            raise UserError(
+                f"data.source: the {name} part of {corpus.name} has {len(part):,} tokens: a window of "
+                f"data.block_size and one more are needed. Received: block_size={settings.block_size}"
+            )
+    return text
+
+
+def cache_folder() -> Path:
+    """Return the folder of tokenized texts."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "keras-recipes"
+
+
+def make_tokenizer(corpus: Corpus, settings: TextData) -> Tokenizer:
+    """Make a tokenizer of the kind that the settings name: of all characters, or of the training part."""
+    if settings.tokenizer == "bytes":
+        return ByteTokenizer()
+    if settings.tokenizer == "bpe":
+        return BytePairTokenizer.train(corpus.text(0), settings.vocabulary_size or DEFAULT_VOCABULARY_SIZE)
+    return CharacterTokenizer(_characters(corpus.text()))
+
+
+def _characters(texts: Iterable[str]) -> str:
+    seen = np.zeros(0x110000, bool)
+    for text in texts:
+        seen[np.frombuffer(text.encode("utf-32-le"), np.uint32)] = True
+    return "".join(map(chr, np.flatnonzero(seen)))
+
+
+def _tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a folder of tokens, beside its place first: a cache is whole or not there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    kind = np.min_scalar_type(len(tokenizer.tokens) - 1)
+    tokens, characters = [], []
+    try:
+        with (beside / "tokens").open("wb") as file:
+            for number in range(len(PARTS)):
+                counts = [0, 0]
+                for text in corpus.text(number):
+                    ids = tokenizer.encode(text)
+                    file.write(ids.astype(kind).tobytes())
+                    counts[0] += len(ids)
+                    counts[1] += len(text)
+                tokens.append(counts[0])
+                characters.append(counts[1])
+        write_json(beside / "parts.json", {"dtype": kind.name, "tokens": tokens, "characters": characters})
+        write_vocabulary(tokenizer, beside / "vocabulary.json")
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster, with the same tokens
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _open_tokens(corpus: Corpus, fingerprint: str, folder: Path) -> TokenizedText:
+    about = json.loads((folder / "parts.json").read_text())
+    ends = np.cumsum(about["tokens"]).tolist()
+    parts = [
+        Part(end - count, end, characters)
+        for end, count, characters in zip(ends, about["tokens"], about["characters"], strict=True)
+    ]
+    tokens = np.zeros(0, about["dtype"])
+    if ends[-1]:
+        tokens = np.memmap(folder / "tokens", about["dtype"], "r")
+    return TokenizedText(corpus, fingerprint, read_vocabulary(folder / "vocabulary.json"), tokens, *parts)

@@ -1,0 +1,272 @@
+"""Train a model that tells the next token of a text: tiny Shakespeare, or your own.
+
+    make train-lm
+    python -m recipes train lm-lstm --data.source my_book.txt
+
+Settings, data, model, train, test, report: it reads in that order. `recipes/catalog.py` says what
+each recipe measured, `recipes/generation.py` how text comes out of it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from recipes.callbacks.carried_state import ForgetState
+from recipes.callbacks.sample import Sample
+from recipes.callbacks.text_metrics import TextMetrics, bits_per_character, perplexity
+from recipes.completion import LanguageModel, Writer, load
+from recipes.config import RecurrentRecipe, Sampling, TextData, TextRecipe, flatten, to_dict
+from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
+from recipes.data.tokens import Part, TokenizedText, load_text
+from recipes.data.windows import TrainingWindows, evaluation_windows
+from recipes.models.parameters import count_nonzero
+from recipes.models.recurrent import RecurrentLanguageModel
+from recipes.models.transformer import TransformerLanguageModel
+from recipes.report.curves import plot_learning_curves
+from recipes.report.page import Picture, Table, Text, write_page
+from recipes.run import Run, check_same, only_writer, open_run
+from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
+
+SAMPLE_TOKENS = 400
+SAMPLE_PROMPT_TOKENS = 16
+SAMPLING = Sampling(temperature=0.8)
+
+
+def train(
+    name: str,
+    recipe: TextRecipe,
+    path: Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Run:
+    """Train a recipe to its end and write the run directory.
+
+    Args:
+        name: The recipe's name.
+        recipe: Its settings.
+        path: The run directory; an old run there is replaced unless it is resumed.
+        resume: Go on with the unfinished run there.
+        callbacks: Further callbacks, called after the metrics of an epoch are known.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: Text that can't be had or read, or that is shorter than a window; on resume, other
+            settings or text than the run began with.
+    """
+    fix_seed(recipe.training.seed)
+    start = _starting_point(recipe)
+    text = load_text(recipe.data, start[1] if start else None)
+    batches = TrainingWindows(text.tokens, text.train, recipe.data, recipe.training)
+    model = start[0] if start else build_model(recipe, len(text.tokenizer.tokens))
+    rate = compile_model(
+        model,
+        recipe,
+        loss=loss_of_tokens(),
+        steps_per_epoch=batches.steps_per_epoch,
+        jit_compile=pays_to_compile(model),
+    )
+    run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(text), resume=resume)
+    with only_writer(run):
+        print(f"{name}: {model.count_params():,} parameters; {_describe_text(text)}", flush=True)
+        write_vocabulary(text.tokenizer, run.vocabulary_path)
+        sample = Sample(_sampler(model, text, recipe.training.seed), print)
+        before: list[keras.callbacks.Callback] = [
+            TextMetrics(
+                recipe.training.steps_per_epoch * recipe.training.batch_size * recipe.data.block_size,
+                len(text.validation),
+                text.validation.characters,
+            ),
+            sample,
+        ]
+        if isinstance(recipe, RecurrentRecipe) and recipe.data.stateful:
+            before.append(ForgetState(model.carry_state(recipe.training.batch_size)))
+        validation = evaluation_windows(text.tokens, text.validation, recipe.data)
+        outcome = fit(
+            model, recipe, run, batches, validation, rate, before_history=before, after_history=callbacks
+        )
+        save_model(model, run)
+        _score_and_report(model, name, recipe, run, text, outcome, sample.texts)
+    return run
+
+
+def build_model(recipe: TextRecipe, vocabulary_size: int) -> LanguageModel:
+    """Build the network of a recipe."""
+    if isinstance(recipe, RecurrentRecipe):
+        return RecurrentLanguageModel(recipe.model, vocabulary_size, recipe.data.block_size)
+    return TransformerLanguageModel(recipe.model, vocabulary_size, recipe.data.block_size)
+
+
+def pays_to_compile(model: LanguageModel) -> bool:
+    """Tell whether XLA makes a model faster on a CPU: Transformers about 1.3 times, loops over time not."""
+    return model.window is not None
+
+
+def loss_of_tokens() -> keras.losses.Loss:
+    """Return the mean cross-entropy of the tokens, in nats."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _starting_point(recipe: TextRecipe) -> tuple[LanguageModel, Tokenizer] | None:
+    """Load the run that training starts from, if there is one; its network must be the recipe's."""
+    if recipe.init_from is None:
+        return None
+    run = Run(Path(recipe.init_from))
+    model, tokenizer = load(run)
+    theirs, ours = run.config, to_dict(recipe)
+    check_same(
+        {"model": theirs["model"], "block_size": theirs["data"]["block_size"]},
+        {"model": ours["model"], "block_size": ours["data"]["block_size"]},
+        f"--init-from needs the network of {run.path}",
+    )
+    return model, tokenizer
+
+
+def score(model: keras.Model, text: TokenizedText, part: Part, data: TextData) -> float:
+    """Return the mean loss of a part's tokens, in nats; each is scored once (`evaluation_windows`)."""
+    return float(model.evaluate(evaluation_windows(text.tokens, part, data), verbose=0))
+
+
+def evaluate(run: Run, data: TextData) -> dict[str, Any]:
+    """Score a finished run on the test part of any source, with the run's vocabulary.
+
+    Returns:
+        `dataset`, `tokens`, and test_loss, test_perplexity, test_bits_per_character.
+
+    Raises:
+        UserError: An unfinished run, or text that can't be read or has characters it does not know.
+    """
+    model, tokenizer = load(run)
+    model.compile(loss=loss_of_tokens(), jit_compile=pays_to_compile(model))
+    text = load_text(data, tokenizer)
+    loss = score(model, text, text.test, data)
+    return {
+        "dataset": text.corpus.name,
+        "note": text.corpus.note,
+        "tokens": len(text.test),
+        **_figures("test", loss, text.test),
+    }
+
+
+def _sampler(model: LanguageModel, text: TokenizedText, seed: int) -> Callable[[], str]:
+    """Return a function that goes on with the beginning of the validation text, always by the same draws."""
+    start = text.validation.start
+    prompt = decode(text.tokenizer, text.tokens[start : start + SAMPLE_PROMPT_TOKENS])
+    writer = Writer(model, text.tokenizer)
+    return lambda: writer.complete([prompt], max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING, seed=seed)[0]
+
+
+def _about(text: TokenizedText) -> dict[str, Any]:
+    return {
+        "name": text.corpus.name,
+        "source": text.corpus.origin,
+        "note": text.corpus.note,
+        "fingerprint": text.fingerprint,
+        "train_tokens": len(text.train),
+        "validation_tokens": len(text.validation),
+    }
+
+
+def _describe_text(text: TokenizedText) -> str:
+    parts = f"{len(text.train):,} training and {len(text.validation):,} validation tokens"
+    kinds = f"{len(text.tokenizer.tokens):,} kinds of tokens ({text.tokenizer.kind})"
+    warning = f"\nWARNING: {text.corpus.note}" if text.corpus.note else ""
+    return f"{text.corpus.name}, {parts}, {kinds}{warning}"
+
+
+def _figures(name: str, loss: float, part: Part) -> dict[str, float]:
+    figures = {
+        "loss": loss,
+        "perplexity": perplexity(loss),
+        "bits_per_character": bits_per_character(loss, len(part), part.characters),
+    }
+    return {f"{name}_{figure}": round(value, 6) for figure, value in figures.items()}
+
+
+def _score_and_report(
+    model: LanguageModel,
+    name: str,
+    recipe: TextRecipe,
+    run: Run,
+    text: TokenizedText,
+    outcome: Outcome,
+    samples: list[str],
+) -> None:
+    losses = {
+        part: score(model, text, where, recipe.data)
+        for part, where in [("validation", text.validation), ("test", text.test)]
+    }
+    corpus = text.corpus
+    metrics = {
+        "recipe": name,
+        "dataset": corpus.name,
+        "data_source": corpus.origin,
+        **({"note": corpus.note} if corpus.note else {}),
+        "seed": run.environment["seed"],
+        "tokenizer": text.tokenizer.kind,
+        "vocabulary_size": len(text.tokenizer.tokens),
+        "block_size": recipe.data.block_size,
+        "evaluation_stride": recipe.data.evaluation_stride or recipe.data.block_size,
+        "parameters": model.count_params(),
+        "nonzero_parameters": count_nonzero(model),
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "train_seconds": outcome.train_seconds,
+        "train_tokens": outcome.epochs
+        * recipe.training.steps_per_epoch
+        * recipe.training.batch_size
+        * recipe.data.block_size,
+        **_figures("validation", losses["validation"], text.validation),
+        **_figures("test", losses["test"], text.test),
+        "validation_and_test_loss": round(score(model, text, text.validation + text.test, recipe.data), 6),
+    }
+    curves = run.plots / "learning_curves.png"
+    plot_learning_curves(run.history, "perplexity", outcome.best_epoch, curves)
+    _write_report(run, metrics, curves, samples)
+    run.finish(metrics)
+
+
+def _write_report(run: Run, metrics: dict[str, Any], curves: Path, samples: list[str]) -> None:
+    figures = {
+        "test loss": f"{metrics['test_loss']:.4f} nats a token",
+        "validation loss": f"{metrics['validation_loss']:.4f}",
+        "validation and test loss": f"{metrics['validation_and_test_loss']:.4f}",
+        "test perplexity": f"{metrics['test_perplexity']:.3f}",
+        "test bits per character": f"{metrics['test_bits_per_character']:.4f}",
+        "parameters": f"{metrics['parameters']:,}",
+        "kept epoch": f"{metrics['best_epoch']} of {metrics['epochs']}",
+        "training time": f"{metrics['train_seconds']:.0f} s",
+        "training tokens": f"{metrics['train_tokens']:,}",
+        "dataset": metrics["dataset"],
+    }
+    kept = metrics["best_epoch"]
+    shown = sorted({1, (kept + 1) // 2, kept})
+    context = f"Windows of {metrics['block_size']} tokens, a new one every {metrics['evaluation_stride']} in evaluation"
+    write_page(
+        run.path / "report.html",
+        title=f"{metrics['recipe']} on {metrics['dataset']}",
+        note=metrics.get("note", ""),
+        figures=figures,
+        pictures=[
+            Picture(
+                curves,
+                f"Loss in nats a token, perplexity and learning rate by epoch; the dotted line is the epoch that was kept. {context}.",
+            )
+        ],
+        texts=[
+            Text(
+                f"What the model wrote after epoch {epoch} (temperature {SAMPLING.temperature})",
+                samples[epoch - 1],
+            )
+            for epoch in shown
+        ],
+        tables=[
+            Table(
+                "Settings", [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
+            )
+        ],
+    )

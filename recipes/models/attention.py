@@ -1,0 +1,208 @@
+"""Attention and what stands around it in a Transformer: positions, norms, feed-forward, convolution.
+
+Shapes: (batch, time, width) outside of attention, (batch, heads, time, head_width) inside.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers, ops
+
+Tensor = Any
+Turn = tuple[Tensor, Tensor]
+
+BLOCKED = -1e9
+"""Added to the score of a place that must not be seen: its softmax is 0 in float32."""
+FIRST_TEMPERATURE = 1.5
+"""Where the learned temperature of normalised queries begins: scores of unit spread are too flat."""
+ROTARY_BASE = 10_000.0
+
+
+def dense(units: int, *, bias: bool, name: str, zero: bool = False) -> layers.Dense:
+    """Return a dense layer on vectors; `zero` starts it at 0, so that a residual branch starts as nothing."""
+    start = "zeros" if zero else keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+    return layers.Dense(units, use_bias=bias, kernel_initializer=start, name=name)
+
+
+def normalization(kind: str, name: str) -> layers.Layer:
+    """Return LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+    if kind == "rms":
+        return layers.RMSNormalization(epsilon=1e-6, name=name)
+    return layers.LayerNormalization(epsilon=1e-5, name=name)
+
+
+def unit_rms(x: Tensor) -> Tensor:
+    """Scale the last axis to a root mean square of 1."""
+    return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+def sinusoids(length: int, width: int) -> npt.NDArray[np.float32]:
+    """Return sines and cosines of falling frequencies (Vaswani et al. 2017, arXiv:1706.03762), (length, width)."""
+    angles = _angles(length, width // 2)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def rotary_turns(length: int, head_width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return cosine and sine of each place's angles (Su et al. 2021, arXiv:2104.09864), (length, head_width / 2)."""
+    angles = _angles(length, head_width // 2)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def _angles(length: int, count: int) -> npt.NDArray[np.float64]:
+    return np.arange(length)[:, np.newaxis] / ROTARY_BASE ** (np.arange(count) / count)
+
+
+def rotate(x: Tensor, turn: Turn) -> Tensor:
+    """Turn the pairs (x_i, x_{i + head_width / 2}) by the angles of their place."""
+    cos, sin = turn
+    first, second = ops.split(x, 2, axis=-1)
+    return ops.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
+def causal_mask(length: int) -> npt.NDArray[np.float32]:
+    """Return what is added to the scores so that no place sees a later one, (length, length)."""
+    return np.where(np.tri(length, dtype=bool), 0.0, BLOCKED).astype(np.float32)
+
+
+class Attention(layers.Layer):
+    """Multi-head attention, of a sequence to itself or to another.
+
+    Plain 2-D dense kernels instead of Keras's MultiHeadAttention, whose 3-D ones Muon can't update.
+
+    Args:
+        heads: Number of heads.
+        bias: Whether the dense layers have biases.
+        qk_norm: Normalise queries and keys (Henry et al. 2020, arXiv:2010.04245).
+    """
+
+    def __init__(self, heads: int, *, bias: bool, qk_norm: bool, name: str) -> None:
+        super().__init__(name=name)
+        self.heads = heads
+        self.bias = bias
+        self.qk_norm = qk_norm
+
+    def build(self, shape: Sequence[int | None]) -> None:
+        """Build the four projections."""
+        width = shape[-1] or 0
+        self.width, self.head_width = width, width // self.heads
+        for name in ("query", "key", "value"):
+            setattr(self, name, dense(width, bias=self.bias, name=name))
+        self.output_projection = dense(width, bias=self.bias, name="output", zero=True)
+        for layer in (self.query, self.key, self.value, self.output_projection):
+            layer.build((None, None, width))
+        if self.qk_norm:
+            start = keras.initializers.Constant(FIRST_TEMPERATURE)
+            self.temperature = self.add_weight(
+                shape=(self.heads, 1, 1), initializer=start, name="temperature"
+            )
+
+    def queries(self, x: Tensor, turn: Turn | None = None) -> Tensor:
+        """Return (batch, heads, time, head_width)."""
+        q = self._split(self.query(x))
+        if self.qk_norm:
+            q = unit_rms(q) * self.temperature
+        return q if turn is None else rotate(q, turn)
+
+    def keys_and_values(self, x: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor]:
+        """Return two of (batch, heads, time, head_width)."""
+        k, v = self._split(self.key(x)), self._split(self.value(x))
+        if self.qk_norm:
+            k = unit_rms(k)
+        return (k if turn is None else rotate(k, turn)), v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Mix the values by how well their keys fit, (batch, time of q, width).
+
+        Args:
+            q: (batch, heads, time of q, head_width).
+            k: (batch, heads, time of k, head_width).
+            v: As k.
+            mask: Added to the scores, broadcast to (batch, heads, time of q, time of k).
+        """
+        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))) / math.sqrt(self.head_width)
+        mixed = ops.matmul(ops.softmax(scores + mask), v)  # (batch, heads, time of q, head_width)
+        joined = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, mixed.shape[2], self.width))
+        return self.output_projection(joined)
+
+    def call(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        """Attend from x to a context, both (batch, time, width)."""
+        return self.attend(self.queries(x), *self.keys_and_values(context), mask)
+
+    def _split(self, x: Tensor) -> Tensor:
+        split = ops.reshape(x, (-1, x.shape[1], self.heads, self.head_width))
+        return ops.transpose(split, (0, 2, 1, 3))
+
+
+class FeedForward(layers.Layer):
+    """Two dense layers with an activation between, at each place by itself.
+
+    Args:
+        units: Hidden units.
+        activation: gelu; relu-squared (So et al. 2021, arXiv:2109.08668); or swiglu, a gated pair
+            (Shazeer 2020, arXiv:2002.05202).
+        bias: Whether the dense layers have biases.
+    """
+
+    def __init__(self, units: int, *, activation: str, bias: bool, name: str) -> None:
+        super().__init__(name=name)
+        self.units = units
+        self.activation = activation
+        self.bias = bias
+
+    def build(self, shape: Sequence[int | None]) -> None:
+        """Build the dense layers."""
+        self.widen = dense(self.units, bias=self.bias, name="widen")
+        self.widen.build(shape)
+        if self.activation == "swiglu":
+            self.gate = dense(self.units, bias=self.bias, name="gate")
+            self.gate.build(shape)
+        self.narrow = dense(shape[-1] or 0, bias=self.bias, name="narrow", zero=True)
+        self.narrow.build((*shape[:-1], self.units))
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return (batch, time, width)."""
+        hidden = self.widen(x)  # (batch, time, units)
+        if self.activation == "swiglu":
+            return self.narrow(ops.silu(self.gate(x)) * hidden)
+        if self.activation == "gelu":
+            return self.narrow(ops.gelu(hidden))
+        return self.narrow(ops.square(ops.relu(hidden)))
+
+
+class CausalConvolution(layers.Layer):
+    """A weighted sum of each place and those just before it, channel by channel.
+
+    It starts as the identity. Primer (So et al. 2021, arXiv:2109.08668) found it by search: a token
+    that sees its neighbours at once leaves attention free for the rest.
+
+    Args:
+        size: Places in the sum, at least 2.
+    """
+
+    def __init__(self, size: int, *, name: str) -> None:
+        super().__init__(name=name)
+        self.size = size
+
+    def build(self, shape: Sequence[int | None]) -> None:
+        """Add the weights, (size, width), that of the place itself last."""
+
+        def identity(shape: Sequence[int], dtype: Any = None) -> Tensor:
+            return ops.concatenate([ops.zeros((shape[0] - 1, shape[1])), ops.ones((1, shape[1]))])
+
+        self.kernel = self.add_weight(shape=(self.size, shape[-1]), initializer=identity, name="kernel")
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Put zeros before the first place, (batch, time + size - 1, width)."""
+        return ops.pad(x, [[0, 0], [self.size - 1, 0], [0, 0]])
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return (batch, time, width)."""
+        return self.mix(self.pad(x), x.shape[1])
+
+    def mix(self, padded: Tensor, length: int) -> Tensor:
+        """Return the sums of the last `length` places of (batch, length + size - 1, width)."""
+        return sum(padded[:, shift : shift + length] * self.kernel[shift] for shift in range(self.size))

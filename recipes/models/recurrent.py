@@ -1,0 +1,150 @@
+"""Recurrent networks that tell the next token from the tokens so far.
+
+Settings: `recipes.config.RecurrentModel`.
+"""
+
+from typing import Any, Self
+
+import keras
+from keras import layers, ops
+
+from recipes.config import RecurrentModel, from_dict, to_dict
+
+Tensor = Any
+States = list[list[Tensor]]
+
+CELLS = {"rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
+
+
+class CarriedState:
+    """The state at the end of a training step, where the next one goes on.
+
+    Not a part of the model: what is saved has no memory of what was trained on.
+
+    Args:
+        zeros: The state before the first token: for each layer, arrays (batch, units).
+    """
+
+    def __init__(self, zeros: States) -> None:
+        self.values = [
+            [keras.Variable(value, trainable=False, name="carried") for value in layer] for layer in zeros
+        ]
+
+    def assign(self, states: States) -> None:
+        """Keep a step's last state, without its gradient."""
+        for variables, values in zip(self.values, states, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(ops.stop_gradient(value))
+
+    def reset(self) -> None:
+        """Go back to zeros."""
+        self.assign([[ops.zeros_like(value) for value in layer] for layer in self.values])
+
+
+@keras.saving.register_keras_serializable(package="keras_recipes")
+class RecurrentLanguageModel(keras.Model):
+    """int32 ids (batch, time) → float32 logits (batch, time, vocabulary_size).
+
+    Args:
+        settings: Sizes and cell.
+        vocabulary_size: Number of tokens.
+        block_size: Tokens in a window of training.
+
+    Attributes:
+        window: Most tokens it sees at once: None, the state holds all that was read.
+        carried: Where training steps go on from, if they do.
+    """
+
+    def __init__(
+        self, settings: RecurrentModel, vocabulary_size: int, block_size: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+        self.vocabulary_size = vocabulary_size
+        self.window: int | None = None
+        self.block_size = block_size
+        self.carried: CarriedState | None = None
+        start = keras.initializers.RandomNormal(stddev=1.0)
+        self.token_embedding = layers.Embedding(
+            vocabulary_size, settings.embedding, embeddings_initializer=start, name="token_embedding"
+        )
+        self.dropout = layers.Dropout(settings.dropout, name="dropout")
+        self.recurrent = [
+            CELLS[settings.cell](
+                settings.units, return_sequences=True, return_state=True, name=f"{settings.cell}_{number}"
+            )
+            for number in range(1, settings.layers + 1)
+        ]
+        self.projection = None
+        if settings.units != settings.embedding:
+            self.projection = layers.Dense(settings.embedding, name="projection")
+        self(ops.zeros((1, block_size), "int32"))  # builds it
+
+    def carry_state(self, batch_size: int) -> CarriedState:
+        """Go on, in training, from the state at the end of the step before, which is returned."""
+        self.carried = CarriedState(self.zeros(batch_size))
+        return self.carried
+
+    def zeros(self, batch_size: int) -> States:
+        """Return the state before the first token: for each layer, arrays (batch, units)."""
+        arrays = 2 if self.settings.cell == "lstm" else 1
+        return [[ops.zeros((batch_size, self.settings.units)) for _ in range(arrays)] for _ in self.recurrent]
+
+    def call(self, ids: Tensor, training: bool = False) -> Tensor:
+        """Return the logits of the token after each place."""
+        carried = self.carried if training else None
+        x, states = self._read(ids, carried.values if carried else None, training=training)
+        if carried:
+            carried.assign(states)
+        return self._logits(x)
+
+    def begin(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, States]:
+        """Read the beginning of some texts.
+
+        Args:
+            ids: int32 (batch, time); what is past a row's length is not looked at.
+            lengths: int32 (batch,), 1 to time.
+
+        Returns:
+            Logits of the token after each row's last, (batch, vocabulary_size), and the state.
+        """
+        x, states = self._read(ids, None, mask=ops.arange(ops.shape(ids)[1]) < lengths[:, None])
+        return self._logits(x[:, -1]), states  # masked places repeat the last one's output
+
+    def step(self, ids: Tensor, places: Tensor, states: States) -> tuple[Tensor, States]:
+        """Read one more token of each text, int32 (batch,), whatever its place; returns as `begin`."""
+        x, following = self.token_embedding(ids), []  # (batch, embedding)
+        for layer, state in zip(self.recurrent, states, strict=True):
+            x, state = layer.cell(x, state)  # (batch, units)
+            following.append(list(state))
+        return self._logits(x), following
+
+    def _read(
+        self, ids: Tensor, states: States | None, mask: Tensor | None = None, training: bool = False
+    ) -> tuple[Tensor, States]:
+        x = self.dropout(self.token_embedding(ids), training=training)  # (batch, time, embedding)
+        following = []
+        for number, layer in enumerate(self.recurrent):
+            before = states[number] if states is not None else None
+            x, *state = layer(x, initial_state=before, mask=mask, training=training)
+            x = self.dropout(x, training=training)  # (batch, time, units)
+            following.append(state)
+        return x, following
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self.projection is not None:
+            x = self.projection(x)  # (batch, time, embedding)
+        return ops.matmul(x, ops.transpose(self.token_embedding.embeddings)) * self.settings.embedding**-0.5
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON values."""
+        return {
+            "settings": to_dict(self.settings),
+            "vocabulary_size": self.vocabulary_size,
+            "block_size": self.block_size,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Build the model that `get_config` describes."""
+        return cls(**{**config, "settings": from_dict(RecurrentModel, config["settings"])})
