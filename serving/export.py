@@ -13,48 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from recipes.config import ImageData, UserError, from_dict
-from recipes.data.examples import Examples
-from recipes.data.images import OFFLINE_DATASET, load_test_images
+from recipes.config import UserError
 from recipes.files import write_json
 from recipes.run import Run
-from serving.signatures import image_classifier
+from serving.servables import Case, servable_of
 
-Arrays = dict[str, npt.NDArray[Any]]
-
-EXAMPLES = 256
 WARMUP_EXAMPLES = 8
 TOLERANCE = 1e-5
-"""Largest difference between the export's numbers and the Keras model's: rounding of float32."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Real inputs of a signature, and the outputs the Keras model gives for them."""
-
-    inputs: Arrays
-    outputs: Arrays
-
-
-@dataclass(frozen=True)
-class Servable:
-    """What a kind of recipe serves.
-
-    Attributes:
-        module: Holds a function for each signature.
-        cases: A case for each signature, by its name.
-        name: Name of the model unless another is asked for.
-    """
-
-    module: tf.Module
-    cases: Mapping[str, Case]
-    name: str
+"""Largest difference between the export's numbers and the Keras model's, as a part of those above 1."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +52,7 @@ def export(run: Run, models: Path, name: str | None = None, version: int | None 
     if version is not None and version < 1:
         raise UserError(f"--version must be at least 1. Received: {version}")
     metrics = run.metrics
-    servable = servable_image_classifier(run)
+    servable = servable_of(run)
     base = models / (name or servable.name)
     if version is not None and (base / str(version)).exists():
         raise UserError(f"{base / str(version)} exists. Choose another --version, or none for the next one")
@@ -93,32 +64,6 @@ def export(run: Run, models: Path, name: str | None = None, version: int | None 
         differences = compare(beside, servable.cases)
         write_extras(beside / "assets.extra", run, metrics, base.name, servable.cases)
         return Export(publish(beside, base, version), differences)
-
-
-def servable_image_classifier(run: Run) -> Servable:
-    """Return what an image classifier serves, with examples of its own test part."""
-    model = keras.models.load_model(run.model_path)
-    examples = _examples(run)
-    images = examples.images.astype(np.float32)
-    probabilities = model.predict(images, verbose=0)
-    outputs = {"probabilities": probabilities, "label": probabilities.argmax(axis=-1)}
-    encoded = [tf.io.encode_png(image).numpy() for image in examples.images.astype(np.uint8)]
-    cases = {"serving_default": Case({"image": images}, outputs)}
-    if np.array_equal(examples.images, examples.images.astype(np.uint8)):  # a PNG holds whole numbers only
-        cases["encoded"] = Case({"image_bytes": np.array(encoded, np.object_)}, outputs)
-    return Servable(image_classifier(model), cases, "mnist")
-
-
-def _examples(run: Run) -> Examples:
-    """Return real examples: the run's own where they can still be read, else the offline digits."""
-    source = run.metrics["data_source"]
-    data = from_dict(ImageData, {**run.config["data"], "source": source})
-    try:
-        _, examples = load_test_images(data, source)
-    except UserError as error:
-        print(f"{error}\nThe export is checked on the offline digits instead.")
-        _, examples = load_test_images(ImageData(source=OFFLINE_DATASET), source)
-    return examples[np.arange(min(EXAMPLES, len(examples)))]
 
 
 def compare(path: Path, cases: Mapping[str, Case]) -> dict[str, float]:
@@ -143,7 +88,11 @@ def compare(path: Path, cases: Mapping[str, Case]) -> dict[str, float]:
 
 
 def _difference(answer: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    return float(np.abs(answer.astype(np.float64) - expected.astype(np.float64)).max())
+    """Return the largest difference, as a part of values above 1; of texts the part that differs."""
+    if expected.dtype == np.object_:
+        return float((answer != expected).mean())
+    expected = expected.astype(np.float64)
+    return float((np.abs(answer - expected) / np.maximum(np.abs(expected), 1)).max())
 
 
 def write_extras(
@@ -207,5 +156,5 @@ def describe(result: Export) -> str:
         for name, difference in result.differences.items()
     ]
     recipe = json.loads((result.path / "assets.extra" / "recipe.json").read_text())
-    lines.append(f"from {recipe['run']}, test accuracy {recipe['metrics']['test_accuracy']:.4f}")
+    lines.append(f"from {recipe['run']}, test loss {recipe['metrics']['test_loss']:.4f}")
     return "\n".join(lines)

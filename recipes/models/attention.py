@@ -63,9 +63,10 @@ def rotate(x: Tensor, turn: Turn) -> Tensor:
     return ops.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
 
 
-def causal_mask(length: int) -> npt.NDArray[np.float32]:
+def causal_mask(length: int) -> Tensor:
     """Return what is added to the scores so that no place sees a later one, (length, length)."""
-    return np.where(np.tri(length, dtype=bool), 0.0, BLOCKED).astype(np.float32)
+    places = ops.arange(length)
+    return ops.where(places[:, None] >= places, 0.0, BLOCKED)
 
 
 class Attention(layers.Layer):

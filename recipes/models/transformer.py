@@ -55,8 +55,11 @@ class Block(layers.Layer):
 
     def build(self, shape: Sequence[int | None]) -> None:
         """Build the layers, of which `step` calls parts before any is called as a whole."""
-        for layer in self._flatten_layers(include_self=False, recursive=False):
+        for layer in (self.attention_norm, self.attention, self.feed_forward_norm, self.feed_forward):
             layer.build(shape)
+        if self.convolves:
+            self.attention_convolution.build(shape)
+            self.feed_forward_convolution.build(shape)
 
     def call(self, x: Tensor, mask: Tensor, turn: Turn | None = None, training: bool = False) -> Tensor:
         """Return (batch, time, width)."""
@@ -172,9 +175,10 @@ class TransformerLanguageModel(keras.Model):
         Returns:
             Logits of the token after each row's last, (batch, vocabulary_size), and the state.
         """
-        x, states = self._embed(ids), []
+        x, mask, turn = self._embed(ids), causal_mask(self.block_size), self._turn(self.block_size)
+        states = []
         for block in self.blocks:
-            x, seen = block.whole(x, causal_mask(self.block_size), self._turn(self.block_size))
+            x, seen = block.whole(x, mask, turn)
             if block.convolves:
                 for name in ("attention_inputs", "feed_forward_inputs"):
                     seen[name] = _rows(seen[name], lengths, self.settings.convolution - 1)
@@ -219,7 +223,8 @@ class TransformerLanguageModel(keras.Model):
     def _turn(self, length: int) -> Turn | None:
         if self.settings.positions != "rotary":
             return None
-        return rotary_turns(length, self.settings.width // self.settings.heads)
+        cos, sin = rotary_turns(length, self.settings.width // self.settings.heads)
+        return ops.convert_to_tensor(cos), ops.convert_to_tensor(sin)  # once, not for each use
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.final_norm(x)

@@ -1,14 +1,11 @@
-"""The functions a SavedModel offers: named tensors in and out, guards on every input.
-
-A request of the wrong rank that reaches a convolution aborts a whole TF Serving process. So each
-input passes `tf.ensure_shape` and checks of its values first, which turn a malformed request into
-INVALID_ARGUMENT.
-"""
+"""The signatures of an image classifier."""
 
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from serving.signatures.guards import guard_batch, guard_finite
 
 Tensor = Any
 
@@ -40,25 +37,15 @@ def image_classifier(model: keras.Model) -> tf.Module:
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
     def serving_default(image: Tensor) -> dict[str, Tensor]:
-        return classify(_guard_finite(_guard_batch(tf.ensure_shape(image, shape))))
+        return classify(guard_finite(guard_batch(tf.ensure_shape(image, shape))))
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def encoded(image_bytes: Tensor) -> dict[str, Tensor]:
-        image_bytes = _guard_batch(tf.ensure_shape(image_bytes, (None,)))
+        image_bytes = guard_batch(tf.ensure_shape(image_bytes, (None,)))
         return classify(_decode_images(image_bytes, shape[1:]))
 
     module.serving_default, module.encoded = serving_default, encoded
     return module
-
-
-def _guard_batch(batch: Tensor) -> Tensor:
-    check = tf.debugging.assert_positive(tf.shape(batch)[0], "the batch is empty")
-    with tf.control_dependencies([check]):
-        return tf.identity(batch)
-
-
-def _guard_finite(values: Tensor) -> Tensor:
-    return tf.debugging.check_numerics(values, "an input has a value that is no finite number")
 
 
 def _decode_images(image_bytes: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,149 @@
+"""A finished run → what it serves, with cases that an export of it must answer as the model does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from recipes import generation
+from recipes.completion import Writer, load
+from recipes.config import ImageData, Sampling, UserError, from_dict
+from recipes.data.examples import Examples
+from recipes.data.images import OFFLINE_DATASET, load_test_images
+from recipes.data.tokenizers import Tokenizer
+from recipes.run import Run
+from serving.signatures import image, text
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+EXAMPLES = 256
+PROMPT_SIZES = (1, 2, 7, 30, 100, 300)
+"""Lengths of the prompts an export is checked on, in tokens: some are longer than a window."""
+TOKENS_COMPARED = 40
+
+
+@dataclass(frozen=True)
+class Case:
+    """Real inputs of a signature, and the outputs the Keras model gives for them."""
+
+    inputs: Arrays
+    outputs: Arrays
+
+
+@dataclass(frozen=True)
+class Servable:
+    """What a kind of recipe serves.
+
+    Attributes:
+        module: Holds a function for each signature.
+        cases: A case for each signature, by its name.
+        name: Name of the model unless another is asked for.
+    """
+
+    module: tf.Module
+    cases: Mapping[str, Case]
+    name: str
+
+
+def servable_of(run: Run) -> Servable:
+    """Return what a finished run serves."""
+    return language_model_of(run) if "tokenizer" in run.metrics else image_classifier_of(run)
+
+
+def image_classifier_of(run: Run) -> Servable:
+    """Return what an image classifier serves, with examples of its own test part."""
+    model = keras.models.load_model(run.model_path)
+    examples = _examples(run)
+    images = examples.images.astype(np.float32)
+    probabilities = model.predict(images, verbose=0)
+    outputs = {"probabilities": probabilities, "label": probabilities.argmax(axis=-1)}
+    encoded = [tf.io.encode_png(image).numpy() for image in examples.images.astype(np.uint8)]
+    cases = {"serving_default": Case({"image": images}, outputs)}
+    if np.array_equal(examples.images, examples.images.astype(np.uint8)):  # a PNG holds whole numbers only
+        cases["encoded"] = Case({"image_bytes": np.array(encoded, np.object_)}, outputs)
+    return Servable(image.image_classifier(model), cases, "mnist")
+
+
+def _examples(run: Run) -> Examples:
+    """Return real examples: the run's own where they can still be read, else the offline digits."""
+    source = run.metrics["data_source"]
+    data = from_dict(ImageData, {**run.config["data"], "source": source})
+    try:
+        _, examples = load_test_images(data, source)
+    except UserError as error:
+        print(f"{error}\nThe export is checked on the offline digits instead.")
+        _, examples = load_test_images(ImageData(source=OFFLINE_DATASET), source)
+    return examples[np.arange(min(EXAMPLES, len(examples)))]
+
+
+def language_model_of(run: Run) -> Servable:
+    """Return what a language model serves, with prompts that it wrote itself."""
+    model, tokenizer = load(run)
+    writer = Writer(model, tokenizer)
+    prompts = _prompts(writer, tokenizer)
+    rows = len(prompts)
+    default = writer.complete(
+        prompts, max_new_tokens=text.DEFAULT_NEW_TOKENS, sampling=text.DEFAULT_SAMPLING, seed=0
+    )
+    greedy, drawn = Sampling(temperature=0.0), Sampling(temperature=0.8, top_k=20, top_p=0.9)
+    texts = [
+        writer.complete([prompt], max_new_tokens=TOKENS_COMPARED, sampling=sampling, seed=1)[0]
+        for prompt, sampling in zip(prompts, _alternating(greedy, drawn, rows), strict=True)
+    ]
+    settings = _alternating(greedy, drawn, rows)
+    asked: Arrays = {
+        "max_new_tokens": np.full(rows, TOKENS_COMPARED, np.int32),
+        "temperature": np.array([each.temperature for each in settings], np.float32),
+        "top_k": np.array([each.top_k for each in settings], np.int32),
+        "top_p": np.array([each.top_p for each in settings], np.float32),
+        "seed": np.ones(rows, np.int64),
+    }
+    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    scores = {
+        "log_likelihood": np.array([_log_likelihood(model, ids) for ids in encoded], np.float32),
+        "token_count": np.array([len(ids) - 1 for ids in encoded], np.int32),
+    }
+    cases = {
+        "serving_default": Case({"prompt": _strings(prompts)}, {"text": _strings(default)}),
+        "generate": Case({"prompt": _strings(prompts), **asked}, {"text": _strings(texts)}),
+        "score": Case({"text": _strings(prompts)}, scores),
+    }
+    return Servable(text.language_model(model, tokenizer), cases, "lm")
+
+
+def _prompts(writer: Writer, tokenizer: Tokenizer) -> list[str]:
+    """Return texts of several lengths, the beginnings of one that the model writes."""
+    first = next(token.decode() for token in tokenizer.tokens if _is_text(token))
+    written = writer.complete([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
+    return [written[:size] for size in PROMPT_SIZES]
+
+
+def _is_text(token: bytes) -> bool:
+    return "\ufffd" not in token.decode(errors="replace")
+
+
+def _alternating(one: Sampling, other: Sampling, count: int) -> list[Sampling]:
+    return [one if number % 2 == 0 else other for number in range(count)]
+
+
+def _strings(texts: list[str]) -> npt.NDArray[Any]:
+    return np.array([text.encode() for text in texts], np.object_)
+
+
+def _log_likelihood(model: Any, ids: npt.NDArray[np.int32]) -> float:
+    """Return the log-likelihood of a text's tokens but the first, each told from a window of its own."""
+    if len(ids) == 1:
+        return 0.0
+    if model.window is None:
+        logits = model(ids[np.newaxis, :-1])[0]
+    else:
+        ends = np.arange(1, len(ids))
+        starts = generation.window_starts(tf.constant(ends, tf.int32), model.window).numpy()
+        places = np.minimum(starts[:, np.newaxis] + np.arange(model.window), len(ids) - 1)
+        logits = tf.gather(model(ids[places]), ends - starts - 1, batch_dims=1)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[1:], logits)
+    return -float(tf.reduce_sum(losses))

@@ -1,0 +1,172 @@
+"""The signatures of a language model: strings in, strings out, tokenizer and loop inside."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from recipes import generation
+from recipes.completion import LanguageModel
+from recipes.config import Sampling
+from recipes.data.tokenizers import Tokenizer
+from serving.signatures.guards import guard, guard_batch, guard_finite
+from serving.signatures.tokenizers import decode, guard_text, in_graph
+
+Tensor = Any
+
+MAX_TEXT_BYTES = 2**16
+MAX_NEW_TOKENS = 4096
+"""Most that a request may ask for: a larger number would hold a server's thread for minutes."""
+DEFAULT_NEW_TOKENS = 200
+DEFAULT_SAMPLING = Sampling(temperature=0.8)
+
+
+def _row(kind: tf.DType, name: str) -> tf.TensorSpec:
+    return tf.TensorSpec((None,), kind, name=name)
+
+
+GENERATE_INPUTS = [
+    _row(tf.string, "prompt"),
+    _row(tf.int32, "max_new_tokens"),
+    _row(tf.float32, "temperature"),
+    _row(tf.int32, "top_k"),
+    _row(tf.float32, "top_p"),
+    _row(tf.int64, "seed"),
+]
+
+
+def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
+    """Wrap a language model for serving.
+
+    Args:
+        model: Its weights are stored once.
+        tokenizer: What its tokens are.
+
+    Returns:
+        A module with three functions; every input and output is (n,), and no row depends on another:
+
+        - `serving_default` takes `prompt` string and gives `text` string: the prompt and 200 tokens
+          more, at temperature 0.8 and seed 0;
+        - `generate` also takes `max_new_tokens` int32 (1 to 4096), `temperature` float32 (0 is
+          greedy), `top_k` int32 (0 is all), `top_p` float32 in (0, 1] and `seed` int64;
+        - `score` takes `text` string and gives `log_likelihood` float32, in nats, of all its tokens
+          but the first, and `token_count` int32, how many these are. Each token is told from what
+          generation would tell it from.
+    """
+    module = tf.Module()
+    # The variables alone are tracked: tracking the Keras model would store every weight twice (keras#23553).
+    module.weights = [variable.value for variable in model.variables]
+    graph_tokenizer = in_graph(tokenizer)
+
+    def encode(texts: Tensor) -> tuple[Tensor, Tensor]:
+        texts = guard_text(guard_batch(tf.ensure_shape(texts, (None,))), MAX_TEXT_BYTES)
+        ids = graph_tokenizer.encode(texts)
+        return ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32)  # (n, time), (n,)
+
+    @tf.function(input_signature=GENERATE_INPUTS)
+    def generate(
+        prompt: Tensor,
+        max_new_tokens: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        seed: Tensor,
+    ) -> dict[str, Tensor]:
+        counts, *sampling, seed = _guard_rows(prompt, max_new_tokens, temperature, top_k, top_p, seed)
+        ids, lengths = encode(prompt)
+        draws = generation.uniform_draws(seed, tf.reduce_max(counts))
+        tokens, _ = generation.extend(model, generation.begin(model, ids, lengths), draws, *sampling)
+        text = prompt + decode(list(tokenizer.tokens), tokens, counts)
+        valid = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", replace_control_characters=False)
+        return {"text": tf.identity(valid, "text")}
+
+    @tf.function(input_signature=[_row(tf.string, "prompt")])
+    def serving_default(prompt: Tensor) -> dict[str, Tensor]:
+        rows, sampling = tf.shape(prompt)[:1], DEFAULT_SAMPLING
+        return generate(
+            prompt,
+            tf.fill(rows, DEFAULT_NEW_TOKENS),
+            tf.fill(rows, sampling.temperature),
+            tf.fill(rows, sampling.top_k),
+            tf.fill(rows, sampling.top_p),
+            tf.zeros(rows, tf.int64),
+        )
+
+    @tf.function(input_signature=[_row(tf.string, "text")])
+    def score(text: Tensor) -> dict[str, Tensor]:
+        ids, lengths = encode(text)
+        likelihood = log_likelihood(model, ids, lengths)
+        return {
+            "log_likelihood": tf.identity(likelihood, "log_likelihood"),
+            "token_count": tf.identity(lengths - 1, "token_count"),
+        }
+
+    module.serving_default, module.generate, module.score = serving_default, generate, score
+    return module
+
+
+def _guard_rows(prompt: Tensor, *settings: Tensor) -> tuple[Tensor, ...]:
+    """Refuse settings that are not one a prompt, or out of their range."""
+    rows = tf.shape(prompt)[0]
+    settings = tuple(
+        guard(
+            tf.ensure_shape(values, (None,)),
+            tf.shape(values)[0] == rows,
+            "all inputs must have as many values. Received:",
+            tf.shape(values)[0],
+            rows,
+        )
+        for values in settings
+    )
+    counts, temperature, top_k, top_p, seed = settings
+    counts = guard(
+        counts,
+        (counts >= 1) & (counts <= MAX_NEW_TOKENS),
+        f"max_new_tokens must be 1 to {MAX_NEW_TOKENS}. Received:",
+        counts,
+    )
+    temperature = guard(
+        guard_finite(temperature),
+        temperature >= 0,
+        "temperature must be above 0, or exactly 0 (greedy). Received:",
+        temperature,
+    )
+    top_k = guard(top_k, top_k >= 0, "top_k must be at least 1, or 0 for all tokens. Received:", top_k)
+    top_p = guard(
+        guard_finite(top_p), (top_p > 0) & (top_p <= 1), "top_p must be in (0, 1]. Received:", top_p
+    )
+    return counts, temperature, top_k, top_p, seed
+
+
+def log_likelihood(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor:
+    """Return the log-likelihood of each row's tokens but the first, in nats, float32 (n,).
+
+    Args:
+        model: The model; one with a window reads the text in windows that overlap by half, where a
+            token is scored in the one that generation would have.
+        ids: int32 (n, time).
+        lengths: int32 (n,).
+    """
+    if model.window is None:
+        return _of_window(model, ids, lengths, 1)
+    size = model.window
+    half = size - size // 2
+    count = 1 + tf.maximum(tf.reduce_max(lengths) - size + half - 1, 0) // half
+    ids = tf.pad(ids, [[0, 0], [0, size + 1]])
+
+    def add(number: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        start = number * half
+        window = tf.ensure_shape(ids[:, start : start + size + 1], (None, size + 1))
+        first = tf.where(number == 0, 1, size - half + 1)
+        return number + 1, total + _of_window(model, window, lengths - start, first)
+
+    nothing = tf.zeros(tf.shape(lengths))
+    return tf.while_loop(lambda number, _: number < count, add, (0, nothing))[1]
+
+
+def _of_window(model: LanguageModel, ids: Tensor, lengths: Tensor, first: Tensor) -> Tensor:
+    """Return the log-likelihood of a window's tokens from `first` on, those past a row's length left out."""
+    logits = model(ids[:, :-1])  # (n, time - 1, vocabulary_size)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[:, 1:], logits)
+    place = tf.range(1, tf.shape(ids)[1])
+    scored = (place >= first) & (place < lengths[:, None])
+    return -tf.reduce_sum(tf.where(scored, losses, 0.0), axis=1)
