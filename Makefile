@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-RUN ?= runs/mnist-cnn/latest
+RUN ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,14 +20,27 @@ help: ## print the tasks
 train-mnist: $(READY) ## train the digit classifier (mnist-cnn)
 	$(BIN)/python -m recipes train mnist-cnn $(ARGS)
 
-export-mnist: $(READY) ## publish the latest mnist-cnn run (or RUN=...) as models/mnist/VERSION
-	$(BIN)/python -m serving export $(RUN) $(ARGS)
+train-lm: $(READY) ## train the character language model (lm-transformer) and print a sample
+	$(BIN)/python -m recipes train lm-transformer $(ARGS)
 
-serve: $(READY) ## serve models/mnist: gRPC on 8500, REST and the demo page on 8501
-	$(BIN)/python -m serving serve --model_name=mnist --model_base_path=models/mnist --rest_api_port=8501 \
+generate: $(READY) ## go on with a text, by the latest lm-transformer run (or RUN=...): make generate ARGS='--prompt "ROMEO:"'
+	@$(BIN)/python -m recipes generate $(or $(RUN),runs/lm-transformer/latest) $(ARGS)
+
+export-mnist: $(READY) ## publish the latest mnist-cnn run (or RUN=...) as models/mnist/VERSION
+	$(BIN)/python -m serving export $(or $(RUN),runs/mnist-cnn/latest) $(ARGS)
+
+export-lm: $(READY) ## publish the latest lm-transformer run (or RUN=...) as models/lm/VERSION
+	$(BIN)/python -m serving export $(or $(RUN),runs/lm-transformer/latest) $(ARGS)
+
+serve: $(READY) ## serve every model in models/: gRPC on 8500, REST and the demo page on 8501
+	@ls -d models/*/ >/dev/null 2>&1 || { echo "There is no model in models/ yet: make export-mnist or make export-lm" >&2; exit 2; }
+	@{ echo "model_config_list {"; for model in models/*/; do name=$$(basename $$model); \
+		echo "  config { name: \"$$name\" base_path: \"$(CURDIR)/models/$$name\" model_platform: \"tensorflow\" }"; \
+		done; echo "}"; } > models/models.config
+	$(BIN)/python -m serving serve --model_config_file=models/models.config --rest_api_port=8501 \
 		--enable_batching=true $(ARGS)
 
-demo: $(READY) ## the same, for its page: draw a digit on http://localhost:8501
+demo: $(READY) ## the same, for its page: draw a digit, go on with a text on http://localhost:8501
 	@echo "Open http://localhost:8501 once the server says that it listens."
 	@$(MAKE) --no-print-directory serve
 
@@ -40,6 +53,7 @@ predict: $(READY) ## classify images: make predict ARGS="digit.png"
 
 bench: $(READY) ## measure what the README's tables say (hours, with real MNIST in TFDS_DATA_DIR)
 	$(BIN)/python -m benchmarks.mnist $(ARGS)
+	$(BIN)/python -m benchmarks.language_model
 	$(BIN)/python -m benchmarks.serving
 
 test: $(READY) ## run the fast tests
@@ -71,4 +85,4 @@ $(READY): requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
-.PHONY: help train-mnist export-mnist serve demo serve-container predict bench test lint lock clean
+.PHONY: help train-mnist train-lm generate export-mnist export-lm serve demo serve-container predict bench test lint lock clean

@@ -15,7 +15,7 @@ import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import ImageRecipe, Recipe, Sampling, UserError, from_dict, nearest
+from recipes.config import ImageRecipe, Recipe, Sampling, SequenceRecipe, UserError, from_dict, nearest
 from recipes.run import RUNS, Run, check_replaceable, check_vacant, new_path
 
 HELP = """usage: python -m recipes COMMAND ...
@@ -110,6 +110,10 @@ def _module(recipe: Recipe) -> Any:
             from recipes import mnist
 
             return mnist
+        if isinstance(recipe, SequenceRecipe):
+            from recipes import reversal
+
+            return reversal
         from recipes import language_model
 
         return language_model
@@ -165,7 +169,7 @@ def _recorded_recipe(name: str, path: Path) -> Recipe:
 def _result(run: Run) -> str:
     metrics = run.metrics
     warning = f"\nWARNING: {metrics['note']}" if "note" in metrics else ""
-    known = ("accuracy", "loss", "perplexity", "bits_per_character")
+    known = ("exact_match", "accuracy", "loss", "perplexity", "bits_per_character")
     figures = [
         f"{name.replace('_', ' ')} {metrics[f'test_{name}']:.4f}"
         for name in known

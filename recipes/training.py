@@ -60,6 +60,7 @@ def compile_model(
     *,
     loss: Any,
     metrics: Sequence[Any] = (),
+    weighted_metrics: Sequence[Any] = (),
     steps_per_epoch: int,
     jit_compile: bool,
 ) -> LearningRate:
@@ -70,6 +71,7 @@ def compile_model(
         recipe: Optimizer, schedule and length of the training.
         loss: As Keras takes it.
         metrics: As Keras takes them.
+        weighted_metrics: Metrics that heed the examples' weights.
         steps_per_epoch: Optimizer steps an epoch.
         jit_compile: Whether XLA compiles the step.
 
@@ -86,6 +88,7 @@ def compile_model(
         optimizer=build_optimizer(recipe.optimizer, rate, model.trainable_variables),
         loss=loss,
         metrics=list(metrics),
+        weighted_metrics=list(weighted_metrics),
         steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
         jit_compile=False,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from recipes import command_line
-from recipes.config import UserError
+from recipes.config import Sampling, UserError
 from recipes.run import Run
 
 HELP = """usage: python -m serving COMMAND ...
@@ -18,6 +18,7 @@ HELP = """usage: python -m serving COMMAND ...
   export RUN             publish a finished run as models/NAME/VERSION
   serve [flags]          serve models by gRPC and REST, with TF Serving's flags
   predict IMAGE ...      classify image files, folders of them, or - for standard input
+  generate               go on with texts, by a served language model
   status MODEL           the versions of a model and their states
   bench MODEL            requests a second and latencies at several concurrencies
 """
@@ -34,7 +35,7 @@ class ExportArguments:
     models: Path = Path("models")
     """Folder of all models."""
     name: str | None = None
-    """Name of the model (None: mnist for image recipes)."""
+    """Name of the model (None: mnist for image recipes, lm for text)."""
     version: int | None = None
     """Version number, at least 1 (None: one more than the highest)."""
 
@@ -56,6 +57,16 @@ class CallArguments:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VersionArguments:
+    """Which version answers."""
+
+    model_version: int | None = None
+    """Version number (None: the latest)."""
+    label: str | None = None
+    """Version label, instead of a number."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictArguments:
     """Classify images."""
 
@@ -63,13 +74,30 @@ class PredictArguments:
     """PNG or JPEG files, folders of them, or - for one image on standard input."""
     model: str = "mnist"
     """Name of the model."""
-    model_version: int | None = None
-    """Version number (None: the latest)."""
-    label: str | None = None
-    """Version label, instead of a number."""
+    version: Annotated[VersionArguments, tyro.conf.arg(name="")] = VersionArguments()
     json: bool = False
     """Print a line of JSON an image instead of a table."""
     call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateArguments:
+    """Go on with texts, by a served language model."""
+
+    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What a text begins with, at least one token; - reads standard input. Give it again for more
+    texts in one request. Without it a text begins with a new line."""
+    max_new_tokens: int = 200
+    """Tokens to add."""
+    sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
+    seed: int = 0
+    """Seed of the draws."""
+    model: str = "lm"
+    """Name of the model."""
+    version: Annotated[VersionArguments, tyro.conf.arg(name="")] = VersionArguments()
+    json: bool = False
+    """Print a line of JSON a text."""
+    call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments(timeout=60.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,26 +184,54 @@ def predict(arguments: Sequence[str]) -> None:
     """Classify images."""
     chosen = parse(PredictArguments, arguments, "predict")
     from serving import images
-    from serving.client import ServingError
 
     names, contents = images.read(chosen.images)
-    try:
-        with connect(chosen.call) as client:
-            answer = client.predict(
-                chosen.model,
-                signature="encoded",
-                version=chosen.model_version,
-                label=chosen.label,
-                image_bytes=contents,
-            )
-    except ServingError as error:
-        raise UserError(f"{chosen.call.address}: {error}") from error
+    answer = ask(chosen.call, chosen.model, chosen.version, "encoded", image_bytes=contents)
     rows = zip(names, answer["label"].tolist(), answer["probabilities"].tolist(), strict=True)
     for name, label, probabilities in rows:
         if chosen.json:
             print(json.dumps({"image": name, "label": label, "probabilities": probabilities}))
         else:
             print(f"{name:40} {label}   {100 * max(probabilities):6.2f} %")
+
+
+def generate(arguments: Sequence[str]) -> None:
+    """Go on with texts."""
+    chosen = parse(GenerateArguments, arguments, "generate")
+    import numpy as np
+
+    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in chosen.prompt or ("\n",)]
+    rows, sampling = len(prompts), chosen.sampling
+    answer = ask(
+        chosen.call,
+        chosen.model,
+        chosen.version,
+        "generate",
+        prompt=np.array([prompt.encode() for prompt in prompts], np.object_),
+        max_new_tokens=np.full(rows, chosen.max_new_tokens, np.int32),
+        temperature=np.full(rows, sampling.temperature, np.float32),
+        top_k=np.full(rows, sampling.top_k, np.int32),
+        top_p=np.full(rows, sampling.top_p, np.float32),
+        seed=np.full(rows, chosen.seed, np.int64),
+    )
+    for prompt, text in zip(prompts, answer["text"].tolist(), strict=True):
+        if chosen.json:
+            print(json.dumps({"prompt": prompt, "text": text.decode()}))
+        else:
+            print(text.decode() if rows == 1 else f"--- {prompt!r}\n{text.decode()}")
+
+
+def ask(call: CallArguments, model: str, version: VersionArguments, signature: str, **inputs: Any) -> Any:
+    """Ask a served model once."""
+    from serving.client import ServingError
+
+    try:
+        with connect(call) as client:
+            return client.predict(
+                model, signature=signature, version=version.model_version, label=version.label, **inputs
+            )
+    except ServingError as error:
+        raise UserError(f"{call.address}: {error}") from error
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -212,5 +268,12 @@ def bench(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands = {"export": export, "serve": serve, "predict": predict, "status": status, "bench": bench}
+    commands = {
+        "export": export,
+        "serve": serve,
+        "predict": predict,
+        "generate": generate,
+        "status": status,
+        "bench": bench,
+    }
     sys.exit(command_line.run(commands, HELP, sys.argv[1:]))

@@ -7,6 +7,7 @@ A run's `config.json` holds the same tree.
 from recipes.config.errors import DivergedError, UserError, nearest, require
 from recipes.config.image import Augmentation, ImageData, ImageModel, ImageRecipe
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
+from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
 from recipes.config.text import (
     RecurrentModel,
     RecurrentRecipe,
@@ -20,13 +21,14 @@ from recipes.config.text import (
 )
 from recipes.config.tree import flatten, from_dict, to_dict
 
-Recipe = ImageRecipe | TextRecipe
+Recipe = ImageRecipe | TextRecipe | SequenceRecipe
 """Settings of any recipe."""
 
 __all__ = [
     "Augmentation",
     "DivergedError",
     "EarlyStopping",
+    "EncoderDecoderModel",
     "ImageData",
     "ImageModel",
     "ImageRecipe",
@@ -34,8 +36,10 @@ __all__ = [
     "Recipe",
     "RecurrentModel",
     "RecurrentRecipe",
+    "ReversalData",
     "Sampling",
     "Schedule",
+    "SequenceRecipe",
     "StreamedTextData",
     "TextData",
     "TextRecipe",

@@ -1,0 +1,93 @@
+"""Random sequences and their reversals, for an encoder-decoder whose right answer is known."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from recipes.config import ReversalData, TextTraining
+
+Ids = npt.NDArray[np.int32]
+
+PADDING, START, END = 0, 1, 2
+FIRST_SYMBOL = 3
+
+
+@dataclass(frozen=True)
+class Reversals:
+    """Sequences with what is to be written for them.
+
+    Attributes:
+        source: Symbols, then padding, (n, longest).
+        target: The symbols backwards, the end, then padding, (n, longest + 1).
+    """
+
+    source: Ids
+    target: Ids
+
+    @property
+    def previous(self) -> Ids:
+        """What the decoder has before it at each place: the start, then the target, (n, longest + 1)."""
+        return np.concatenate([np.full((len(self.target), 1), START, np.int32), self.target[:, :-1]], axis=1)
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """1 where the target is no padding, else 0."""
+        return (self.target != PADDING).astype(np.float32)
+
+
+def draw_reversals(count: int, data: ReversalData, random: np.random.Generator) -> Reversals:
+    """Draw sequences of evenly spread lengths."""
+    lengths = random.integers(data.shortest, data.longest, count, endpoint=True)
+    symbols = random.integers(FIRST_SYMBOL, FIRST_SYMBOL + data.symbols, (count, data.longest))
+    place = np.arange(data.longest + 1)
+    source = np.where(place[:-1] < lengths[:, np.newaxis], symbols, PADDING)
+    mirrored = np.take_along_axis(source, np.maximum(lengths[:, np.newaxis] - 1 - place, 0), axis=1)
+    target = np.where(place < lengths[:, np.newaxis], mirrored, PADDING)
+    target[np.arange(count), lengths] = END
+    return Reversals(source.astype(np.int32), target.astype(np.int32))
+
+
+def held_out(data: ReversalData, seed: int) -> Reversals:
+    """Return the sequences of a part that is not trained on, by a seed of its own."""
+    return draw_reversals(data.held_out, data, np.random.default_rng([2**32, seed]))
+
+
+class TrainingReversals:
+    """Batches that depend on the seed, the epoch and the step alone.
+
+    Args:
+        data: What the sequences are like.
+        training: Sequences a step, steps a pass, seed.
+
+    Attributes:
+        epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
+        dataset: ((source, previous), target, weights).
+    """
+
+    def __init__(self, data: ReversalData, training: TextTraining) -> None:
+        self.steps_per_epoch = training.steps_per_epoch
+        self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
+
+        def read(epoch: Any, step: Any) -> tuple[Ids, Ids]:
+            random = np.random.default_rng([training.seed, int(epoch), int(step)])
+            drawn = draw_reversals(training.batch_size, data, random)
+            return drawn.source, drawn.target
+
+        def load(step: Any) -> Any:
+            source, target = tf.numpy_function(read, [self.epoch, step], (tf.int32, tf.int32))
+            source = tf.ensure_shape(source, (training.batch_size, data.longest))
+            target = tf.ensure_shape(target, (training.batch_size, data.longest + 1))
+            previous = tf.concat([tf.fill((training.batch_size, 1), START), target[:, :-1]], axis=1)
+            return (source, previous), target, tf.cast(target != PADDING, tf.float32)
+
+        dataset = tf.data.Dataset.range(training.steps_per_epoch).map(load, num_parallel_calls=1).prefetch(8)
+        self.dataset = dataset.apply(tf.data.experimental.assert_cardinality(training.steps_per_epoch))
+
+
+def evaluation_batches(reversals: Reversals, batch_size: int = 250) -> tf.data.Dataset:
+    """Return every sequence once, as ((source, previous), target, weights)."""
+    inputs = (reversals.source, reversals.previous)
+    return tf.data.Dataset.from_tensor_slices((inputs, reversals.target, reversals.weights)).batch(batch_size)

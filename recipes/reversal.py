@@ -1,0 +1,169 @@
+"""Train an encoder-decoder Transformer to write sequences backwards: a task whose right answer is known.
+
+    python -m recipes train seq2seq-reverse
+
+Settings, data, model, train, test, report: it reads in that order.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from recipes.config import ReversalData, SequenceRecipe, flatten, to_dict
+from recipes.data.sequences import (
+    END,
+    FIRST_SYMBOL,
+    START,
+    Ids,
+    Reversals,
+    TrainingReversals,
+    evaluation_batches,
+    held_out,
+)
+from recipes.models.encoder_decoder import EncoderDecoder
+from recipes.models.parameters import count_nonzero
+from recipes.report.curves import plot_learning_curves
+from recipes.report.page import Picture, Table, write_page
+from recipes.run import Run, only_writer, open_run
+from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
+
+VALIDATION_SEED, TEST_SEED = 0, 1
+EXAMPLES_SHOWN = 8
+
+
+def train(
+    name: str,
+    recipe: SequenceRecipe,
+    path: Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Run:
+    """Train a recipe to its end and write the run directory. Arguments and errors as `recipes.mnist.train`."""
+    fix_seed(recipe.training.seed)
+    data = recipe.data
+    batches = TrainingReversals(data, recipe.training)
+    model = EncoderDecoder(recipe.model, FIRST_SYMBOL + data.symbols, data.longest, data.longest + 1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+    rate = compile_model(
+        model,
+        recipe,
+        loss=loss,
+        weighted_metrics=["accuracy"],
+        steps_per_epoch=batches.steps_per_epoch,
+        jit_compile=True,
+    )
+    about = {"name": "reversal", "source": data.source, "note": "", "fingerprint": "drawn from the seeds"}
+    run = open_run(path, {"recipe": name, **to_dict(recipe)}, about, resume=resume)
+    with only_writer(run):
+        print(f"{name}: {model.count_params():,} parameters; sequences of up to {data.longest}", flush=True)
+        validation = evaluation_batches(held_out(data, VALIDATION_SEED))
+        outcome = fit(model, recipe, run, batches, validation, rate, after_history=callbacks)
+        save_model(model, run)
+        _score_and_report(model, name, run, data, outcome)
+    return run
+
+
+def evaluate(run: Run, data: ReversalData) -> dict[str, Any]:
+    """Score a finished run on the test sequences: loss, accuracy and the part written without a fault."""
+    _ = run.metrics  # refuses an unfinished run
+    model = keras.models.load_model(run.model_path)
+    scores, _ = score(model, held_out(data, TEST_SEED))
+    return {"dataset": "reversal", "sequences": data.held_out, **_named("test", scores)}
+
+
+def write(model: keras.Model, source: Ids) -> Ids:
+    """Write a sequence for each source, the likeliest symbol at each place, (n, target_length)."""
+    length = model.sizes[2]
+    written = np.zeros((len(source), length + 1), np.int32)
+    written[:, 0] = START
+    for place in range(length):
+        logits = model.predict((source, written[:, :-1]), verbose=0)
+        written[:, place + 1] = logits[:, place].argmax(axis=-1)
+    return written[:, 1:]
+
+
+def score(model: keras.Model, reversals: Reversals) -> tuple[dict[str, float], Ids]:
+    """Score a model, in nats and parts of 1, and return what it wrote.
+
+    Returns:
+        loss and accuracy of each symbol told from the right ones before it; exact_match, the part of
+        the sequences that it writes by itself without a fault. And the sequences, (n, target_length).
+    """
+    logits = model.predict((reversals.source, reversals.previous), verbose=0).astype(np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    losses = -np.take_along_axis(logs, reversals.target[..., np.newaxis], axis=-1)[..., 0]
+    counts = reversals.weights > 0
+    written = write(model, reversals.source)
+    scores = {
+        "loss": float(losses[counts].mean()),
+        "accuracy": float((logits.argmax(axis=-1) == reversals.target)[counts].mean()),
+        "exact_match": float(((written == reversals.target) | ~counts).all(axis=1).mean()),
+    }
+    return scores, written
+
+
+def _named(part: str, scores: dict[str, float]) -> dict[str, float]:
+    return {f"{part}_{name}": round(value, 6) for name, value in scores.items()}
+
+
+def _score_and_report(model: keras.Model, name: str, run: Run, data: ReversalData, outcome: Outcome) -> None:
+    validation_scores, _ = score(model, held_out(data, VALIDATION_SEED))
+    test = held_out(data, TEST_SEED)
+    test_scores, written = score(model, test)
+    metrics = {
+        "recipe": name,
+        "dataset": "reversal",
+        "data_source": data.source,
+        "seed": run.environment["seed"],
+        "parameters": model.count_params(),
+        "nonzero_parameters": count_nonzero(model),
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "train_seconds": outcome.train_seconds,
+        **_named("validation", validation_scores),
+        **_named("test", test_scores),
+    }
+    curves = run.plots / "learning_curves.png"
+    plot_learning_curves(run.history, "accuracy", outcome.best_epoch, curves)
+    shown = [
+        {"sequence": _spell(source), "written": _spell(answer)}
+        for source, answer in zip(test.source[:EXAMPLES_SHOWN], written, strict=False)
+    ]
+    write_page(
+        run.path / "report.html",
+        title=f"{name} on reversal",
+        note="",
+        figures={
+            "written without a fault": f"{100 * metrics['test_exact_match']:.1f} %",
+            "test accuracy": f"{100 * metrics['test_accuracy']:.2f} %",
+            "test loss": f"{metrics['test_loss']:.4f} nats",
+            "parameters": f"{metrics['parameters']:,}",
+            "training time": f"{metrics['train_seconds']:.0f} s",
+        },
+        pictures=[
+            Picture(
+                curves,
+                "Loss, accuracy and learning rate by epoch; the dotted line is the epoch that was kept.",
+            )
+        ],
+        tables=[
+            Table("Sequences and what was written for them", shown),
+            Table(
+                "Settings", [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
+            ),
+        ],
+    )
+    run.finish(metrics)
+
+
+def _spell(ids: Ids) -> str:
+    """Return symbols as numbers, up to the end."""
+    end = np.flatnonzero(ids < FIRST_SYMBOL)
+    symbols = ids[: end[0]] if len(end) else ids
+    stop = "" if not len(end) or ids[end[0]] != END else " ."
+    return " ".join(str(symbol - FIRST_SYMBOL) for symbol in symbols) + stop

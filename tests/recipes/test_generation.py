@@ -1,0 +1,160 @@
+"""Generation on models whose right answer a reader can work out, and on real ones with and without a cache."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recipes import generation
+from recipes.completion import Writer
+from recipes.config import Sampling, UserError
+from recipes.data.tokenizers import ByteTokenizer, CharacterTokenizer
+from tests.recipes.test_language_models import BLOCK, MODELS, VOCABULARY, build
+
+
+def rows(values, kind):
+    return tf.constant(values, kind)
+
+
+def chosen(probabilities, draws, *, temperature=1.0, top_k=0, top_p=1.0) -> list[int]:
+    count = len(draws)
+    logits = tf.math.log(tf.constant([probabilities] * count))
+    return (
+        generation.choose(
+            logits,
+            rows(draws, tf.float32),
+            rows([temperature] * count, tf.float32),
+            rows([top_k] * count, tf.int32),
+            rows([top_p] * count, tf.float32),
+        )
+        .numpy()
+        .tolist()
+    )
+
+
+def test_a_draw_falls_into_the_part_of_its_token_likeliest_first():
+    assert chosen([0.2, 0.5, 0.3], [0.0, 0.49, 0.51, 0.79, 0.81, 0.9999999]) == [1, 1, 2, 2, 0, 0]
+
+
+def test_zero_temperature_is_greedy_and_a_low_one_nearly():
+    assert chosen([0.2, 0.5, 0.3], [0.99], temperature=0.0) == [1]
+    assert chosen([0.2, 0.5, 0.3], [0.99], temperature=0.01) == [1]
+    assert chosen([0.2, 0.5, 0.3], [0.99], temperature=1e-38) == [1]
+    # p^(1/2), normalised: .282, .445, .345 → .415 .322 .263 in order
+    assert chosen([0.2, 0.5, 0.3], [0.41, 0.42, 0.73, 0.75], temperature=2.0) == [1, 2, 2, 0]
+
+
+def test_top_k_and_then_top_p_leave_out_the_unlikely():
+    assert chosen([0.2, 0.5, 0.3], [0.62, 0.63, 0.999], top_k=2) == [1, 2, 2]
+    assert chosen([0.2, 0.5, 0.3], [0.999], top_k=1) == [1]
+    assert chosen([0.2, 0.5, 0.3], [0.999], top_p=0.5) == [1]
+    assert chosen([0.2, 0.5, 0.3], [0.999], top_p=0.51) == [2]
+    assert chosen([0.2, 0.5, 0.3], [0.999], top_k=2, top_p=0.62) == [1]  # 0.625 of what top_k left
+    assert chosen([0.2, 0.5, 0.3], [0.999], top_k=99) == [0]
+
+
+def test_frequencies_are_the_probabilities():
+    draws = generation.uniform_draws(tf.constant([7], tf.int64), 20_000)[0]
+    counts = np.bincount(chosen([0.2, 0.5, 0.3], draws.numpy()), minlength=3) / 20_000
+    np.testing.assert_allclose(counts, [0.2, 0.5, 0.3], atol=0.01)
+
+
+def test_fewer_draws_are_the_first_of_more_and_depend_on_their_seed_alone():
+    more = generation.uniform_draws(tf.constant([3, 5, 2**60], tf.int64), 100).numpy()
+    for count in (1, 7, 64, 99):
+        fewer = generation.uniform_draws(tf.constant([5], tf.int64), count).numpy()
+        np.testing.assert_array_equal(fewer[0], more[1, :count])
+    assert len(np.unique(more[:, 0])) == 3
+
+
+@pytest.mark.parametrize(("length", "start"), [(1, 0), (8, 0), (9, 4), (12, 4), (13, 8), (16, 8), (17, 12)])
+def test_the_window_moves_by_half_of_itself(length, start):
+    assert generation.window_starts(tf.constant([length]), 8).numpy().tolist() == [start]
+    assert length - start <= 8
+    assert start == 0 or length - start > 4
+
+
+def without_cache(model, prompt: list[int], count: int) -> list[int]:
+    """Greedy text, with the whole window computed anew for each token."""
+    ids = list(prompt)
+    for _ in range(count):
+        start = 0
+        if model.window:
+            start = int(generation.window_starts(tf.constant([len(ids)]), model.window)[0])
+        seen = ids[start:]
+        padded = seen + [0] * (BLOCK - len(seen))
+        ids.append(int(np.argmax(model(np.array([padded]))[0, len(seen) - 1])))
+    return ids[len(prompt) :]
+
+
+def greedy(model, prompts: list[list[int]], count: int) -> np.ndarray:
+    ids = np.zeros((len(prompts), max(map(len, prompts))), np.int32)
+    for number, prompt in enumerate(prompts):
+        ids[number, : len(prompt)] = prompt
+    each = np.ones(len(prompts))
+    state = generation.begin(model, tf.constant(ids), tf.constant([len(prompt) for prompt in prompts]))
+    sampling = (rows(0 * each, tf.float32), rows(0 * each, tf.int32), rows(each, tf.float32))
+    return generation.extend(model, state, tf.zeros((len(prompts), count)), *sampling)[0].numpy()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_greedy_text_with_the_cache_is_that_without_far_beyond_the_window(name):
+    model = build(name)
+    prompts = [
+        [1],
+        [3, 1, 4, 1, 5],
+        list(range(BLOCK)),
+        [number % VOCABULARY for number in range(3 * BLOCK + 1)],
+    ]
+    together = greedy(model, prompts, 4 * BLOCK)
+    for prompt, row in zip(prompts, together, strict=True):
+        assert row.tolist() == without_cache(model, prompt, 4 * BLOCK)
+        assert greedy(model, [prompt], 4 * BLOCK)[0].tolist() == row.tolist()
+
+
+@pytest.fixture(scope="module")
+def writer() -> Writer:
+    return Writer(build("best"), CharacterTokenizer("abcdefghijk"))
+
+
+def test_text_that_streams_is_the_text_and_depends_on_the_seed(writer):
+    sampling = Sampling(temperature=0.9, top_k=5, top_p=0.95)
+    parts = list(writer.write(["abc", "k"], max_new_tokens=21, sampling=sampling, seed=1))
+    assert [len(part[0]) for part in parts] == [8, 8, 5]
+    whole = writer.complete(["abc", "k"], max_new_tokens=21, sampling=sampling, seed=1)
+    assert whole == ["abc" + "".join(part[0] for part in parts), "k" + "".join(part[1] for part in parts)]
+    assert writer.complete(["k"], max_new_tokens=21, sampling=sampling, seed=1) == whole[1:]
+    assert writer.complete(["k"], max_new_tokens=21, sampling=sampling, seed=2) != whole[1:]
+    assert writer.complete(["k"], max_new_tokens=10, sampling=sampling, seed=1)[0] == whole[1][:11]
+
+
+def test_bytes_that_are_no_text_yet_wait_for_the_rest(monkeypatch):
+    tokens = iter([list("ab€".encode()), [0xE2, 0x82], [0xAC, 0xFF], [0xC3]])
+    writer = Writer(build("best"), ByteTokenizer())
+    monkeypatch.setattr(writer, "_begin", lambda ids, lengths: None)
+    monkeypatch.setattr(writer, "_extend", lambda state, *_: (tf.constant([next(tokens)]), state))
+    parts = writer.write(["x"], max_new_tokens=32, sampling=Sampling(), seed=0)
+    assert [part[0] for part in parts] == ["ab€", "", "€\ufffd", "\ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"), [([""], "prompt is empty"), (["abc", "xyz"], "lacks 'x' 'y' 'z'. It has 'a' 'b'")]
+)
+def test_prompts_that_will_not_do_are_refused(writer, prompts, said):
+    with pytest.raises(UserError, match=said):
+        writer.write(prompts, max_new_tokens=5, sampling=Sampling(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"temperature": -0.1}, "above 0, or exactly 0 .greedy.. Received: temperature=-0.1"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
+        ({"top_p": 0.0}, r"top_p must be in \(0, 1\]. Received: top_p=0.0"),
+        ({"top_p": 1.1}, "top_p=1.1"),
+        ({"top_k": -1}, "top_k=-1"),
+    ],
+)
+def test_sampling_out_of_range_is_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        Sampling(**settings)

@@ -1,0 +1,212 @@
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recipes.config import StreamedTextData, TextData, TextTraining, UserError
+from recipes.data import corpus as corpora
+from recipes.data import tokens as token_files
+from recipes.data.corpus import Corpus, open_corpus
+from recipes.data.tokenizers import CharacterTokenizer, decode
+from recipes.data.tokens import Part, cache_folder, load_text
+from recipes.data.windows import TrainingWindows, evaluation_windows
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def file(tmp_path: Path, content: bytes, name: str = "book.txt") -> Path:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_file_is_cut_into_three_parts_in_order(tmp_path):
+    text = "".join(chr(97 + number % 26) for number in range(2000))
+    data = TextData(
+        source=str(file(tmp_path, text.encode())), block_size=8, validation_fraction=0.1, test_fraction=0.2
+    )
+    loaded = load_text(data)
+    parts = [
+        decode(loaded.tokenizer, loaded.tokens[part.start : part.stop])
+        for part in (loaded.train, loaded.validation, loaded.test)
+    ]
+    assert parts == [text[:1400], text[1400:1600], text[1600:]]
+    assert loaded.tokens.dtype == np.uint8
+    assert loaded.train + loaded.validation == Part(0, 1600, 1600)
+
+
+def test_parts_begin_with_whole_characters(tmp_path):
+    path = file(tmp_path, ("é" * 500).encode())
+    for fraction in (0.101, 0.102, 0.103):
+        corpus = open_corpus(TextData(source=str(path), test_fraction=fraction))
+        assert all(end % 2 == 0 for end in corpus.ends)
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths_across_files(tmp_path):
+    for name, content in [
+        ("b/1.txt", "BB"),
+        ("a.txt", "AA"),
+        ("c.md", "CC"),
+        (".hidden", "x"),
+        (".git/y", "y"),
+    ]:
+        file(tmp_path / "books", content.encode() * 100, name)
+    corpus = open_corpus(TextData(source=str(tmp_path / "books")))
+    assert "".join(corpus.text()) == "A" * 200 + "B" * 200 + "C" * 200
+    assert corpus.ends == (540, 570, 600)
+    assert "".join(corpus.text(1)) == "C" * 30
+
+
+def test_chunks_do_not_cut_characters(monkeypatch):
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 7)
+    content = "ab\né€😀 no line end for long " * 30
+    path_like = tuple(content.encode()[start : start + 11] for start in range(0, len(content.encode()), 11))
+    whole = Corpus("x", "x", (content.encode(),), (10, 20, len(content.encode())))
+    assert "".join(whole.text()) == content
+    assert whole.fingerprint() == Corpus("y", "y", path_like, whole.ends).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "there is no text in"),
+        (b"abc\xff" + b"d" * 9000, "book.txt is not UTF-8 at byte 3"),
+        (b"d" * 9000 + b"\xe2\x82", "book.txt is not UTF-8 at its end"),
+        (b"short", "has 4 tokens"),
+    ],
+)
+def test_text_that_will_not_do_is_refused(tmp_path, content, said):
+    with pytest.raises(UserError, match=said):
+        load_text(TextData(source=str(file(tmp_path, content))))
+
+
+def test_the_byte_named_is_right_in_the_second_chunk_and_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 16)
+    file(tmp_path / "books", b"x" * 1000, "1")
+    file(tmp_path / "books", b"y" * 500 + b"\xc3\x28" + b"z" * 500, "2")
+    with pytest.raises(UserError, match="books/2 is not UTF-8 at byte 500"):
+        load_text(TextData(source=str(tmp_path / "books")))
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    for source, said in [
+        ("nowhere.txt", "no file or folder nowhere.txt"),
+        (str(tmp_path / "cache"), "no file or folder"),
+        ("tiny_shakespear", "tiny_shakespeare?"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            open_corpus(TextData(source=source))
+
+
+def test_a_text_is_tokenized_once(tmp_path, monkeypatch):
+    path = file(tmp_path, b"hello world\n" * 1000)
+    first = load_text(TextData(source=str(path)))
+    monkeypatch.setattr(token_files, "_tokenize", None)
+    again = load_text(TextData(source=str(path)))
+    np.testing.assert_array_equal(first.tokens, again.tokens)
+    assert len(list(cache_folder().iterdir())) == 1
+    path.write_bytes(b"hello World\n" * 1000)
+    with pytest.raises(TypeError):
+        load_text(TextData(source=str(path)))
+
+
+def test_a_given_vocabulary_is_used_and_what_it_lacks_is_named(tmp_path):
+    path = file(tmp_path, b"abcabc" * 1000)
+    loaded = load_text(TextData(source=str(path)), CharacterTokenizer("abcd"))
+    assert loaded.tokenizer.characters == "abcd"
+    with pytest.raises(UserError, match="lacks 'c'"):
+        load_text(TextData(source=str(path)), CharacterTokenizer("ab"))
+    assert not [each for each in os.listdir(cache_folder()) if each.startswith(".making")]
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_every_kind_of_token_gives_the_text_back(tmp_path, kind):
+    text = "Wer reitet so spät durch Nacht und Wind?\n€ 100, 😀!\n" * 300
+    loaded = load_text(TextData(source=str(file(tmp_path, text.encode())), tokenizer=kind))
+    assert decode(loaded.tokenizer, loaded.tokens) == text
+    assert loaded.train.characters + loaded.validation.characters + loaded.test.characters == len(text)
+    if kind == "bpe":
+        assert len(loaded.tokens) < len(text) / 3
+
+
+def all_windows(dataset) -> list[np.ndarray]:
+    return [np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True)]
+
+
+@pytest.mark.parametrize("stride", [None, 1, 3, 8])
+@pytest.mark.parametrize("part", [Part(0, 50, 50), Part(10, 75, 65), Part(10, 13, 3), Part(10, 18, 8)])
+def test_every_token_is_scored_exactly_once(part, stride):
+    tokens = np.arange(100)
+    ids, following, weights = all_windows(
+        evaluation_windows(tokens, part, TextData(block_size=8, evaluation_stride=stride))
+    )
+    scored = np.sort(following[weights > 0])
+    np.testing.assert_array_equal(scored, np.arange(max(part.start, 1), part.stop))
+    np.testing.assert_array_equal(following[weights > 0], ids[weights > 0] + 1)
+    assert weights.sum() == pytest.approx(weights.size)
+    context = (weights > 0) * np.arange(1, 9)
+    if stride == 1 and len(part) > 8:
+        assert np.count_nonzero(context[1:] == 8) == np.count_nonzero(weights[1:])
+
+
+def test_random_windows_are_a_function_of_seed_and_epoch():
+    tokens = np.arange(1000, dtype=np.uint16)
+
+    def read(seed: int, epoch: int) -> np.ndarray:
+        training = TextTraining(batch_size=4, steps_per_epoch=50, seed=seed)
+        windows = TrainingWindows(tokens, Part(100, 900, 800), TextData(block_size=16), training)
+        windows.epoch.assign(epoch)
+        ids, following = all_windows(windows.dataset)
+        np.testing.assert_array_equal(following, ids + 1)
+        assert ids.shape == (200, 16)
+        assert ids.min() >= 100
+        assert following.max() < 900
+        return ids
+
+    np.testing.assert_array_equal(read(0, 3), read(0, 3))
+    assert not np.array_equal(read(0, 3), read(0, 4))
+    assert not np.array_equal(read(0, 3), read(1, 3))
+
+
+def test_windows_reach_both_ends_of_the_part():
+    training = TextTraining(batch_size=64, steps_per_epoch=20)
+    windows = TrainingWindows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), training)
+    ids, following = all_windows(windows.dataset)
+    assert (ids.min(), following.max()) == (5, 19)
+
+
+def test_stateful_windows_go_on_where_the_last_ones_ended():
+    training = TextTraining(batch_size=3, steps_per_epoch=5)
+    data = StreamedTextData(block_size=4, stateful=True)
+    windows = TrainingWindows(np.arange(100), Part(0, 90, 90), data, training)
+    steps = [ids for ids, _ in windows.dataset.as_numpy_iterator()]
+    for before, after in itertools.pairwise(steps):
+        np.testing.assert_array_equal(after[:, 0], before[:, -1] + 1)
+    with pytest.raises(UserError, match="5 windows of 4 tokens in a row, and the training part has 20"):
+        TrainingWindows(np.arange(100), Part(0, 20, 20), data, training)
+
+
+def test_the_offline_text_needs_nothing():
+    loaded = load_text(TextData(source="pydoc"))
+    assert 350_000 < len(loaded.train) < 600_000
+    assert loaded.corpus.origin == "pydoc"
+
+
+@pytest.mark.skipif(
+    "TFDS_DATA_DIR" not in os.environ, reason="tiny_shakespeare is not prepared in TFDS_DATA_DIR"
+)
+def test_tiny_shakespeare_is_split_as_tfds_splits_it():
+    loaded = load_text(TextData(source="tiny_shakespeare"))
+    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [
+        1_003_854,
+        55_770,
+        55_770,
+    ]
+    assert len(loaded.tokenizer.tokens) == 65
+    assert decode(loaded.tokenizer, loaded.tokens[:15]) == "First Citizen:\n"
