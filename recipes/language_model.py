@@ -141,7 +141,7 @@ def evaluate(run: Run, data: TextData) -> dict[str, Any]:
         UserError: An unfinished run, or text that can't be read or has characters it does not know.
     """
     model, tokenizer = load(run)
-    model.compile(loss=loss_of_tokens(), jit_compile=pays_to_compile(model))
+    model.compile(loss=loss_of_tokens())
     text = load_text(data, tokenizer)
     loss = score(model, text, text.test, data)
     return {

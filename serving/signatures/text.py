@@ -147,7 +147,7 @@ def log_likelihood(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor
         lengths: int32 (n,).
     """
     if model.window is None:
-        return _of_window(model, ids, lengths, 1)
+        return _of_window(model, tf.pad(ids, [[0, 0], [0, 1]]), lengths, 1)  # at least one to read
     size = model.window
     half = size - size // 2
     count = 1 + tf.maximum(tf.reduce_max(lengths) - size + half - 1, 0) // half

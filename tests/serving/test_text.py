@@ -1,0 +1,279 @@
+"""Language models served: the graph's tokenizers against Python's, the export against the command line."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipes import language_model
+from recipes.completion import Writer, load
+from recipes.config import (
+    Optimizer,
+    RecurrentModel,
+    RecurrentRecipe,
+    Sampling,
+    StreamedTextData,
+    TextData,
+    TextTraining,
+    TransformerModel,
+    TransformerRecipe,
+)
+from recipes.data.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer
+from recipes.run import Run
+from serving.client import Client, ServingError
+from serving.export import export
+from serving.signatures.tokenizers import Bytes, decode, guard_text, in_graph
+from tests.serving.conftest import ROOT, start_server
+
+VERSE = (
+    "To be, or not to be: that is the question:\nWhether 'tis nobler in the mind to suffer 100 slings\n" * 20
+)
+BPE = BytePairTokenizer.train([VERSE + "aaaaaaa      \n\n\n" * 40], 340)
+CHARACTERS = CharacterTokenizer("".join(sorted(set(VERSE) | set("é€😀\0\t"))))
+VALID = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+def graph_ids(tokenizer, texts: list[str]) -> list[list[int]]:
+    return in_graph(tokenizer).encode(tf.constant([text.encode() for text in texts])).to_list()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(VALID, min_size=1, max_size=4))
+def test_bytes_and_byte_pairs_in_the_graph_give_the_ids_of_python(texts):
+    for tokenizer in (ByteTokenizer(), BPE):
+        assert graph_ids(tokenizer, texts) == [tokenizer.encode(text).tolist() for text in texts]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.text(alphabet="toben qsiaeuhr,:'\n01a ", min_size=1, max_size=60), min_size=1, max_size=4))
+def test_byte_pairs_of_text_like_their_own_give_the_ids_of_python(texts):
+    assert graph_ids(BPE, texts) == [BPE.encode(text).tolist() for text in texts]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(alphabet=CHARACTERS.characters, min_size=1), min_size=1, max_size=4))
+def test_characters_in_the_graph_give_the_ids_of_python(texts):
+    assert graph_ids(CHARACTERS, texts) == [CHARACTERS.encode(text).tolist() for text in texts]
+
+
+def test_runs_of_one_letter_merge_from_the_left():
+    text = "aaaaa aaaaaaaaaaaaa      \n\n\n\n\n"
+    assert graph_ids(BPE, [text]) == [BPE.encode(text).tolist()]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(min_size=1))
+def test_bytes_that_are_no_text_are_refused_and_all_others_pass(content):
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="no UTF-8"):
+            guard_text(tf.constant([content]), 1000)
+    else:
+        assert guard_text(tf.constant([content]), 1000).numpy().tolist() == [content]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(min_size=1))
+def test_written_bytes_become_text_as_in_python(content):
+    ids = Bytes().encode(tf.constant([content])).to_tensor()
+    written = decode(list(ByteTokenizer().tokens), ids, tf.constant([len(content)]))
+    valid = tf.strings.unicode_transcode(written, "UTF-8", "UTF-8", replace_control_characters=False)
+    assert valid.numpy()[0].decode() == content.decode(errors="replace")
+
+
+KINDS = {"characters": None, "bytes": None, "bpe": 300}
+
+
+def train(folder: Path, kind: str, recurrent: bool = False) -> Run:
+    """Train a small model on Python's help, for a few steps."""
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    shared = {"source": "pydoc", "tokenizer": kind, "vocabulary_size": KINDS[kind], "block_size": 24}
+    training = TextTraining(epochs=1, steps_per_epoch=60, batch_size=16)
+    optimizer = Optimizer(name="adam", learning_rate=0.01)
+    if recurrent:
+        recipe = RecurrentRecipe(
+            data=StreamedTextData(**shared),
+            model=RecurrentModel(cell="lstm", units=48, embedding=32, layers=2),
+            optimizer=optimizer,
+            training=training,
+        )
+    else:
+        recipe = TransformerRecipe(
+            data=TextData(**shared),
+            model=TransformerModel(width=32, heads=2, layers=2, feed_forward=64, convolution=3),
+            optimizer=optimizer,
+            training=training,
+        )
+    return language_model.train("lm", recipe, folder / "run")
+
+
+@dataclasses.dataclass
+class Served:
+    run: Run
+    path: Path
+    writer: Writer
+    model: str
+    client: Client
+    address: str
+    rest: str
+
+
+@pytest.fixture(scope="module", params=["characters", "bytes", "bpe", "lstm"])
+def served(request, tmp_path_factory):
+    """Each kind of tokenizer, and a recurrent model, behind a server."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run = train(folder, "characters" if request.param == "lstm" else request.param, request.param == "lstm")
+    exported = export(run, folder / "models")
+    flags = ["--model_name=lm", f"--model_base_path={exported.path.parent}", "--enable_batching=true"]
+    server = start_server(folder / "log", *flags)
+    with Client(server.address, timeout=60) as client:
+        yield Served(run, exported.path, Writer(*load(run)), "lm", client, server.address, server.rest)
+    assert server.stop() == 0
+
+
+PROMPTS = [
+    "The ",
+    "d",
+    "A class definition is an executable statement that may contain: decorators",
+    "x = 3\n",
+    "    def f(a, b):\n        return a + b\n",
+    "See section",
+    "0",
+    "import ",
+]
+
+
+def ask(served: Served, prompts: list[str], count: int = 40, **changed) -> list[str]:
+    rows = len(prompts)
+    inputs = {
+        "prompt": np.array([prompt.encode() for prompt in prompts], np.object_),
+        "max_new_tokens": np.full(rows, count, np.int32),
+        "temperature": np.zeros(rows, np.float32),
+        "top_k": np.zeros(rows, np.int32),
+        "top_p": np.ones(rows, np.float32),
+        "seed": np.zeros(rows, np.int64),
+    }
+    answer = served.client.predict("lm", signature="generate", **{**inputs, **changed})
+    return [text.decode() for text in answer["text"].tolist()]
+
+
+def test_greedy_text_by_grpc_is_that_of_the_command_line_one_prompt_or_sixteen(served):
+    prompts = PROMPTS * 2
+    together = ask(served, prompts)
+    greedy = Sampling(temperature=0.0)
+    assert together == served.writer.complete(prompts, max_new_tokens=40, sampling=greedy, seed=0)
+    assert together[:8] == together[8:]
+    assert [ask(served, [prompt])[0] for prompt in PROMPTS] == together[:8]
+    command = [sys.executable, "-m", "recipes", "generate", str(served.run.path), "--temperature", "0"]
+    done = subprocess.run(
+        [*command, "--max-new-tokens", "40", "--json", *(f"--prompt={prompt}" for prompt in PROMPTS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == together[:8]
+
+
+def test_a_row_depends_on_its_own_settings_alone(served):
+    rows = len(PROMPTS)
+    mixed = {
+        "temperature": np.linspace(0, 2, rows).astype(np.float32),
+        "top_k": np.arange(rows).astype(np.int32),
+        "top_p": np.linspace(0.3, 1, rows).astype(np.float32),
+        "seed": np.arange(rows),
+        "max_new_tokens": (10 + 7 * np.arange(rows)).astype(np.int32),
+    }
+    together = ask(served, PROMPTS, **mixed)
+    for number, prompt in enumerate(PROMPTS):
+        alone = {name: values[number : number + 1] for name, values in mixed.items()}
+        assert ask(served, [prompt], **alone) == [together[number]]
+        sampling = Sampling(**{name: alone[name][0].item() for name in ("temperature", "top_k", "top_p")})
+        written = served.writer.complete(
+            [prompt], max_new_tokens=10 + 7 * number, sampling=sampling, seed=number
+        )
+        assert written == [together[number]]
+
+
+def test_scores_are_those_of_the_model_and_sum_over_the_tokens(served):
+    texts = [prompt.encode() for prompt in PROMPTS]
+    answer = served.client.predict("lm", signature="score", text=np.array(texts, np.object_))
+    tokens = [len(served.writer.tokenizer.encode(prompt)) for prompt in PROMPTS]
+    assert answer["token_count"].tolist() == [count - 1 for count in tokens]
+    alone = [
+        served.client.predict("lm", signature="score", text=np.array([text], np.object_))["log_likelihood"][0]
+        for text in texts
+    ]
+    np.testing.assert_allclose(answer["log_likelihood"], alone, rtol=1e-5, atol=1e-5)
+    assert (answer["log_likelihood"][answer["token_count"] > 0] < 0).all()
+
+
+def test_the_default_signature_goes_on_with_a_prompt(served):
+    texts = served.client.predict("lm", prompt=np.array([b"The "], np.object_))["text"].tolist()
+    assert texts[0].startswith(b"The ")
+    assert len(served.writer.tokenizer.encode(texts[0].decode())) > 150
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"prompt": [b""]}, "a text is empty"),
+        ({"prompt": [b"\xff\xfe"]}, "no UTF-8"),
+        ({"prompt": [b"x" * 70_000]}, "at most 65536 bytes"),
+        ({"max_new_tokens": [0]}, "max_new_tokens must be 1 to 4096"),
+        ({"max_new_tokens": [5000]}, r"5000"),
+        ({"temperature": [-1.0]}, "exactly 0 .greedy.. Received:. .-1"),
+        ({"temperature": [float("nan")]}, "no finite number"),
+        ({"top_p": [0.0]}, r"top_p must be in \(0, 1\]"),
+        ({"top_p": [1.5]}, "1.5"),
+        ({"top_k": [-3]}, "-3"),
+        ({"seed": [1, 2]}, "as many values"),
+    ],
+)
+def test_bad_requests_are_refused_and_the_server_lives(served, changed, said):
+    kinds = {"prompt": np.object_, "max_new_tokens": np.int32, "top_k": np.int32, "seed": np.int64}
+    changed = {name: np.array(value, kinds.get(name, np.float32)) for name, value in changed.items()}
+    with pytest.raises(ServingError, match=f"(?s)INVALID_ARGUMENT.*{said}"):
+        ask(served, ["The "], **changed)
+    assert ask(served, ["The "], 1)[0].startswith("The ")
+
+
+def test_characters_that_the_vocabulary_lacks_are_shown(served):
+    if served.run.metrics["tokenizer"] != "characters":
+        assert ask(served, ["日本"], 2)[0].startswith("日本")
+        return
+    with pytest.raises(ServingError, match="the vocabulary lacks.*日"):
+        ask(served, ["日本"])
+
+
+def test_each_weight_is_stored_once_and_the_metrics_go_along(served):
+    stored = sum(file.stat().st_size for file in (served.path / "variables").iterdir())
+    assert stored < 1.15 * 4 * served.run.metrics["parameters"] + 8000
+    recipe = json.loads((served.path / "assets.extra" / "recipe.json").read_text())
+    assert recipe["metrics"] == served.run.metrics
+
+
+def test_the_command_line_asks_the_server(served):
+    command = [sys.executable, "-m", "serving", "generate", "--address", served.address, "--temperature", "0"]
+    done = subprocess.run(
+        [*command, "--max-new-tokens", "12", "--prompt", "The "],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ask(served, ["The "], 12)[0] + "\n"
+    refused = subprocess.run(
+        [*command, "--top-p", "2"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: top_p must be in (0, 1]")
