@@ -1,0 +1,97 @@
+"""The encoder-decoder on a task whose right answer is known."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import reversal
+from recipes.catalog import CATALOG
+from recipes.config import Optimizer, ReversalData, SequenceRecipe, TextTraining, UserError
+from recipes.data.sequences import END, PADDING, START, TrainingReversals, draw_reversals
+from recipes.models.encoder_decoder import EncoderDecoder
+
+
+def test_sequences_are_mirrored_and_padded():
+    data = ReversalData(symbols=5, shortest=1, longest=4)
+    drawn = draw_reversals(200, data, np.random.default_rng(0))
+    for source, target, previous in zip(drawn.source, drawn.target, drawn.previous, strict=True):
+        symbols = source[source != PADDING]
+        assert 1 <= len(symbols) <= 4
+        assert symbols.min() >= 3
+        assert symbols.max() < 8
+        np.testing.assert_array_equal(target, [*symbols[::-1], END, *[PADDING] * (4 - len(symbols))])
+        np.testing.assert_array_equal(previous, [START, *target[:-1]])
+    assert drawn.weights.sum() == (drawn.target != PADDING).sum()
+    assert {int((source != PADDING).sum()) for source in drawn.source} == {1, 2, 3, 4}
+
+
+def test_batches_are_a_function_of_seed_and_epoch():
+    def read(seed, epoch):
+        batches = TrainingReversals(ReversalData(), TextTraining(batch_size=4, steps_per_epoch=3, seed=seed))
+        batches.epoch.assign(epoch)
+        return np.concatenate([target for _, target, _ in batches.dataset.as_numpy_iterator()])
+
+    np.testing.assert_array_equal(read(0, 2), read(0, 2))
+    assert not np.array_equal(read(0, 2), read(0, 3))
+    assert not np.array_equal(read(0, 2), read(1, 2))
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    built = EncoderDecoder(CATALOG["seq2seq-reverse"].recipe.model, 10, 6, 7)
+    random = np.random.default_rng(1)
+    for variable in built.trainable_variables:
+        variable.assign(variable + 0.2 * random.normal(size=variable.shape))
+    return built
+
+
+def logits(model, source, previous) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model((np.array([source]), np.array([previous]))))[0]
+
+
+def test_the_decoder_sees_the_source_and_what_is_before_but_no_later_place(model):
+    source, previous = [3, 4, 5, 6, 0, 0], [1, 6, 5, 4, 3, 2, 0]
+    before = logits(model, source, previous)
+    changed = logits(model, source, [1, 6, 5, 9, 3, 2, 0])
+    np.testing.assert_allclose(before[:3], changed[:3], atol=1e-5)
+    assert np.abs(before[3:] - changed[3:]).max() > 1e-2
+    assert (np.abs(before - logits(model, [7, 4, 5, 6, 0, 0], previous)).max(axis=1) > 1e-3).all()
+
+
+def test_padding_of_the_source_is_not_seen():
+    keras.utils.set_random_seed(0)
+    short, long = (EncoderDecoder(CATALOG["seq2seq-reverse"].recipe.model, 10, size, 7) for size in (4, 6))
+    long.set_weights(short.get_weights())
+    previous = [1, 6, 5, 4, 3, 2, 0]
+    np.testing.assert_allclose(
+        logits(short, [3, 4, 5, 6], previous), logits(long, [3, 4, 5, 6, 0, 0], previous), atol=1e-5
+    )
+
+
+def test_it_learns_to_write_backwards(tmp_path):
+    recipe = SequenceRecipe(
+        data=ReversalData(symbols=4, longest=4, held_out=100),
+        optimizer=Optimizer(name="adamw", learning_rate=0.003),
+        training=TextTraining(epochs=3, steps_per_epoch=128, batch_size=32),
+    )
+    run = reversal.train("seq2seq-reverse", recipe, tmp_path / "run")
+    assert run.metrics["test_exact_match"] > 0.9
+    again = reversal.evaluate(run, recipe.data)
+    assert again["test_exact_match"] == run.metrics["test_exact_match"]
+    assert "Sequences and what was written" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"shortest": 5, "longest": 4}, "shortest=5, longest=4"),
+        ({"symbols": 1}, "symbols=1"),
+        ({"source": "mnist"}, "must be reversal. Received: source='mnist'"),
+    ],
+)
+def test_tasks_that_make_no_sense_are_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(ReversalData(), **settings)
