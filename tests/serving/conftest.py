@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -10,14 +11,29 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from recipes import mnist
-from recipes.config import ImageData, ImageModel, ImageRecipe, Training
+from recipes import language_model, mnist
+from recipes.config import (
+    ImageData,
+    ImageModel,
+    ImageRecipe,
+    Optimizer,
+    RecurrentModel,
+    RecurrentRecipe,
+    StreamedTextData,
+    TextData,
+    TextRecipe,
+    TextTraining,
+    Training,
+    TransformerModel,
+    TransformerRecipe,
+)
 from recipes.run import Run
 from serving.client import Client
 from serving.export import export
@@ -40,6 +56,40 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's export, `models/mnist/1`."""
     return export(run, tmp_path_factory.mktemp("models")).path
+
+
+@pytest.fixture(scope="session")
+def text_exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Run, Path]]:
+    """Give a small language model of a kind with its export: characters, bytes, bpe, or lstm (of characters)."""
+
+    @functools.cache
+    def make(kind: str) -> tuple[Run, Path]:
+        folder = tmp_path_factory.mktemp(kind)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+            run = language_model.train("lm", small_text_recipe(kind), folder / "run")
+        return run, export(run, folder / "models").path
+
+    return make
+
+
+def small_text_recipe(kind: str) -> TextRecipe:
+    """Return a recipe that learns something of Python's help in a few seconds."""
+    tokens = {
+        "source": "pydoc",
+        "tokenizer": "characters" if kind == "lstm" else kind,
+        "vocabulary_size": 300 if kind == "bpe" else None,
+        "block_size": 24,
+    }
+    ways: dict[str, Any] = {
+        "optimizer": Optimizer(name="adam", learning_rate=0.01),
+        "training": TextTraining(epochs=1, steps_per_epoch=64, batch_size=16),
+    }
+    if kind == "lstm":
+        cells = RecurrentModel(cell="lstm", units=48, embedding=32, layers=2)
+        return RecurrentRecipe(data=StreamedTextData(**tokens), model=cells, **ways)
+    network = TransformerModel(width=32, heads=2, layers=2, feed_forward=64, convolution=3)
+    return TransformerRecipe(data=TextData(**tokens), model=network, **ways)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +12,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipes import language_model
 from recipes.completion import Writer, load
-from recipes.config import (
-    Optimizer,
-    RecurrentModel,
-    RecurrentRecipe,
-    Sampling,
-    StreamedTextData,
-    TextData,
-    TextTraining,
-    TransformerModel,
-    TransformerRecipe,
-)
+from recipes.config import Sampling
 from recipes.data.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer
 from recipes.run import Run
 from serving.client import Client, ServingError
-from serving.export import export
 from serving.signatures.tokenizers import Bytes, decode, guard_text, in_graph
 from tests.serving.conftest import ROOT, start_server
 
@@ -90,53 +77,23 @@ def test_written_bytes_become_text_as_in_python(content):
     assert valid.numpy()[0].decode() == content.decode(errors="replace")
 
 
-KINDS = {"characters": None, "bytes": None, "bpe": 300}
-
-
-def train(folder: Path, kind: str, recurrent: bool = False) -> Run:
-    """Train a small model on Python's help, for a few steps."""
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    shared = {"source": "pydoc", "tokenizer": kind, "vocabulary_size": KINDS[kind], "block_size": 24}
-    training = TextTraining(epochs=1, steps_per_epoch=60, batch_size=16)
-    optimizer = Optimizer(name="adam", learning_rate=0.01)
-    if recurrent:
-        recipe = RecurrentRecipe(
-            data=StreamedTextData(**shared),
-            model=RecurrentModel(cell="lstm", units=48, embedding=32, layers=2),
-            optimizer=optimizer,
-            training=training,
-        )
-    else:
-        recipe = TransformerRecipe(
-            data=TextData(**shared),
-            model=TransformerModel(width=32, heads=2, layers=2, feed_forward=64, convolution=3),
-            optimizer=optimizer,
-            training=training,
-        )
-    return language_model.train("lm", recipe, folder / "run")
-
-
 @dataclasses.dataclass
 class Served:
     run: Run
     path: Path
     writer: Writer
-    model: str
     client: Client
     address: str
-    rest: str
 
 
 @pytest.fixture(scope="module", params=["characters", "bytes", "bpe", "lstm"])
-def served(request, tmp_path_factory):
+def served(request, text_exports, tmp_path_factory):
     """Each kind of tokenizer, and a recurrent model, behind a server."""
-    folder = tmp_path_factory.mktemp(request.param)
-    run = train(folder, "characters" if request.param == "lstm" else request.param, request.param == "lstm")
-    exported = export(run, folder / "models")
-    flags = ["--model_name=lm", f"--model_base_path={exported.path.parent}", "--enable_batching=true"]
-    server = start_server(folder / "log", *flags)
+    run, path = text_exports(request.param)
+    flags = ["--model_name=lm", f"--model_base_path={path.parent}", "--enable_batching=true"]
+    server = start_server(tmp_path_factory.mktemp("server") / "log", *flags)
     with Client(server.address, timeout=60) as client:
-        yield Served(run, exported.path, Writer(*load(run)), "lm", client, server.address, server.rest)
+        yield Served(run, path, Writer(*load(run)), client, server.address)
     assert server.stop() == 0
 
 
