@@ -119,7 +119,7 @@ def cache(context: int = 256, tokens: int = 128) -> None:
 
     recipe = CATALOG["lm-transformer"].recipe
     keras.utils.set_random_seed(0)
-    model = TransformerLanguageModel(recipe.model, 65, context)  # type: ignore[arg-type]
+    model = TransformerLanguageModel(recipe.model, 65, context)
     prompt = np.random.default_rng(0).integers(0, 65, (1, context - tokens)).astype(np.int32)
     each = (tf.zeros(1), tf.zeros(1, tf.int32), tf.ones(1))
     whole = tf.function(lambda ids: tf.argmax(model(ids)[:, -1], axis=1))

@@ -7,6 +7,7 @@ A run's `config.json` holds the same tree.
 from recipes.config.errors import DivergedError, UserError, nearest, require
 from recipes.config.image import Augmentation, ImageData, ImageModel, ImageRecipe
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
+from recipes.config.recipe import Recipe
 from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
 from recipes.config.text import (
     RecurrentModel,
@@ -20,9 +21,6 @@ from recipes.config.text import (
     TransformerRecipe,
 )
 from recipes.config.tree import flatten, from_dict, to_dict
-
-Recipe = ImageRecipe | TextRecipe | SequenceRecipe
-"""Settings of any recipe."""
 
 __all__ = [
     "Augmentation",

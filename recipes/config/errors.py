@@ -28,3 +28,10 @@ def require(condition: bool, message: str, **received: Any) -> None:
     if not condition:
         values = ", ".join(f"{name}={value!r}" for name, value in received.items())
         raise UserError(f"{message}. Received: {values}")
+
+
+def require_at_least_one(group: str, settings: Any, *names: str) -> None:
+    """Raise a UserError unless each of the named settings of a group is at least 1."""
+    for name in names:
+        value = getattr(settings, name)
+        require(value >= 1, f"{group}.{name} must be at least 1", **{name: value})

@@ -4,14 +4,7 @@ import dataclasses
 from typing import Literal
 
 from recipes.config.errors import require
-from recipes.config.optimization import (
-    EarlyStopping,
-    Optimizer,
-    Schedule,
-    Training,
-    check_metric,
-    check_times,
-)
+from recipes.config.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,17 +88,11 @@ class ImageModel:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageRecipe:
+class ImageRecipe(Recipe):
     """An image classifier: raw pixels 0 to 255 in, class probabilities out."""
+
+    metrics = ("validation_loss", "validation_accuracy")
 
     data: ImageData = ImageData()
     augmentation: Augmentation = Augmentation()
     model: ImageModel = ImageModel()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    early_stopping: EarlyStopping = EarlyStopping()
-    training: Training = Training()
-
-    def __post_init__(self) -> None:
-        check_metric(self.early_stopping, ("validation_loss", "validation_accuracy"))
-        check_times(self.training, self.schedule, self.early_stopping)

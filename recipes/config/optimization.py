@@ -1,10 +1,10 @@
 """Settings of the way to a minimum: optimizer, learning-rate schedule, early stopping, loop."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from recipes.config.errors import UserError, nearest, require
+from recipes.config.errors import require
 
 ScheduleName = Literal[
     "constant",
@@ -226,28 +226,3 @@ class Training:
         require(self.epochs >= 1, "training.epochs must be at least 1", epochs=self.epochs)
         require(self.batch_size >= 1, "training.batch_size must be at least 1", batch_size=self.batch_size)
         require(self.seed >= 0, "training.seed must be at least 0", seed=self.seed)
-
-
-def check_metric(early_stopping: EarlyStopping, possible: Sequence[str]) -> None:
-    """Refuse a metric that a kind of recipe does not report."""
-    if early_stopping.metric not in possible:
-        raise UserError(
-            f"early_stopping.metric: the recipe has no {early_stopping.metric!r}. "
-            + nearest(early_stopping.metric, possible)
-        )
-
-
-def check_times(training: Training, schedule: Schedule, early_stopping: EarlyStopping) -> None:
-    """Refuse times that the training never comes to."""
-    require(
-        schedule.warmup < training.epochs,
-        "schedule.warmup must be shorter than the training",
-        warmup=schedule.warmup,
-        epochs=training.epochs,
-    )
-    require(
-        early_stopping.start_epoch <= training.epochs,
-        "early_stopping.start_epoch must be an epoch of the training",
-        start_epoch=early_stopping.start_epoch,
-        epochs=training.epochs,
-    )

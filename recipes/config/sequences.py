@@ -2,15 +2,9 @@
 
 import dataclasses
 
-from recipes.config.errors import require
-from recipes.config.optimization import (
-    EarlyStopping,
-    Optimizer,
-    Schedule,
-    check_metric,
-    check_times,
-)
-from recipes.config.text import TextTraining
+from recipes.config.errors import require, require_at_least_one
+from recipes.config.recipe import Recipe
+from recipes.config.text import TextTraining, require_heads_fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,30 +50,17 @@ class EncoderDecoderModel:
     """Part of the embedding's and of each sub-layer's outputs dropped in training, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "feed_forward"):
-            require(
-                getattr(self, name) >= 1, f"model.{name} must be at least 1", **{name: getattr(self, name)}
-            )
-        require(
-            self.width >= 1 and self.width % (2 * self.heads) == 0,
-            "model.width must be a multiple of 2 x model.heads",
-            width=self.width,
-            heads=self.heads,
-        )
+        require_at_least_one("model", self, "layers", "heads", "feed_forward")
+        require_heads_fit(self.width, self.heads)
         require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SequenceRecipe:
+class SequenceRecipe(Recipe):
     """An encoder-decoder Transformer that writes sequences backwards."""
+
+    metrics = ("validation_loss", "validation_accuracy")
 
     data: ReversalData = ReversalData()
     model: EncoderDecoderModel = EncoderDecoderModel()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    early_stopping: EarlyStopping = EarlyStopping()
     training: TextTraining = TextTraining()
-
-    def __post_init__(self) -> None:
-        check_metric(self.early_stopping, ("validation_loss", "validation_accuracy"))
-        check_times(self.training, self.schedule, self.early_stopping)

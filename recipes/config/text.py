@@ -3,20 +3,13 @@
 import dataclasses
 from typing import Literal
 
-from recipes.config.errors import require
-from recipes.config.optimization import (
-    EarlyStopping,
-    Optimizer,
-    Schedule,
-    Training,
-    check_metric,
-    check_times,
-)
+from recipes.config.errors import require, require_at_least_one
+from recipes.config.optimization import Training
+from recipes.config.recipe import Recipe
 
 DEFAULT_VOCABULARY_SIZE = 1024
 SMALLEST_VOCABULARY_SIZE = 257
 """Byte-pair encoding starts from the 256 bytes, so one merge makes 257."""
-TEXT_METRICS = ("validation_loss", "validation_perplexity", "validation_bits_per_character")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,11 +81,13 @@ class TextTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.steps_per_epoch >= 1,
-            "training.steps_per_epoch must be at least 1",
-            steps_per_epoch=self.steps_per_epoch,
-        )
+        require_at_least_one("training", self, "steps_per_epoch")
+
+
+def require_heads_fit(width: int, heads: int) -> None:
+    """Refuse a width that heads of an even size can't share."""
+    fits = width >= 1 and width % (2 * heads) == 0
+    require(fits, "model.width must be a multiple of 2 x model.heads", width=width, heads=heads)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,21 +121,13 @@ class TransformerModel:
     """Part of the embedding's and of each sub-layer's outputs dropped in training, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "feed_forward"):
-            require(
-                getattr(self, name) >= 1, f"model.{name} must be at least 1", **{name: getattr(self, name)}
-            )
+        require_at_least_one("model", self, "layers", "heads", "feed_forward")
         require(
             self.convolution == 0 or self.convolution >= 2,
             "model.convolution must be 0 or at least 2",
             convolution=self.convolution,
         )
-        require(
-            self.width >= 1 and self.width % (2 * self.heads) == 0,
-            "model.width must be a multiple of 2 x model.heads",
-            width=self.width,
-            heads=self.heads,
-        )
+        require_heads_fit(self.width, self.heads)
         require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
 
 
@@ -161,52 +148,36 @@ class RecurrentModel:
     """Part of the embedding's and of each layer's outputs dropped in training, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "units", "embedding"):
-            require(
-                getattr(self, name) >= 1, f"model.{name} must be at least 1", **{name: getattr(self, name)}
-            )
+        require_at_least_one("model", self, "layers", "units", "embedding")
         require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerRecipe:
-    """A Transformer that tells the next token."""
+class TextRecipe(Recipe):
+    """A model that tells the next token."""
+
+    metrics = ("validation_loss", "validation_perplexity", "validation_bits_per_character")
 
     data: TextData = TextData()
-    model: TransformerModel = TransformerModel()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    early_stopping: EarlyStopping = EarlyStopping()
     training: TextTraining = TextTraining()
     init_from: str | None = None
     """Finished run with the same network: training starts from its weights and uses its vocabulary
     (None: fresh weights, a vocabulary of the text)."""
 
-    def __post_init__(self) -> None:
-        check_metric(self.early_stopping, TEXT_METRICS)
-        check_times(self.training, self.schedule, self.early_stopping)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerRecipe(TextRecipe):
+    """A Transformer that tells the next token."""
+
+    model: TransformerModel = TransformerModel()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecurrentRecipe:
+class RecurrentRecipe(TextRecipe):
     """A recurrent network that tells the next token."""
 
     data: StreamedTextData = StreamedTextData()
     model: RecurrentModel = RecurrentModel()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    early_stopping: EarlyStopping = EarlyStopping()
-    training: TextTraining = TextTraining()
-    init_from: str | None = None
-    """Finished run with the same network: training starts from its weights and uses its vocabulary
-    (None: fresh weights, a vocabulary of the text)."""
-
-    def __post_init__(self) -> None:
-        check_metric(self.early_stopping, TEXT_METRICS)
-        check_times(self.training, self.schedule, self.early_stopping)
-
-
-TextRecipe = TransformerRecipe | RecurrentRecipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
