@@ -71,9 +71,13 @@ class ShowProgress(keras.callbacks.Callback):
 
     def _describe(self, logs: dict[str, Any]) -> str:
         metrics = [
-            f"{name.replace('val_', 'validation_')} {float(value):.4f}" for name, value in logs.items()
+            f"{name.replace('val_', 'validation_')} {_short(float(value))}" for name, value in logs.items()
         ]
         return "  ".join([*metrics, f"learning_rate {current_rate(self.rate, self.model):.2e}"])
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def current_rate(rate: LearningRate, model: keras.Model) -> float:
