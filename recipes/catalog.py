@@ -45,6 +45,8 @@ class Entry:
 
 LINEAR_TO_ZERO = Schedule(name="polynomial", warmup=0.2)
 
+RECURRENT_TRAINING = TextTraining(epochs=10, steps_per_epoch=120, batch_size=32)
+
 CLASSIC = TransformerModel(
     positions="sinusoidal", normalization="layer", activation="gelu", qk_norm=False, tied_head=True, bias=True
 )
@@ -107,12 +109,13 @@ CATALOG: Mapping[str, Entry] = {
     "lm-transformer": Entry(
         summary="decoder-only Transformer: rotary positions, RMSNorm, ReLU², convolutions, Muon",
         recipe=TransformerRecipe(
-            model=TransformerModel(convolution=3, tied_head=False),
-            optimizer=Optimizer(name="muon", learning_rate=0.01),
+            data=TextData(block_size=256),
+            model=TransformerModel(heads=2, convolution=3, tied_head=False),
+            optimizer=Optimizer(name="muon", learning_rate=0.02, weight_decay=0.1),
             schedule=LINEAR_TO_ZERO,
-            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+            training=TextTraining(epochs=10, steps_per_epoch=300, batch_size=4),
         ),
-        parameters=0,
+        parameters=807_304,
         measured="",
     ),
     "lm-transformer-small": Entry(
@@ -120,57 +123,58 @@ CATALOG: Mapping[str, Entry] = {
         recipe=TransformerRecipe(
             data=TextData(block_size=64),
             model=TransformerModel(feed_forward=508, convolution=3, tied_head=False),
-            optimizer=Optimizer(name="muon", learning_rate=0.01),
+            optimizer=Optimizer(name="muon", learning_rate=0.01, adam_fraction=1.0),
             schedule=LINEAR_TO_ZERO,
             training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=12),
         ),
-        parameters=0,
+        parameters=803_216,
         measured="",
     ),
     "lm-transformer-classic": Entry(
         summary="the textbook Transformer: sinusoidal positions, LayerNorm, GELU, biases, AdamW",
         recipe=TransformerRecipe(
+            data=TextData(block_size=256),
             model=CLASSIC,
             optimizer=Optimizer(
                 name="adamw", learning_rate=0.001, beta_2=0.99, weight_decay=0.1, clip_norm=1.0
             ),
             schedule=Schedule(name="cosine", warmup=0.5, final_fraction=0.1),
-            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+            training=TextTraining(epochs=10, steps_per_epoch=300, batch_size=4),
         ),
-        parameters=0,
+        parameters=801_664,
         measured="",
     ),
     "lm-rnn": Entry(
-        summary="two simple recurrent layers",
+        summary="two simple recurrent layers of 474 units",
         recipe=RecurrentRecipe(
-            model=RecurrentModel(cell="rnn", units=512, embedding=128),
+            model=RecurrentModel(cell="rnn", units=474, embedding=128),
             optimizer=Optimizer(name="adam", learning_rate=0.001, clip_norm=1.0),
             schedule=LINEAR_TO_ZERO,
-            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+            training=RECURRENT_TRAINING,
         ),
-        parameters=0,
+        parameters=804_768,
         measured="",
     ),
     "lm-lstm": Entry(
-        summary="two LSTM layers",
+        summary="two LSTM layers of 232 units",
         recipe=RecurrentRecipe(
-            model=RecurrentModel(cell="lstm", units=256, embedding=128),
-            optimizer=Optimizer(name="adam", learning_rate=0.004, clip_norm=1.0),
+            model=RecurrentModel(cell="lstm", units=232, embedding=128),
+            optimizer=Optimizer(name="adam", learning_rate=0.005, clip_norm=1.0),
             schedule=LINEAR_TO_ZERO,
-            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+            training=RECURRENT_TRAINING,
         ),
-        parameters=0,
+        parameters=804_672,
         measured="",
     ),
     "lm-gru": Entry(
-        summary="two GRU layers",
+        summary="two GRU layers of 270 units",
         recipe=RecurrentRecipe(
-            model=RecurrentModel(cell="gru", units=288, embedding=128),
-            optimizer=Optimizer(name="adam", learning_rate=0.004, clip_norm=1.0),
+            model=RecurrentModel(cell="gru", units=270, embedding=128),
+            optimizer=Optimizer(name="adam", learning_rate=0.005, clip_norm=1.0),
             schedule=LINEAR_TO_ZERO,
-            training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=24),
+            training=RECURRENT_TRAINING,
         ),
-        parameters=0,
+        parameters=806_028,
         measured="",
     ),
     "seq2seq-reverse": Entry(

@@ -8,7 +8,7 @@ import keras
 from recipes.config import Optimizer
 from recipes.schedules import LearningRate
 
-NO_HIDDEN_MATRIX = ("embedding", "head", "positions")
+NO_HIDDEN_MATRIX = ("embedding", "positions", "convolution", "head", "probabilities")
 """Words in the names of the layers that Muon leaves to AdamW: orthogonal updates are for matrices
 between hidden vectors (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
 

@@ -57,7 +57,7 @@ SCHEDULE_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 OPTIMIZER_DEFAULTS: Mapping[OptimizerName, Mapping[str, Any]] = {
     "adam": {"beta_2": 0.999},
     "adamw": {"weight_decay": 0.01, "beta_2": 0.999},
-    "muon": {"weight_decay": 0.0, "momentum": 0.95, "adam_fraction": 0.3, "beta_2": 0.99},
+    "muon": {"weight_decay": 0.0, "momentum": 0.95, "adam_fraction": 0.5, "beta_2": 0.95},
     "sgd": {"momentum": 0.9},
 }
 
@@ -84,10 +84,10 @@ class Optimizer:
     """sgd, muon: momentum, in [0, 1) (None: 0.9, 0.95)."""
     beta_2: float | None = None
     """adam, adamw, muon: decay a step of the mean of squared gradients, in [0, 1) (None: 0.999,
-    0.999, 0.99)."""
+    0.999, 0.95)."""
     adam_fraction: float | None = None
     """muon: learning rate of what is no hidden matrix (embedding, head, norms, biases) and gets
-    AdamW, as a part of the learning rate (None: 0.3)."""
+    AdamW, as a part of the learning rate (None: 0.5)."""
     clip_norm: float | None = None
     """Longest gradient, all weights together, above 0: a longer one is scaled down (None: any)."""
     moving_average: float = 0.0
