@@ -7,7 +7,7 @@ from PIL import Image
 from recipes.evaluation import most_confident_mistakes, score_classification
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
-from recipes.report.page import Picture, Table, write_page
+from recipes.report.page import Picture, Table, Text, write_page
 
 # Five examples of three classes; the third class is never predicted.
 PROBABILITIES = np.array(
@@ -55,14 +55,16 @@ def test_the_page_holds_all_and_asks_for_nothing_outside(tmp_path):
             assert min(image.size) > 100
     write_page(
         tmp_path / "page.html",
-        "A <title>",
-        "Take care",
-        {"accuracy": "99 %"},
-        pictures,
-        [Table("t", [{"x": 1}])],
+        title="A <title>",
+        note="Take care",
+        figures={"accuracy": "99 %"},
+        pictures=pictures,
+        texts=[Text("a sample", "two\nlines & more")],
+        tables=[Table("t", [{"x": 1}])],
     )
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "A &lt;title&gt;" in page
     assert "Take care" in page
+    assert "<pre>two\nlines &amp; more</pre>" in page
     assert "http" not in page
