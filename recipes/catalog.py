@@ -184,7 +184,7 @@ CATALOG: Mapping[str, Entry] = {
             schedule=LINEAR_TO_ZERO,
             training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=64),
         ),
-        parameters=0,
-        measured="",
+        parameters=169_152,
+        measured="writes all of 1,000 test sequences without a fault",
     ),
 }

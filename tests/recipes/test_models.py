@@ -3,17 +3,36 @@ import numpy as np
 import pytest
 
 from recipes.catalog import CATALOG
-from recipes.config import ImageModel, Optimizer, Schedule
+from recipes.config import ImageModel, ImageRecipe, Optimizer, Recipe, Schedule, SequenceRecipe
+from recipes.language_model import build_model
+from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
 from recipes.optimizers import build_optimizer
 from recipes.schedules import LearningRate
 
 
+def build(recipe: Recipe) -> keras.Model:
+    """Build a recipe's network for the dataset it was measured on."""
+    if isinstance(recipe, ImageRecipe):
+        return build_classifier(recipe.model, (28, 28, 1), 10)
+    if isinstance(recipe, SequenceRecipe):
+        return EncoderDecoder(
+            recipe.model, 3 + recipe.data.symbols, recipe.data.longest, recipe.data.longest + 1
+        )
+    return build_model(recipe, 65)
+
+
 @pytest.mark.parametrize("name", CATALOG)
 def test_the_catalog_knows_how_many_parameters_its_models_have(name):
-    model = build_classifier(CATALOG[name].recipe.model, (28, 28, 1), 10)
-    assert model.count_params() == CATALOG[name].parameters
+    assert build(CATALOG[name].recipe).count_params() == CATALOG[name].parameters
+
+
+def test_language_models_that_are_compared_have_the_same_number_of_parameters():
+    compared = ("lm-rnn", "lm-lstm", "lm-gru", "lm-transformer", "lm-transformer-classic")
+    sizes = [CATALOG[name].parameters for name in compared]
+    assert max(sizes) < 1.01 * min(sizes)
+    assert CATALOG["lm-transformer-small"].parameters <= 804_224  # nanoGPT's on a CPU
 
 
 def test_the_textbook_networks_have_the_textbook_sizes():
@@ -51,3 +70,24 @@ def test_weight_decay_acts_on_kernels_only():
         # Without a gradient AdamW only decays: w - 0.1 * 0.5 * w.
         expected = 0.95 * old if len(variable.shape) > 1 else old
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6)
+
+
+def test_muon_turns_hidden_matrices_by_orthogonal_steps_and_leaves_the_rest_to_adam():
+    model = build_model(CATALOG["lm-transformer-small"].recipe, 65)
+    rate = LearningRate(Schedule(), highest=0.1, steps_per_epoch=1, epochs=1)
+    settings = Optimizer(name="muon", learning_rate=0.1, adam_fraction=0.5)
+    optimizer = build_optimizer(settings, rate, model.trainable_variables)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    random = np.random.default_rng(0)
+    gradients = [
+        keras.ops.convert_to_tensor(random.normal(size=old.shape).astype(np.float32)) for old in before
+    ]
+    optimizer.apply(gradients, model.trainable_variables)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        step = old - variable.numpy()
+        hidden = {"query", "key", "value", "output", "widen", "narrow"} & set(variable.path.split("/"))
+        if hidden:  # singular values near 0.2 x learning rate x sqrt(the longer side), but for the smallest
+            values = np.linalg.svd(step, compute_uv=False) / (0.2 * 0.1 * np.sqrt(max(step.shape)))
+            assert 0.6 < np.quantile(values, 0.05) < values.max() < 1.4
+        else:  # Adam's first step is its learning rate, whatever the gradient
+            np.testing.assert_allclose(np.abs(step), 0.05, rtol=0.02)
