@@ -79,14 +79,14 @@ def test_an_unfinished_run_is_not_exported(tmp_path):
 
 
 def test_a_mismatch_is_an_error_and_publishes_nothing(run, tmp_path, monkeypatch):
-    made = exporting.servable_image_classifier
+    made = exporting.servable_of
 
     def wrong(run):
         servable = made(run)
         servable.cases["serving_default"].outputs["probabilities"] += 2e-5
         return servable
 
-    monkeypatch.setattr(exporting, "servable_image_classifier", wrong)
+    monkeypatch.setattr(exporting, "servable_of", wrong)
     with pytest.raises(ValueError, match="not published: signature serving_default differs .* by 2e-05"):
         export(run, tmp_path)
     assert not list((tmp_path / "mnist").iterdir())
