@@ -1,7 +1,8 @@
 """Every named recipe on one page: its settings, and what it measured.
 
-Measured on real MNIST, 2 cores: mean ± standard deviation over seeds 0, 1 and 2, epoch chosen on
-validation; `python -m benchmarks.mnist` prints the figures.
+Image recipes are measured on real MNIST, 2 cores: mean ± standard deviation over seeds 0, 1 and 2;
+text recipes on tiny Shakespeare. Epochs are chosen on validation. `python -m benchmarks.mnist` and
+`python -m benchmarks.language_model losses` print the figures.
 """
 
 from collections.abc import Mapping
@@ -113,10 +114,10 @@ CATALOG: Mapping[str, Entry] = {
             model=TransformerModel(heads=2, convolution=3, tied_head=False),
             optimizer=Optimizer(name="muon", learning_rate=0.02, weight_decay=0.1),
             schedule=LINEAR_TO_ZERO,
-            training=TextTraining(epochs=10, steps_per_epoch=300, batch_size=4),
+            training=TextTraining(epochs=10, steps_per_epoch=350, batch_size=4),
         ),
         parameters=807_304,
-        measured="",
+        measured="1.4571 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
     ),
     "lm-transformer-small": Entry(
         summary="the same within nanoGPT's budget for a CPU: 2,000 steps of 12 windows of 64 characters",
@@ -128,7 +129,7 @@ CATALOG: Mapping[str, Entry] = {
             training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=12),
         ),
         parameters=803_216,
-        measured="",
+        measured="1.5433 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
     ),
     "lm-transformer-classic": Entry(
         summary="the textbook Transformer: sinusoidal positions, LayerNorm, GELU, biases, AdamW",
@@ -139,10 +140,10 @@ CATALOG: Mapping[str, Entry] = {
                 name="adamw", learning_rate=0.001, beta_2=0.99, weight_decay=0.1, clip_norm=1.0
             ),
             schedule=Schedule(name="cosine", warmup=0.5, final_fraction=0.1),
-            training=TextTraining(epochs=10, steps_per_epoch=300, batch_size=4),
+            training=TextTraining(epochs=10, steps_per_epoch=350, batch_size=4),
         ),
         parameters=801_664,
-        measured="",
+        measured="not measured yet",
     ),
     "lm-rnn": Entry(
         summary="two simple recurrent layers of 474 units",
@@ -153,7 +154,7 @@ CATALOG: Mapping[str, Entry] = {
             training=RECURRENT_TRAINING,
         ),
         parameters=804_768,
-        measured="",
+        measured="not measured yet",
     ),
     "lm-lstm": Entry(
         summary="two LSTM layers of 232 units",
@@ -164,7 +165,7 @@ CATALOG: Mapping[str, Entry] = {
             training=RECURRENT_TRAINING,
         ),
         parameters=804_672,
-        measured="",
+        measured="not measured yet",
     ),
     "lm-gru": Entry(
         summary="two GRU layers of 270 units",
@@ -175,7 +176,7 @@ CATALOG: Mapping[str, Entry] = {
             training=RECURRENT_TRAINING,
         ),
         parameters=806_028,
-        measured="",
+        measured="not measured yet",
     ),
     "seq2seq-reverse": Entry(
         summary="encoder-decoder Transformer that writes sequences of up to 16 symbols backwards",
