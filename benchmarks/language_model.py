@@ -147,6 +147,7 @@ def cache(context: int = 256, tokens: int = 128) -> None:
     prompt = np.random.default_rng(0).integers(0, 65, (1, context - tokens)).astype(np.int32)
     each = (tf.zeros(1), tf.zeros(1, tf.int32), tf.ones(1))
     whole = tf.function(lambda ids: tf.argmax(model(ids)[:, -1], axis=1))
+    begin = tf.function(lambda ids, lengths: generation.begin(model, ids, lengths))
     extend = tf.function(lambda state, draws: generation.extend(model, state, draws, *each)[0])
 
     def without() -> None:
@@ -154,7 +155,7 @@ def cache(context: int = 256, tokens: int = 128) -> None:
             whole(tf.zeros((1, context), tf.int32)).numpy()
 
     def cached() -> None:
-        state = generation.begin(model, tf.constant(prompt), tf.constant([context - tokens]))
+        state = begin(tf.constant(prompt), tf.constant([context - tokens]))
         extend(state, tf.zeros((1, tokens))).numpy()
 
     print("| generation, window of 256, one text | tokens/s |")

@@ -197,7 +197,7 @@ def generate(arguments: Sequence[str]) -> None:
     """Go on with texts."""
     with command_line.one_line_errors():
         chosen = tyro.cli(GenerateArguments, args=list(arguments), prog="python -m recipes generate")
-    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in chosen.prompt or ("\n",)]
+    prompts = command_line.read_prompts(chosen.prompt)
     run = Run(chosen.run)
     _ = run.metrics  # an unfinished run is refused before anything slow
     with command_line.quiet_tensorflow():
@@ -207,17 +207,14 @@ def generate(arguments: Sequence[str]) -> None:
     parts = writer.write(
         prompts, max_new_tokens=chosen.max_new_tokens, sampling=chosen.sampling, seed=chosen.seed
     )
-    if chosen.json:
-        for prompt, text in zip(prompts, zip(*parts, strict=True), strict=True):
-            print(json.dumps({"prompt": prompt, "text": prompt + "".join(text)}))
-    elif len(prompts) == 1:
+    if len(prompts) == 1 and not chosen.json:
         print(prompts[0], end="")
         for part in parts:
             print(part[0], end="", flush=True)
         print()
     else:
-        for prompt, text in zip(prompts, zip(*parts, strict=True), strict=True):
-            print(f"--- {prompt!r}\n{prompt}{''.join(text)}")
+        texts = ["".join(text) for text in zip(prompts, *parts, strict=True)]
+        command_line.print_texts(prompts, texts, as_json=chosen.json)
 
 
 if __name__ == "__main__":

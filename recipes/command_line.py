@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -65,6 +66,20 @@ def unframe(frame: str) -> str:
     if meant:
         said += f". Did you mean {meant[0].splitlines()[1].split()[0]}?"
     return re.sub(r"^Error parsing recipe[\w.]*: ", "", said)
+
+
+def read_prompts(given: Sequence[str]) -> list[str]:
+    """Return what texts begin with: - is standard input, and nothing given is a new line."""
+    return [sys.stdin.read() if prompt == "-" else prompt for prompt in given or ("\n",)]
+
+
+def print_texts(prompts: Sequence[str], texts: Sequence[str], *, as_json: bool) -> None:
+    """Print whole texts: a line of JSON each, or as they are, under their prompts where there are several."""
+    for prompt, text in zip(prompts, texts, strict=True):
+        if as_json:
+            print(json.dumps({"prompt": prompt, "text": text}))
+        else:
+            print(text if len(texts) == 1 else f"--- {prompt!r}\n{text}")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ half a window, at places the model was trained on, whatever its kind of position
 has the same windows whether it was given or generated. A recurrent model forgets by itself instead.
 
     state = begin(model, ids, lengths)
-    tokens, state = extend(model, state, draws, sampling)   # as often as wanted
+    tokens, state = extend(model, state, draws, temperature, top_k, top_p)   # as often as wanted
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -67,12 +67,17 @@ def begin(model: LanguageModel, ids: Tensor, lengths: Tensor) -> State:
     return State(logits, state, window, places)
 
 
+def window_hop(window: int) -> int:
+    """Return how many tokens a full window drops: half of them, the odd one included."""
+    return window - window // 2
+
+
 def window_starts(lengths: Tensor, window: int) -> Tensor:
     """Return where the window of the next token begins in a text of each length.
 
     It is the first multiple of half a window from which the rest of the text fits into one.
     """
-    half = window - window // 2
+    half = window_hop(window)
     return tf.maximum(lengths - window + half - 1, 0) // half * half
 
 
@@ -112,10 +117,10 @@ def advance(model: LanguageModel, state: State, ids: Tensor) -> State:
         return State(logits, inner, state.window, state.places + 1)
     size = model.window
     full = state.places == size  # (batch,)
-    half = size - size // 2
-    rolled = tf.roll(state.window, -half, axis=1)
+    hop = window_hop(size)
+    rolled = tf.roll(state.window, -hop, axis=1)
     window = tf.where(full[:, None], rolled, state.window)
-    places = tf.where(full, size - half, state.places)
+    places = tf.where(full, size - hop, state.places)
     window = tf.where(tf.range(size) == places[:, None], ids[:, None], window)
     logits, inner = model.step(ids, places, state.model)
 

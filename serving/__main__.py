@@ -200,7 +200,7 @@ def generate(arguments: Sequence[str]) -> None:
     chosen = parse(GenerateArguments, arguments, "generate")
     import numpy as np
 
-    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in chosen.prompt or ("\n",)]
+    prompts = command_line.read_prompts(chosen.prompt)
     rows, sampling = len(prompts), chosen.sampling
     answer = ask(
         chosen.call,
@@ -214,11 +214,8 @@ def generate(arguments: Sequence[str]) -> None:
         top_p=np.full(rows, sampling.top_p, np.float32),
         seed=np.full(rows, chosen.seed, np.int64),
     )
-    for prompt, text in zip(prompts, answer["text"].tolist(), strict=True):
-        if chosen.json:
-            print(json.dumps({"prompt": prompt, "text": text.decode()}))
-        else:
-            print(text.decode() if rows == 1 else f"--- {prompt!r}\n{text.decode()}")
+    texts = [text.decode() for text in answer["text"].tolist()]
+    command_line.print_texts(prompts, texts, as_json=chosen.json)
 
 
 def ask(call: CallArguments, model: str, version: VersionArguments, signature: str, **inputs: Any) -> Any:

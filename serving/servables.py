@@ -50,8 +50,18 @@ class Servable:
 
 
 def servable_of(run: Run) -> Servable:
-    """Return what a finished run serves."""
-    return language_model_of(run) if "tokenizer" in run.metrics else image_classifier_of(run)
+    """Return what a finished run serves.
+
+    Raises:
+        UserError: A run of another kind than those that are served.
+    """
+    if "tokenizer" in run.metrics:
+        return language_model_of(run)
+    if "classes" in run.metrics:
+        return image_classifier_of(run)
+    raise UserError(
+        f"{run.path} is a run of {run.config['recipe']}. Image classifiers and language models can be exported"
+    )
 
 
 def image_classifier_of(run: Run) -> Servable:
@@ -90,11 +100,11 @@ def language_model_of(run: Run) -> Servable:
         prompts, max_new_tokens=text.DEFAULT_NEW_TOKENS, sampling=text.DEFAULT_SAMPLING, seed=0
     )
     greedy, drawn = Sampling(temperature=0.0), Sampling(temperature=0.8, top_k=20, top_p=0.9)
+    settings = [greedy if number % 2 == 0 else drawn for number in range(rows)]
     texts = [
         writer.complete([prompt], max_new_tokens=TOKENS_COMPARED, sampling=sampling, seed=1)[0]
-        for prompt, sampling in zip(prompts, _alternating(greedy, drawn, rows), strict=True)
+        for prompt, sampling in zip(prompts, settings, strict=True)
     ]
-    settings = _alternating(greedy, drawn, rows)
     asked: Arrays = {
         "max_new_tokens": np.full(rows, TOKENS_COMPARED, np.int32),
         "temperature": np.array([each.temperature for each in settings], np.float32),
@@ -124,10 +134,6 @@ def _prompts(writer: Writer, tokenizer: Tokenizer) -> list[str]:
 
 def _is_text(token: bytes) -> bool:
     return "\ufffd" not in token.decode(errors="replace")
-
-
-def _alternating(one: Sampling, other: Sampling, count: int) -> list[Sampling]:
-    return [one if number % 2 == 0 else other for number in range(count)]
 
 
 def _strings(texts: list[str]) -> npt.NDArray[Any]:

@@ -47,9 +47,13 @@ def sinusoids(length: int, width: int) -> npt.NDArray[np.float32]:
 
 
 def rotary_turns(length: int, head_width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return cosine and sine of each place's angles (Su et al. 2021, arXiv:2104.09864), (length, head_width / 2)."""
+    """Return what turns by each place's angles (Su et al. 2021, arXiv:2104.09864), two of (length, head_width).
+
+    Cosines twice, for both of a pair; sines for the second, minus sines for the first.
+    """
     angles = _angles(length, head_width // 2)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.tile(cos, 2).astype(np.float32), np.concatenate([-sin, sin], axis=1).astype(np.float32)
 
 
 def _angles(length: int, count: int) -> npt.NDArray[np.float64]:
@@ -59,8 +63,7 @@ def _angles(length: int, count: int) -> npt.NDArray[np.float64]:
 def rotate(x: Tensor, turn: Turn) -> Tensor:
     """Turn the pairs (x_i, x_{i + head_width / 2}) by the angles of their place."""
     cos, sin = turn
-    first, second = ops.split(x, 2, axis=-1)
-    return ops.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+    return x * cos + ops.roll(x, x.shape[-1] // 2, axis=-1) * sin
 
 
 def causal_mask(length: int) -> Tensor:
@@ -102,14 +105,14 @@ class Attention(layers.Layer):
             )
 
     def queries(self, x: Tensor, turn: Turn | None = None) -> Tensor:
-        """Return (batch, heads, time, head_width)."""
+        """Return (batch, heads, time, head_width); x is as `_split` takes it."""
         q = self._split(self.query(x))
         if self.qk_norm:
             q = unit_rms(q) * self.temperature
         return q if turn is None else rotate(q, turn)
 
     def keys_and_values(self, x: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor]:
-        """Return two of (batch, heads, time, head_width)."""
+        """Return two of (batch, heads, time, head_width); x is as `_split` takes it."""
         k, v = self._split(self.key(x)), self._split(self.value(x))
         if self.qk_norm:
             k = unit_rms(k)
@@ -129,11 +132,21 @@ class Attention(layers.Layer):
         joined = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, mixed.shape[2], self.width))
         return self.output_projection(joined)
 
+    def attend_from_one(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Do as `attend` does from a single place, (batch, width), without a copy of all keys turned round."""
+        column = ops.reshape(q, (-1, self.heads, self.head_width, 1))
+        scores = ops.reshape(ops.matmul(k, column), (-1, self.heads, 1, k.shape[2]))
+        mixed = ops.matmul(ops.softmax(scores / math.sqrt(self.head_width) + mask), v)
+        return self.output_projection(ops.reshape(mixed, (-1, self.width)))
+
     def call(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Attend from x to a context, both (batch, time, width)."""
         return self.attend(self.queries(x), *self.keys_and_values(context), mask)
 
     def _split(self, x: Tensor) -> Tensor:
+        """Part the heads of (batch, time, width), or of a single place, (batch, width)."""
+        if len(x.shape) == 2:
+            return ops.reshape(x, (-1, self.heads, 1, self.head_width))
         split = ops.reshape(x, (-1, x.shape[1], self.heads, self.head_width))
         return ops.transpose(split, (0, 2, 1, 3))
 
@@ -203,6 +216,10 @@ class CausalConvolution(layers.Layer):
     def call(self, x: Tensor) -> Tensor:
         """Return (batch, time, width)."""
         return self.mix(self.pad(x), x.shape[1])
+
+    def newest(self, inputs: Tensor) -> Tensor:
+        """Return the sum of `size` places, (batch, size, width), which is that of the last: (batch, width)."""
+        return ops.sum(inputs * self.kernel, axis=1)
 
     def mix(self, padded: Tensor, length: int) -> Tensor:
         """Return the sums of the last `length` places of (batch, length + size - 1, width)."""

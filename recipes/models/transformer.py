@@ -89,10 +89,10 @@ class Block(layers.Layer):
         """Go on by one token.
 
         Args:
-            x: (batch, 1, width).
+            x: (batch, width).
             at: (batch, 1, block_size, 1), true at the token's place.
             mask: (batch, 1, 1, block_size), added to the scores.
-            turn: Cosines and sines of the place, two of (batch, 1, 1, head_width / 2), or None.
+            turn: Cosines and sines of the place, two of (batch, 1, 1, head_width), or None.
             state: keys and values (batch, heads, block_size, head_width); with convolution the last
                 inputs of both, (batch, convolution - 1, width).
         """
@@ -106,7 +106,7 @@ class Block(layers.Layer):
         following["keys"] = ops.where(at, k, state["keys"])
         following["values"] = ops.where(at, v, state["values"])
         q = self.attention.queries(h, turn)
-        x = x + self.attention.attend(q, following["keys"], following["values"], mask)
+        x = x + self.attention.attend_from_one(q, following["keys"], following["values"], mask)
         h = self.feed_forward_norm(x)
         if self.convolves:
             h, following["feed_forward_inputs"] = _slide(
@@ -117,8 +117,8 @@ class Block(layers.Layer):
 
 def _slide(convolution: CausalConvolution, before: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the convolution at a new place, and the inputs that the next one will ask for."""
-    inputs = ops.concatenate([before, x], axis=1)  # (batch, size, width)
-    return convolution.mix(inputs, 1), inputs[:, 1:]
+    inputs = ops.concatenate([before, x[:, None]], axis=1)  # (batch, size, width)
+    return convolution.newest(inputs), inputs[:, 1:]
 
 
 @keras.saving.register_keras_serializable(package="keras_recipes")
@@ -202,15 +202,15 @@ class TransformerLanguageModel(keras.Model):
         turn = self._turn(self.block_size)
         if turn is not None:
             turn = tuple(ops.take(angles, places, axis=0)[:, None, None] for angles in turn)
-        x = self._embed(ids[:, None], places=places[:, None])  # (batch, 1, width)
+        x = self._embed(ids, places=places)  # (batch, width)
         following = []
         for block, state in zip(self.blocks, states, strict=True):
             x, state = block.step(x, at, mask, turn, state)
             following.append(state)
-        return self._logits(x)[:, 0], following
+        return self._logits(x), following
 
     def _embed(self, ids: Tensor, training: bool = False, places: Tensor | None = None) -> Tensor:
-        x = self.token_embedding(ids)  # (batch, time, width)
+        x = self.token_embedding(ids)  # (*shape of ids, width)
         if self.settings.positions == "learned":
             x = x + self.positions(ops.arange(ids.shape[1]) if places is None else places)
         elif self.settings.positions == "sinusoidal":

@@ -149,14 +149,14 @@ def log_likelihood(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor
     if model.window is None:
         return _of_window(model, tf.pad(ids, [[0, 0], [0, 1]]), lengths, 1)  # at least one to read
     size = model.window
-    half = size - size // 2
-    count = 1 + tf.maximum(tf.reduce_max(lengths) - size + half - 1, 0) // half
+    hop = generation.window_hop(size)
+    count = 1 + generation.window_starts(tf.reduce_max(lengths), size) // hop
     ids = tf.pad(ids, [[0, 0], [0, size + 1]])
 
     def add(number: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        start = number * half
+        start = number * hop
         window = tf.ensure_shape(ids[:, start : start + size + 1], (None, size + 1))
-        first = tf.where(number == 0, 1, size - half + 1)
+        first = tf.where(number == 0, 1, size - hop + 1)
         return number + 1, total + _of_window(model, window, lengths - start, first)
 
     nothing = tf.zeros(tf.shape(lengths))
