@@ -72,7 +72,9 @@ def test_exports_at_once_take_versions_of_their_own(tmp_path):
 def test_a_run_of_a_kind_that_is_not_served_is_refused_by_name(tmp_path):
     run = create(tmp_path / "run", {"recipe": "seq2seq-reverse"}, {})
     run.finish({"recipe": "seq2seq-reverse"})
-    with pytest.raises(UserError, match=r"is a run of seq2seq-reverse. Image classifiers and language models"):
+    with pytest.raises(
+        UserError, match=r"is a run of seq2seq-reverse. Image classifiers and language models"
+    ):
         export(run, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
