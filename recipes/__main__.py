@@ -9,14 +9,18 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import ImageRecipe, Recipe, Sampling, SequenceRecipe, UserError, from_dict, nearest
+from recipes.config import Recipe, Sampling, UserError, from_dict, nearest
+from recipes.kinds import module_of
 from recipes.run import RUNS, Run, check_replaceable, check_vacant, new_path
+from recipes.settings import read_settings
+
+Own = TypeVar("Own")
 
 HELP = """usage: python -m recipes COMMAND ...
 
@@ -37,6 +41,9 @@ class RunArguments:
     """Go on with the unfinished run in --run-dir, or with the recipe's latest; its settings hold."""
     overwrite: bool = False
     """Replace a run that is already in --run-dir."""
+    settings: Path | None = None
+    """Settings to start from instead of the catalog's: a search's best.json or a run's config.json.
+    Other flags override it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +93,7 @@ def train(arguments: Sequence[str]) -> None:
     name, flags = arguments[0], list(arguments[1:])
     if name not in CATALOG:
         raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
-    recipe, where = _parse_training(name, CATALOG[name].recipe, flags)
+    recipe, where = _parse_training(name, _starting_settings(name, flags), flags)
     path = _run_path(name, where)
     going_on = where.resume and (path / "config.json").exists()
     if going_on:
@@ -104,39 +111,48 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _module(recipe: Recipe) -> Any:
-    """Import the module that trains and evaluates a kind of recipe."""
     with command_line.quiet_tensorflow():
-        if isinstance(recipe, ImageRecipe):
-            from recipes import mnist
-
-            return mnist
-        if isinstance(recipe, SequenceRecipe):
-            from recipes import reversal
-
-            return reversal
-        from recipes import language_model
-
-        return language_model
+        return module_of(recipe)
 
 
 def _parse_training(name: str, recipe: Recipe, flags: Sequence[str]) -> tuple[Recipe, RunArguments]:
-    """Parse the flags of `train`: a recipe's settings, which are its defaults, and where the run goes."""
-    kind = type(recipe)
+    return parse_flags(f"recipes train {name}", CATALOG[name].summary, recipe, RunArguments(), flags)
+
+
+def parse_flags(
+    command: str, summary: str, recipe: Recipe, own: Own, flags: Sequence[str]
+) -> tuple[Recipe, Own]:
+    """Parse a command's own flags with those of a recipe, whose settings are their defaults.
+
+    Args:
+        command: What stands after `python -m` in the help.
+        summary: The help's first line.
+        recipe: Settings to start from.
+        own: The command's own arguments, with their defaults.
+        flags: The command line.
+    """
+    recipe_kind, own_kind = type(recipe), type(own)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class TrainArguments:
-        __doc__ = CATALOG[name].summary
-        run: Annotated[RunArguments, tyro.conf.arg(name="")]
-        recipe: Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+    class Arguments:
+        __doc__ = summary
+        own: Annotated[own_kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+        recipe: Annotated[recipe_kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
     with command_line.one_line_errors():
-        chosen = tyro.cli(
-            TrainArguments,
-            args=flags,
-            prog=f"python -m recipes train {name}",
-            default=TrainArguments(run=RunArguments(), recipe=recipe),
-        )
-    return chosen.recipe, chosen.run
+        default = Arguments(own=own, recipe=recipe)
+        chosen = tyro.cli(Arguments, args=flags, prog=f"python -m {command}", default=default)
+    return chosen.recipe, chosen.own
+
+
+def _starting_settings(name: str, flags: Sequence[str]) -> Recipe:
+    """Return the catalog's settings, or those of the file that --settings names."""
+    path = command_line.value_of("--settings", flags)
+    if path is None:
+        return CATALOG[name].recipe
+    if "--resume" in flags:
+        raise UserError("--resume goes on with the run's own settings: leave --settings out")
+    return read_settings(name, Path(path))
 
 
 def _run_path(name: str, chosen: RunArguments) -> Path:
@@ -148,7 +164,7 @@ def _run_path(name: str, chosen: RunArguments) -> Path:
         if not latest.exists():
             raise UserError(f"--resume: there is no run in {RUNS / name}")
         return latest.parent / latest.readlink()
-    path = chosen.run_dir or new_path(name)
+    path = chosen.run_dir or new_path(RUNS / name)
     if chosen.overwrite:
         check_replaceable(path)
     elif not (chosen.resume and (path / "config.json").exists()):

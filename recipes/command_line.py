@@ -68,6 +68,16 @@ def unframe(frame: str) -> str:
     return re.sub(r"^Error parsing recipe[\w.]*: ", "", said)
 
 
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of a flag that must be known before the others can be parsed; None without it."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+        if argument == flag:
+            return following
+    return None
+
+
 def read_prompts(given: Sequence[str]) -> list[str]:
     """Return what texts begin with: - is standard input, and nothing given is a new line."""
     return [sys.stdin.read() if prompt == "-" else prompt for prompt in given or ("\n",)]

@@ -121,13 +121,13 @@ class Run:
         (self.path / "status.json").unlink(missing_ok=True)
 
 
-def new_path(recipe: str) -> Path:
-    """Return a path for a new run of a recipe that no run has yet: `runs/RECIPE/TIMESTAMP`."""
+def new_path(folder: Path) -> Path:
+    """Return a path in a folder that nothing has yet, the time: `runs/RECIPE/TIMESTAMP`."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    path, number = RUNS / recipe / stamp, 1
+    path, number = folder / stamp, 1
     while path.exists():
         number += 1
-        path = RUNS / recipe / f"{stamp}-{number}"
+        path = folder / f"{stamp}-{number}"
     return path
 
 

@@ -8,12 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.callbacks.moving_average import validated_weights
-from recipes.config import EarlyStopping
-
-
-def better_when_low(metric: str) -> bool:
-    """Tell whether a metric is a loss or an error."""
-    return metric.endswith(("loss", "mse", "mae", "perplexity", "bits_per_character"))
+from recipes.config import EarlyStopping, better_when_low
 
 
 class KeepBest(keras.callbacks.Callback):

@@ -5,8 +5,7 @@ from typing import Any
 
 import keras
 
-from recipes.callbacks.early_stopping import better_when_low
-from recipes.config import Schedule
+from recipes.config import Schedule, better_when_low
 from recipes.schedules import LearningRate
 
 

@@ -226,3 +226,8 @@ class Training:
         require(self.epochs >= 1, "training.epochs must be at least 1", epochs=self.epochs)
         require(self.batch_size >= 1, "training.batch_size must be at least 1", batch_size=self.batch_size)
         require(self.seed >= 0, "training.seed must be at least 0", seed=self.seed)
+
+
+def better_when_low(metric: str) -> bool:
+    """Tell whether a metric is a loss or an error."""
+    return metric.endswith(("loss", "mse", "mae", "perplexity", "bits_per_character"))

@@ -1,0 +1,123 @@
+"""Callbacks that end a trial before its time."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from recipes.run import Run
+from tuning.plan import Plan, SearchDirectory
+
+ENOUGH_FINISHED = 4
+"""Finished trials without which there is no median to speak of."""
+
+
+class Paused(Exception):  # noqa: N818 - no error
+    """The trial has its epochs for now; its checkpoint is there to go on from."""
+
+
+def best_by_epoch(run: Run, plan: Plan) -> list[float]:
+    """Return the best value of the objective up to each epoch of a run."""
+    best: list[float] = []
+    for row in run.history:
+        value = row[plan.objective]
+        best.append(value if not best else plan.sign * max(plan.sign * best[-1], plan.sign * value))
+    return best
+
+
+class EndHopeless(keras.callbacks.Callback):
+    """End a trial that is worse than the median of the finished ones at the same epoch.
+
+    The median rule of Golovin et al. 2017 (Google Vizier), on the best value up to each epoch.
+
+    Args:
+        search: Where the finished trials are.
+        plan: What is searched.
+        run: The trial's own run.
+
+    Attributes:
+        reason: Why the trial was ended; "" if it was not.
+    """
+
+    def __init__(self, search: SearchDirectory, plan: Plan, run: Run) -> None:
+        super().__init__()
+        self.search = search
+        self.plan = plan
+        self.trial_run = run
+        self.reason = ""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compare with the others; the run's history has this epoch already."""
+        others = [
+            best_by_epoch(runs[0], self.plan)
+            for trial in self.search.trials()
+            if trial.status == "finished" and (runs := self.search.runs(trial.number))
+        ]
+        values = [best[epoch] for best in others if len(best) > epoch]
+        if len(values) < ENOUGH_FINISHED or epoch + 1 == self.params["epochs"]:
+            return
+        median, own = statistics.median(values), best_by_epoch(self.trial_run, self.plan)[-1]
+        if self.plan.sign * own < self.plan.sign * median:
+            self.reason = f"{own:.4g} after epoch {epoch + 1}, where the median is {median:.4g}"
+            self.model.stop_training = True
+
+
+class EndInTime(keras.callbacks.Callback):
+    """End a trial with the epoch in which the search's time runs out.
+
+    Args:
+        deadline: Unix time, s.
+
+    Attributes:
+        reason: Why the trial was ended; "" if it was not.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self.deadline = deadline
+        self.reason = ""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the clock."""
+        if time.time() >= self.deadline and epoch + 1 < self.params["epochs"]:
+            self.reason = f"the search's time was over after epoch {epoch + 1}"
+            self.model.stop_training = True
+
+
+class PauseAfter(keras.callbacks.Callback):
+    """Leave a trial where it can be gone on with, once it has its epochs.
+
+    Args:
+        epochs: How many.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Leave at the next epoch's beginning: the last one's checkpoint is written by now."""
+        if epoch >= self.epochs:
+            raise Paused
+
+
+class Tell(keras.callbacks.Callback):
+    """Tell how many epochs are done, and the best value so far.
+
+    Args:
+        plan: What is searched.
+        run: The trial's own run.
+        tell: Takes both.
+    """
+
+    def __init__(self, plan: Plan, run: Run, tell: Callable[[int, float], None]) -> None:
+        super().__init__()
+        self.plan = plan
+        self.trial_run = run
+        self.tell = tell
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tell."""
+        self.tell(epoch + 1, best_by_epoch(self.trial_run, self.plan)[-1])

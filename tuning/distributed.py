@@ -1,0 +1,112 @@
+"""A search on several machines, over keras-tuner's own service: a chief that asks, workers that train.
+
+Chief and workers share the search directory. A worker that dies is not heard of any more, and its
+trial goes to another; a chief that dies is started again with --resume, and its workers, who wait for
+it, keep their trials.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+import grpc
+
+from recipes.config import UserError
+from tuning import processes
+from tuning.oracles import build_oracle
+from tuning.plan import SearchDirectory
+from tuning.search import finish, watch
+from tuning.table import Table
+from tuning.tuner import RecipeTuner
+
+
+def lead(search: SearchDirectory, host: str, port: int) -> None:
+    """Lead a search to its end: say which trial is next, and take their values.
+
+    Raises:
+        UserError: The address is taken, or no trial came to a value.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept.
+    """
+    _check_free(host, port)
+    plan = search.read_plan()
+    oracle = build_oracle(plan, search.oracle_path)
+    oracle.read(workers_live=True)
+    oracle.write()
+    table = Table(search, plan)
+    _join_service("chief", host, port)
+    tuner = RecipeTuner(oracle, search, threads=1, stop=threading.Event(), tell=table.tell)
+    server = threading.Thread(target=tuner.search, daemon=True)
+
+    def lead_until_stopped(stop: threading.Event) -> None:
+        server.start()
+        while server.is_alive() and not stop.is_set():
+            oracle.give_back_lost()
+            server.join(1)
+
+    print(f"waiting for workers: python -m tuning worker --search-dir {search.path} --address {host}:{port}")
+    watch(search, plan, table, [lead_until_stopped])
+    finish(search, plan)
+
+
+def work(search: SearchDirectory, host: str, port: int, *, threads: int, patience: float) -> None:
+    """Train trials for a chief until it has no more.
+
+    Args:
+        search: The chief's search.
+        host: Where the chief is.
+        port: Its port.
+        threads: Threads of a trial.
+        patience: Seconds to wait for a chief that does not answer.
+
+    Raises:
+        UserError: The chief can't be reached, or the search directory is not there.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the trial is left to others.
+    """
+    reach = _reacher(f"{host}:{port}", patience)
+    reach()
+    plan = search.read_plan()
+    processes.prepare()
+    _join_service(f"worker-{socket.gethostname()}-{uuid.uuid4().hex[:8]}", host, port)
+    table = Table(search, plan)
+
+    def work_until_stopped(stop: threading.Event) -> None:
+        oracle = build_oracle(plan, search.oracle_path)
+        RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell, reach=reach).search()
+
+    watch(search, plan, table, [work_until_stopped])
+
+
+def _join_service(name: str, host: str, port: int) -> None:
+    """Say who this process is, where keras-tuner looks for it."""
+    os.environ["KERASTUNER_TUNER_ID"] = name
+    os.environ["KERASTUNER_ORACLE_IP"] = host
+    os.environ["KERASTUNER_ORACLE_PORT"] = str(port)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that is taken: gRPC would share it and give each process a part of the calls."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(f"--address {host}:{port}: {error.strerror}") from error
+
+
+def _reacher(address: str, patience: float) -> Callable[[], None]:
+    """Return a function that waits for the chief, but not for ever as keras-tuner's client would."""
+    channel = grpc.insecure_channel(address)
+
+    def reach() -> None:
+        began = time.monotonic()
+        try:
+            grpc.channel_ready_future(channel).result(timeout=patience)
+        except grpc.FutureTimeoutError:
+            waited = time.monotonic() - began
+            raise UserError(f"No chief answers at {address} for {waited:.0f} s") from None
+
+    return reach

@@ -1,0 +1,133 @@
+"""What a search leaves for people: `trials.csv`, `best.json`, `report.html`."""
+
+import csv
+import io
+from typing import Any
+
+from recipes.config import flatten, to_dict
+from recipes.files import write_json, write_text
+from recipes.report.page import Picture, write_page
+from recipes.report.page import Table as PageTable
+from tuning.importance import importance
+from tuning.pictures import (
+    plot_best_so_far,
+    plot_curves,
+    plot_importance,
+    plot_parallel_coordinates,
+    plot_rate_against_batch,
+)
+from tuning.plan import Plan, SearchDirectory, Trial, best_trial
+from tuning.space import apply
+
+
+def write_tables(search: SearchDirectory, plan: Plan) -> Trial | None:
+    """Write `trials.csv`, and `best.json` if there is a best trial, which is returned."""
+    trials = search.trials()
+    if trials:
+        text = io.StringIO()
+        rows = [_row(plan, trial) for trial in trials]
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(search.table_path, text.getvalue())
+    best = best_trial(trials, plan.sign)
+    if best is not None:
+        recipe = apply(plan.recipe, plan.dimensions, best.values)
+        write_json(search.best_path, {"recipe": plan.name, **to_dict(recipe)})
+    return best
+
+
+def _row(plan: Plan, trial: Trial) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "status": trial.status,
+        **{dimension.name: trial.values[dimension.name] for dimension in plan.dimensions},
+        plan.objective: "" if trial.value is None else trial.value,
+        "epochs": trial.epochs,
+        "seconds": "" if trial.ended is None else round(trial.ended - trial.started, 1),
+        "saved_seconds": trial.saved_seconds,
+        "memory_mib": trial.memory_mib,
+        "reason": trial.reason,
+    }
+
+
+def write_report(search: SearchDirectory, plan: Plan) -> None:
+    """Draw the pictures of a search and write its page. At least one trial has a value."""
+    trials = search.trials()
+    best = best_trial(trials, plan.sign)
+    if best is None:
+        raise ValueError(f"{search.path} has no trial with a value")
+    parts = importance(plan.dimensions, trials)
+    settings = [
+        {"setting": name, "value": value}
+        for name, value in flatten(to_dict(apply(plan.recipe, plan.dimensions, best.values)))
+    ]
+    write_page(
+        search.report_path,
+        title=f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}",
+        note=_note(search, best),
+        figures=_figures(plan, trials, best),
+        pictures=_draw(search, plan, trials, parts),
+        tables=[
+            PageTable("Trials, best first", _ranked(plan, trials)),
+            PageTable(f"Settings of trial {best.number}, the best", settings),
+        ],
+    )
+
+
+def _note(search: SearchDirectory, best: Trial) -> str:
+    """Return what the best run says must be known first: that its data is a stand-in, say."""
+    run = search.runs(best.number)[0]
+    return str(run.metrics.get("note", "")) if run.finished else ""
+
+
+def _figures(plan: Plan, trials: list[Trial], best: Trial) -> dict[str, str]:
+    seconds = sum((trial.ended or trial.started) - trial.started for trial in trials)
+    ends = [trial.status for trial in trials]
+    return {
+        f"best {plan.objective.replace('_', ' ')}": f"{best.value:.5g}",
+        "in trial": str(best.number),
+        **{name.split(".")[-1].replace("_", " "): _short(value) for name, value in best.values.items()},
+        "trials": f"{len(trials)}: " + ", ".join(f"{ends.count(end)} {end}" for end in sorted(set(ends))),
+        "time in trials": f"{seconds:.0f} s",
+        "saved by ending trials early": f"{sum(trial.saved_seconds for trial in trials):.0f} s",
+        "algorithm": plan.method.algorithm,
+    }
+
+
+def _ranked(plan: Plan, trials: list[Trial]) -> list[dict[str, Any]]:
+    def rank(trial: Trial) -> tuple[bool, float]:
+        return trial.value is None, -plan.sign * (trial.value or 0.0)
+
+    return [
+        {name: _short(value) for name, value in _row(plan, trial).items()}
+        for trial in sorted(trials, key=rank)
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _draw(search: SearchDirectory, plan: Plan, trials: list[Trial], parts: dict[str, float]) -> list[Picture]:
+    plots = search.path / "plots"
+    plots.mkdir(exist_ok=True)
+    paths = {name: plots / f"{name}.png" for name in ("best", "space", "coordinates", "importance", "curves")}
+    plot_best_so_far(plan, trials, paths["best"])
+    plot_rate_against_batch(plan, trials, paths["space"])
+    plot_parallel_coordinates(plan, trials, paths["coordinates"])
+    plot_curves(plan, trials, lambda trial: _curve(search, plan, trial), paths["curves"])
+    captions = {
+        "best": "Each trial when it ended, and the best until then. Triangles were ended early.",
+        "space": "Where the trials were; a triangle was ended early, a cross failed.",
+        "importance": "Functional ANOVA of a random forest; what is missing to 1 is due to settings together.",
+        "coordinates": "A line is a trial; the thick one is the best.",
+        "curves": "The objective by epoch; dotted lines were ended early.",
+    }
+    if parts:
+        plot_importance(parts, paths["importance"])
+    return [Picture(paths[name], text) for name, text in captions.items() if name != "importance" or parts]
+
+
+def _curve(search: SearchDirectory, plan: Plan, trial: Trial) -> list[float]:
+    return [row[plan.objective] for row in search.runs(trial.number)[0].history]

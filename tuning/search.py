@@ -1,0 +1,154 @@
+"""Run a search: workers that train trials, a table of how it goes, and the files about it."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from recipes.config import UserError
+from tuning import processes
+from tuning.oracles import build_oracle
+from tuning.plan import Plan, SearchDirectory, check_resumed
+from tuning.report import write_report, write_tables
+from tuning.table import Table
+from tuning.tuner import RecipeTuner, SearchEndedError, SearchFaultError
+
+REFRESH_SECONDS = 0.5
+
+
+def open_search(path: Path, plan: Plan, *, resume: bool) -> SearchDirectory:
+    """Begin a search, or open the one to go on with.
+
+    Raises:
+        UserError: There is one already; on resume, another space or objective than it began with.
+    """
+    search = SearchDirectory(path)
+    if search.plan_path.exists():
+        if not resume:
+            raise UserError(f"{path} is a search already: --resume goes on with it")
+        check_resumed(search.read_plan(), plan)
+    elif path.exists() and any(path.iterdir()):
+        raise UserError(f"{path} exists and is not a search directory. Choose another --search-dir")
+    search.write_plan(plan)
+    return search
+
+
+def run_search(search: SearchDirectory, *, workers: int, threads: int) -> None:
+    """Search to the end with workers in this process; each trains its trials in processes of their own.
+
+    Args:
+        search: The search, from where it stands.
+        workers: Trials at once.
+        threads: Threads of each.
+
+    Raises:
+        UserError: No trial came to a value.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept.
+    """
+    plan = search.read_plan()
+    oracle = build_oracle(plan, search.oracle_path)
+    oracle.read(workers_live=False)
+    oracle.write()
+    processes.prepare()
+    table = Table(search, plan)
+
+    def work(number: int, stop: threading.Event) -> None:
+        tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
+        tuner.tuner_id = f"worker-{number}"
+        tuner.search()
+
+    watch(search, plan, table, [lambda stop, n=n: work(n, stop) for n in range(workers)])  # type: ignore[misc]
+    finish(search, plan)
+
+
+def watch(
+    search: SearchDirectory,
+    plan: Plan,
+    table: Table,
+    jobs: list[Callable[[threading.Event], None]],
+    each: Callable[[], None] = lambda: None,
+) -> None:
+    """Run jobs in threads until all have ended, and show meanwhile how the search goes.
+
+    Args:
+        search: The search.
+        plan: What it is to do.
+        table: What shows it.
+        jobs: What runs; each ends soon after its event is set.
+        each: Called every half second.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def guarded(job: Callable[[threading.Event], None]) -> None:
+        try:
+            job(stop)
+        except SearchEndedError:
+            pass
+        except SearchFaultError as fault:
+            failed.append(fault.__cause__ or fault)
+            stop.set()
+        except BaseException as error:
+            failed.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
+    with table, _terminated_like_interrupted():
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                time.sleep(REFRESH_SECONDS)
+                each()
+                if table.refresh():
+                    write_tables(search, plan)
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+        table.refresh()
+    if failed:
+        raise failed[0]
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Treat SIGTERM, as a cluster sends it, like Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def finish(search: SearchDirectory, plan: Plan) -> None:
+    """Write the tables and the report of a search, and say what came out.
+
+    Raises:
+        UserError: No trial came to a value.
+    """
+    trials = search.trials()
+    best = write_tables(search, plan)
+    if best is None:
+        reasons = [trial.reason for trial in trials if trial.reason]
+        raise UserError(f"none of {len(trials)} trials came to a value. The last: {(reasons or ['?'])[-1]}")
+    write_report(search, plan)
+    values = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in best.values.items()
+    )
+    print(f"best {plan.objective} {best.value:.6g} in trial {best.number} of {len(trials)}: {values}")
+    print(f"settings: {search.best_path}\nreport: {search.report_path}")
+    print(f"train with them: python -m recipes train {plan.name} --settings {search.best_path}")

@@ -1,0 +1,131 @@
+"""The keras-tuner tuner whose trials are recipes, each trained in a process of its own."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial as OracleTrial
+from keras_tuner.errors import FailedTrialError, FatalError
+
+from tuning import processes
+from tuning.oracles import DurableOracle
+from tuning.plan import Order, SearchDirectory, Trial
+
+ASK_AGAIN_SECONDS = 0.2
+HEARTBEAT_SECONDS = 5.0
+
+Tell = Callable[[int, int, float], None]
+
+
+class SearchEndedError(FatalError):
+    """The search ends with this trial unfinished: keras-tuner lets no other exception through."""
+
+
+class SearchFaultError(FatalError):
+    """The search itself has a fault: keras-tuner would call it a failure of the trial."""
+
+
+class RecipeTuner(BaseTuner):
+    """Train the trials that an oracle asks for, in this process or at a chief.
+
+    Args:
+        oracle: The search's oracle.
+        search: The search.
+        threads: Threads of a trial.
+        stop: Set when the search is to end.
+        tell: Takes a trial's number, the epochs done and its best value so far, after each epoch.
+        reach: Makes sure that the oracle can be asked.
+    """
+
+    def __init__(
+        self,
+        oracle: DurableOracle,
+        search: SearchDirectory,
+        *,
+        threads: int,
+        stop: threading.Event,
+        tell: Tell,
+        reach: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(oracle=oracle, directory=str(search.path.parent), project_name=search.path.name)
+        self.search_directory = search
+        self.plan = search.read_plan()
+        self.threads = threads
+        self.stop = stop
+        self.tell = tell
+        self.reach = reach
+
+    def save(self) -> None:
+        """Do nothing: the oracle keeps the search."""
+
+    def pre_create_trial(self) -> None:
+        """Wait a little between two questions: an oracle that has nothing to do yet says so at once."""
+        if self.stop.wait(ASK_AGAIN_SECONDS):
+            raise SearchEndedError
+        self.reach()
+
+    def on_trial_end(self, trial: OracleTrial) -> None:
+        """Hand the trial in."""
+        self.reach()
+        super().on_trial_end(trial)
+
+    def run_trial(self, trial: OracleTrial) -> dict[str, float]:
+        """Train a trial, or go on with it.
+
+        Returns:
+            The objective's value.
+
+        Raises:
+            FailedTrialError: It failed; `trial.json` says why.
+            SearchEndedError: The search ends before it.
+        """
+        try:
+            ended = self._train(trial)
+        except processes.Interrupted:
+            raise SearchEndedError from None
+        except Exception as error:
+            raise SearchFaultError from error
+        if ended.value is None:
+            raise FailedTrialError(ended.reason)
+        return {self.plan.objective: ended.value}
+
+    def _train(self, trial: OracleTrial) -> Trial:
+        order = self._order(trial)
+        ended = order.trial
+        if ended.status == "running":  # else a kill came between its end and this
+            self.search_directory.write_trial(ended)
+            ended = processes.run(
+                order,
+                lambda epochs, value: self.tell(order.trial.number, epochs, value),
+                self._heartbeat(trial.trial_id),
+                self.stop,
+            )
+            self.search_directory.write_trial(replace(ended, ended=time.time()))
+        return ended
+
+    def _order(self, trial: OracleTrial) -> Order:
+        chosen = trial.hyperparameters.values
+        number = int(trial.trial_id)
+        values = {dimension.name: chosen[dimension.name] for dimension in self.plan.dimensions}
+        follows = chosen.get("tuner/trial_id")  # of Hyperband, as tuner/epochs
+        return Order(
+            self.search_directory.path,
+            self.search_directory.read_trial(number) or Trial(number=number, values=values),
+            self.threads,
+            chosen.get("tuner/epochs"),
+            int(follows) if follows else None,
+        )
+
+    def _heartbeat(self, trial_id: str) -> Callable[[], None]:
+        """Return a function that asks the oracle for the trial now and then: a sign of life."""
+        last = time.monotonic()
+
+        def beat() -> None:
+            nonlocal last
+            if time.monotonic() - last > HEARTBEAT_SECONDS:
+                last = time.monotonic()
+                self.oracle.get_trial(trial_id)
+
+        return beat
