@@ -10,11 +10,13 @@ import json
 import math
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
+from sklearn.exceptions import ConvergenceWarning
 
 from recipes.config import Recipe, flatten, to_dict
 from recipes.files import write_json
@@ -41,6 +43,8 @@ class DurableOracle(keras_tuner.Oracle):
         lease: Seconds after which a silent worker has died.
         **arguments: As keras-tuner takes them.
     """
+
+    ongoing_trials: dict[str, Trial]
 
     def __init__(
         self,
@@ -214,7 +218,9 @@ class BayesianSearch(DurableOracle, keras_tuner.oracles.BayesianOptimizationOrac
         for trial in failed:
             trial.status, trial.score = TrialStatus.COMPLETED, worst
         try:
-            return super().populate_space(trial_id)
+            with warnings.catch_warnings():  # of length scales at the ends of their range
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                return super().populate_space(trial_id)
         finally:
             for trial in failed:
                 trial.status, trial.score = TrialStatus.FAILED, None

@@ -27,16 +27,16 @@ def plot_best_so_far(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
     ended = sorted(_scored(trials), key=lambda trial: trial.ended or 0.0)
     start = min(trial.started for trial in trials)
     minutes = [((trial.ended or 0.0) - start) / 60 for trial in ended]
-    values = [plan.sign * (trial.value or 0.0) for trial in ended]
+    values = [plan.sign * trial.known_value for trial in ended]
     best = plan.sign * np.maximum.accumulate(values)
     axes.step(minutes, best, where="post", color=BEST_COLOR, label="best so far")
     for status, mark in MARKS.items():
-        points = [(m, t.value) for m, t in zip(minutes, ended, strict=True) if t.status == status]
+        points = [(m, t.known_value) for m, t in zip(minutes, ended, strict=True) if t.status == status]
         if points:
             axes.scatter(*zip(*points, strict=True), s=24, marker=mark, color=OTHER_COLOR, label=status)
     axes.set_xlabel("minutes since the search began")
     axes.set_ylabel(_words(plan.objective))
-    _limit(axes.set_ylim, plan, [trial.value or 0.0 for trial in ended])
+    _limit(axes.set_ylim, plan, [trial.known_value for trial in ended])
     axes.legend(frameon=False)
     save(figure, path)
 
@@ -50,7 +50,7 @@ def plot_rate_against_batch(plan: Plan, trials: Sequence[Trial], path: Path) -> 
         axes.scatter(
             [_value(plan, trial, BATCH_SIZE) for trial in here],
             [_value(plan, trial, LEARNING_RATE) for trial in here],
-            c=[colors.to_rgba(trial.value) for trial in here] or None,
+            c=[colors.to_rgba(np.array(trial.known_value)) for trial in here] or None,
             marker=mark,
             s=60,
             edgecolors="#333",
@@ -79,13 +79,13 @@ def plot_parallel_coordinates(plan: Plan, trials: Sequence[Trial], path: Path) -
     """Plot a line a trial through an axis a setting, coloured by the objective, the best on top."""
     figure, axes = _axes("settings of each trial", 4.2)
     colors, dimensions = _colors(plan, trials), plan.dimensions
-    scored = sorted(_scored(trials), key=lambda trial: plan.sign * (trial.value or 0.0))
+    scored = sorted(_scored(trials), key=lambda trial: plan.sign * trial.known_value)
     for number, trial in enumerate(scored):
         best = number == len(scored) - 1
         places = [place(each, trial.values[each.name]) for each in dimensions]
         axes.plot(
-            [*places, colors.norm(trial.value)],
-            color=colors.to_rgba(trial.value),
+            [*places, float(np.interp(trial.known_value, colors.get_clim(), (0, 1)))],
+            color=colors.to_rgba(np.array(trial.known_value)),
             linewidth=3 if best else 1.2,
             alpha=1 if best else 0.7,
             clip_on=False,
@@ -128,14 +128,14 @@ def plot_curves(
     figure, axes = _axes(f"{_words(plan.objective)} by epoch", 4)
     colors = _colors(plan, trials)
     shown: list[float] = []
-    for trial in sorted(_scored(trials), key=lambda trial: plan.sign * (trial.value or 0.0)):
+    for trial in sorted(_scored(trials), key=lambda trial: plan.sign * trial.known_value):
         curve = curve_of(trial)
         shown += [curve[-1]]
         stopped = trial.status == "stopped"
         axes.plot(
             range(1, len(curve) + 1),
             curve,
-            color=colors.to_rgba(trial.value),
+            color=colors.to_rgba(np.array(trial.known_value)),
             linestyle=":" if stopped else "-",
             marker="v" if stopped else "o",
             markersize=3,
@@ -163,7 +163,7 @@ def _scored(trials: Sequence[Trial]) -> list[Trial]:
 
 def _colors(plan: Plan, trials: Sequence[Trial]) -> ScalarMappable:
     """Return colours that tell the better half of the trials apart; the rest is as dark as its best."""
-    values = sorted(plan.sign * (trial.value or 0.0) for trial in _scored(trials))
+    values = sorted(plan.sign * trial.known_value for trial in _scored(trials))
     worst, best = values[len(values) // 4], values[-1]
     low, high = sorted((plan.sign * worst, plan.sign * best))
     map_name = COLORS if plan.sign > 0 else f"{COLORS}_r"

@@ -155,6 +155,18 @@ class Trial:
     saved_seconds: float = 0.0
     memory_mib: float = 0.0
 
+    @property
+    def known_value(self) -> float:
+        """The value of a trial that has one."""
+        if self.value is None:
+            raise ValueError(f"trial {self.number} has no value")
+        return self.value
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from its beginning to its end, s; 0 before that."""
+        return 0.0 if self.ended is None else self.ended - self.started
+
 
 @dataclass(frozen=True)
 class Order:
@@ -279,4 +291,4 @@ def check_resumed(before: Plan, now: Plan) -> None:
 def best_trial(trials: list[Trial], sign: int) -> Trial | None:
     """Return the trial with the best value, the first of equal ones."""
     scored = [trial for trial in trials if trial.value is not None]
-    return max(scored, key=lambda trial: sign * (trial.value or 0.0), default=None)
+    return max(scored, key=lambda trial: sign * trial.known_value, default=None)

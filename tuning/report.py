@@ -44,7 +44,7 @@ def _row(plan: Plan, trial: Trial) -> dict[str, Any]:
         **{dimension.name: trial.values[dimension.name] for dimension in plan.dimensions},
         plan.objective: "" if trial.value is None else trial.value,
         "epochs": trial.epochs,
-        "seconds": "" if trial.ended is None else round(trial.ended - trial.started, 1),
+        "seconds": round(trial.seconds, 1),
         "saved_seconds": trial.saved_seconds,
         "memory_mib": trial.memory_mib,
         "reason": trial.reason,
@@ -82,7 +82,7 @@ def _note(search: SearchDirectory, best: Trial) -> str:
 
 
 def _figures(plan: Plan, trials: list[Trial], best: Trial) -> dict[str, str]:
-    seconds = sum((trial.ended or trial.started) - trial.started for trial in trials)
+    seconds = sum(trial.seconds for trial in trials)
     ends = [trial.status for trial in trials]
     return {
         f"best {plan.objective.replace('_', ' ')}": f"{best.value:.5g}",

@@ -1,6 +1,7 @@
 """Run a search: workers that train trials, a table of how it goes, and the files about it."""
 
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -17,6 +18,8 @@ from tuning.table import Table
 from tuning.tuner import RecipeTuner, SearchEndedError, SearchFaultError
 
 REFRESH_SECONDS = 0.5
+
+Job = Callable[[threading.Event], None]
 
 
 def open_search(path: Path, plan: Plan, *, resume: bool) -> SearchDirectory:
@@ -60,17 +63,11 @@ def run_search(search: SearchDirectory, *, workers: int, threads: int) -> None:
         tuner.tuner_id = f"worker-{number}"
         tuner.search()
 
-    watch(search, plan, table, [lambda stop, n=n: work(n, stop) for n in range(workers)])  # type: ignore[misc]
+    watch(search, plan, table, [functools.partial(work, number) for number in range(workers)])
     finish(search, plan)
 
 
-def watch(
-    search: SearchDirectory,
-    plan: Plan,
-    table: Table,
-    jobs: list[Callable[[threading.Event], None]],
-    each: Callable[[], None] = lambda: None,
-) -> None:
+def watch(search: SearchDirectory, plan: Plan, table: Table, jobs: list[Job]) -> None:
     """Run jobs in threads until all have ended, and show meanwhile how the search goes.
 
     Args:
@@ -78,45 +75,42 @@ def watch(
         plan: What it is to do.
         table: What shows it.
         jobs: What runs; each ends soon after its event is set.
-        each: Called every half second.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     stop = threading.Event()
-    failed: list[BaseException] = []
-
-    def guarded(job: Callable[[threading.Event], None]) -> None:
-        try:
-            job(stop)
-        except SearchEndedError:
-            pass
-        except SearchFaultError as fault:
-            failed.append(fault.__cause__ or fault)
-            stop.set()
-        except BaseException as error:
-            failed.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
+    faults: list[BaseException] = []
+    threads = [threading.Thread(target=_guarded, args=(job, stop, faults)) for job in jobs]
     with table, _terminated_like_interrupted():
         for thread in threads:
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads):
                 time.sleep(REFRESH_SECONDS)
-                each()
                 if table.refresh():
                     write_tables(search, plan)
-        except KeyboardInterrupt:
-            stop.set()
-            raise
         finally:
+            stop.set()
             for thread in threads:
                 thread.join()
         table.refresh()
-    if failed:
-        raise failed[0]
+    if faults:
+        raise faults[0]
+
+
+def _guarded(job: Job, stop: threading.Event, faults: list[BaseException]) -> None:
+    """Run a job; with a fault in one, all end."""
+    try:
+        job(stop)
+    except SearchEndedError:
+        pass
+    except SearchFaultError as fault:
+        faults.append(fault.__cause__ or fault)
+        stop.set()
+    except BaseException as error:
+        faults.append(error)
+        stop.set()
 
 
 @contextlib.contextmanager

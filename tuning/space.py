@@ -6,6 +6,7 @@ model.dropout              0:0.5           even
 schedule.name              cosine,wsd      one of these
 """
 
+import contextlib
 import dataclasses
 import math
 import types
@@ -115,14 +116,13 @@ def _kind_of(recipe: Recipe, name: str) -> Any:
 def _value(kind: Any, text: str, flag: str) -> Any:
     if kind is bool and text in ("true", "false"):
         return text == "true"
-    try:
-        value = kind(text) if kind in (int, float) else text
-    except ValueError:
-        value = math.nan
-    if kind is bool or (kind in (int, float) and not math.isfinite(value)):
-        wanted = {int: "whole numbers", float: "numbers", bool: "true,false"}[kind]
-        raise UserError(f"{flag} takes {wanted}: {RANGE}. Received: {text!r}")
-    return value
+    if kind not in (int, float, bool):
+        return text
+    with contextlib.suppress(ValueError):
+        if kind is not bool and math.isfinite(value := kind(text)):
+            return value
+    wanted = {int: "whole numbers", float: "numbers", bool: "true,false"}[kind]
+    raise UserError(f"{flag} takes {wanted}: {RANGE}. Received: {text!r}")
 
 
 def own_values(recipe: Recipe, dimensions: list[Dimension]) -> dict[str, Value] | None:

@@ -89,6 +89,6 @@ class Table:
             *(f"{each:.3g}" if isinstance(each, float) else str(each) for each in trial.values.values()),
             "" if value is None else f"{value:.5g}",
             str(epochs),
-            "" if trial.ended is None else f"{trial.ended - trial.started:.0f}",
+            f"{trial.seconds:.0f}" if trial.ended else "",
             f"{trial.status}: {trial.reason}" if trial.reason else trial.status,
         ]

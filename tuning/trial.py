@@ -46,8 +46,8 @@ def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
                 left = plan.method.executions * recipe.training.epochs - len(values) * len(seconds)
                 saved = left * statistics.mean(seconds)
                 break
-        status = "stopped" if reason else "finished"
-        trial = replace(trial, status=status, value=statistics.mean(values), reason=reason)
+        value = statistics.mean(values)
+        trial = replace(trial, status="stopped" if reason else "finished", value=value, reason=reason)
     except UserError as error:
         trial = replace(trial, status="failed", reason=str(error))
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -1,0 +1,81 @@
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from tests.tuning.conftest import plan_of
+from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, best_by_epoch
+from tuning.plan import Trial
+
+
+def write_run(directory, number, values, status="finished"):
+    """Write a trial whose validation accuracy went like this, and return its run."""
+    directory.write_trial(Trial(number=number, values={}, status=status, value=max(values)))
+    run = directory.seed_run(number, 0)
+    run.path.mkdir()
+    (run.path / "config.json").write_text("{}")
+    rows = "".join(f"{epoch},{value}\n" for epoch, value in enumerate(values, start=1))
+    run.history_path.write_text(f"epoch,validation_accuracy\n{rows}")
+    return run
+
+
+def after_epoch(callback, epoch, epochs=4):
+    callback.set_params({"epochs": epochs})
+    callback.set_model(SimpleNamespace(stop_training=False))
+    callback.on_epoch_end(epoch - 1)
+    return callback.model.stop_training
+
+
+@pytest.fixture
+def directory(search):
+    return search(plan_of())
+
+
+def test_the_best_up_to_each_epoch_goes_up_for_accuracy_and_down_for_loss(directory):
+    run = write_run(directory, 0, [0.5, 0.7, 0.6])
+    assert best_by_epoch(run, plan_of()) == [0.5, 0.7, 0.7]
+    run.history_path.write_text("epoch,validation_loss\n1,0.5\n2,0.3\n3,0.4\n")
+    from tuning.plan import Method, make_plan
+
+    loss = make_plan("mnist-mlp", plan_of().recipe, {}, Method(objective="validation_loss"))
+    assert best_by_epoch(run, loss) == [0.5, 0.3, 0.3]
+
+
+@pytest.mark.parametrize(("own", "ends"), [(0.64, True), (0.65, False), (0.9, False)])
+def test_a_trial_below_the_median_of_the_finished_ones_ends(directory, own, ends):
+    for number, second in enumerate([0.5, 0.6, 0.7, 0.8]):  # median 0.65
+        write_run(directory, number, [0.1, second, 0.9, 0.95])
+    callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.2, own], "running"))
+    assert after_epoch(callback, 2) is ends
+    assert callback.reason == ("0.64 after epoch 2, where the median is 0.65" if ends else "")
+
+
+def test_there_is_no_median_of_three_or_of_ended_or_shorter_trials(directory):
+    for number in range(3):
+        write_run(directory, number, [0.8, 0.9])
+    write_run(directory, 3, [0.8, 0.9], "stopped")
+    write_run(directory, 4, [0.8])
+    callback = EndHopeless(directory, plan_of(), write_run(directory, 5, [0.1, 0.1], "running"))
+    assert after_epoch(callback, 2) is False
+
+
+def test_a_trial_in_its_last_epoch_has_nothing_to_save(directory):
+    for number in range(4):
+        write_run(directory, number, [0.8, 0.9])
+    callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.1, 0.1], "running"))
+    assert after_epoch(callback, 2, epochs=2) is False
+
+
+def test_the_end_of_the_time_ends_a_trial_with_its_epoch():
+    assert after_epoch(EndInTime(time.time() + 60), 1) is False
+    late = EndInTime(time.time() - 1)
+    assert after_epoch(late, 1) is True
+    assert late.reason == "the search's time was over after epoch 1"
+
+
+def test_a_pause_comes_when_the_epochs_are_done_and_saved():
+    pause = PauseAfter(2)
+    pause.on_epoch_begin(0)
+    pause.on_epoch_begin(1)
+    with pytest.raises(Paused):
+        pause.on_epoch_begin(2)

@@ -1,0 +1,123 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from recipes.settings import read_settings
+from tests.tuning.conftest import bowl, plan_of
+from tests.tuning.test_callbacks import write_run
+from tuning.hparams import write_hparams
+from tuning.importance import importance
+from tuning.plan import SearchDirectory, Trial, best_trial
+from tuning.report import write_report, write_tables
+
+
+def trials_of(plan, count, seed=0):
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        values = {
+            "training.batch_size": int(random.choice([32, 64, 128])),
+            "optimizer.learning_rate": float(10 ** random.uniform(-4, -2)),
+        }
+        yield Trial(number=number, values=values, status="finished", value=bowl(values), ended=2e9)
+
+
+@pytest.fixture
+def searched(search) -> SearchDirectory:
+    """Give a search of eight trials, one that failed and one that was ended."""
+    directory = search(plan_of())
+    for trial in trials_of(plan_of(), 8):
+        write_run(directory, trial.number, [trial.value - 0.1, trial.value])
+        directory.write_trial(trial)
+    values = {"training.batch_size": 32, "optimizer.learning_rate": 0.01}
+    write_run(directory, 9, [0.1])
+    directory.write_trial(
+        Trial(number=9, values=values, status="stopped", value=0.1, reason="0.1 < 0.5", saved_seconds=3.5)
+    )
+    directory.write_trial(Trial(number=8, values=values, status="failed", reason="loss is NaN in epoch 1"))
+    return directory
+
+
+def test_the_table_has_a_row_a_trial_and_the_best_ones_settings_can_be_trained(searched):
+    best = write_tables(searched, plan_of())
+    rows = list(csv.DictReader(searched.table_path.open()))
+    assert [row["trial"] for row in rows] == [str(number) for number in range(10)]
+    assert rows[8]["reason"] == "loss is NaN in epoch 1"
+    assert rows[8]["validation_accuracy"] == ""
+    assert float(rows[9]["saved_seconds"]) == 3.5
+    top = max(rows[:8], key=lambda row: float(row["validation_accuracy"]))
+    assert int(top["trial"]) == best.number
+    recipe = read_settings("mnist-mlp", searched.best_path)
+    assert recipe.optimizer.learning_rate == float(top["optimizer.learning_rate"])
+    assert recipe.training.batch_size == int(top["training.batch_size"])
+    assert recipe.early_stopping.metric == "validation_accuracy"
+    assert json.loads(searched.best_path.read_text())["recipe"] == "mnist-mlp"
+
+
+def test_the_report_holds_its_pictures_and_every_trial(searched):
+    write_report(searched, plan_of())
+    page = searched.report_path.read_text()
+    assert page.count("data:image/png;base64,") == 5
+    for words in (
+        "loss is NaN in epoch 1",
+        "1 failed",
+        "8 finished",
+        "1 stopped",
+        "3.5 s" if False else "4 s",
+    ):
+        assert words in page
+    for picture in (searched.path / "plots").glob("*.png"):
+        assert np.asarray(Image.open(picture).convert("L")).std() > 5, picture
+
+
+def test_a_search_of_one_trial_has_a_report_too(search):
+    directory = search(plan_of())
+    trial = next(trials_of(plan_of(), 1))
+    write_run(directory, 0, [0.5])
+    directory.write_trial(trial)
+    write_report(directory, plan_of())
+    assert directory.report_path.read_text().count("data:image/png;base64,") == 4  # no importance of one
+
+
+def test_importance_finds_the_setting_that_matters():
+    plan = plan_of({"model.dropout": "0:0.5"})
+    random = np.random.default_rng(0)
+    trials = [
+        Trial(
+            number=number,
+            values={
+                "training.batch_size": 64,
+                "optimizer.learning_rate": 0.001,
+                "model.dropout": (dropout := float(random.uniform(0, 0.5))),
+            },
+            value=1 - dropout,
+        )
+        for number in range(20)
+    ]
+    parts = importance(plan.dimensions, trials)
+    assert list(parts)[0] == "model.dropout"
+    assert parts["model.dropout"] > 0.95
+    assert parts["optimizer.learning_rate"] < 0.01
+    assert importance(plan.dimensions, trials[:5]) == {}
+
+
+def test_the_best_trial_is_the_lowest_loss_and_the_first_of_equals():
+    trials = [Trial(number=n, values={}, value=v) for n, v in enumerate([0.5, None, 0.2, 0.2])]
+    assert best_trial(trials, -1).number == 2
+    assert best_trial(trials, 1).number == 0
+    assert best_trial(trials[1:2], 1) is None
+
+
+def test_tensorboards_plugin_reads_settings_and_value(tmp_path):
+    trial = next(trials_of(plan_of(), 1))
+    write_hparams(tmp_path, plan_of(), trial)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    hparams = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert hparams["training.batch_size"].number_value == trial.values["training.batch_size"]
+    assert hparams["optimizer.learning_rate"].number_value == trial.values["optimizer.learning_rate"]
+    assert events.Tensors("validation_accuracy")[0].tensor_proto.float_val[0] == pytest.approx(trial.value)

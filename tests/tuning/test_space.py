@@ -1,0 +1,86 @@
+import pytest
+
+from recipes.catalog import CATALOG
+from recipes.config import UserError
+from tuning.space import BATCH_SIZE, LEARNING_RATE, Dimension, apply, default_space, own_values, parse_space
+
+CNN, LM = CATALOG["mnist-cnn"].recipe, CATALOG["lm-transformer"].recipe
+
+
+def one(name, text, recipe=CNN):
+    return parse_space(recipe, {name: text})[0]
+
+
+def test_the_space_as_it_comes_is_around_the_recipe():
+    space = default_space(CNN)
+    assert space == {BATCH_SIZE: "32:512", LEARNING_RATE: "0.0004:0.04:log"}
+    batch, rate = parse_space(CNN, space)
+    assert batch.choices == (32, 64, 128, 256, 512)
+    assert (rate.low, rate.high, rate.log) == (0.0004, 0.04, True)
+    assert own_values(CNN, [batch, rate]) == {BATCH_SIZE: 128, LEARNING_RATE: 0.004}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "dimension"),
+    [
+        ("training.batch_size", "20:300", Dimension("training.batch_size", choices=(32, 64, 128, 256))),
+        ("model.dropout", "0:0.5", Dimension("model.dropout", 0.0, 0.5)),
+        ("model.kernel_size", "3:7", Dimension("model.kernel_size", 3, 7)),
+        ("optimizer.weight_decay", "1e-5:0.1:log", Dimension("optimizer.weight_decay", 1e-5, 0.1, True)),
+        ("schedule.name", "cosine,wsd", Dimension("schedule.name", choices=("cosine", "wsd"))),
+        ("model.batch_normalization", "true,false", Dimension("model.batch_normalization", choices=(True, False))),
+        ("training.epochs", "2,4,8", Dimension("training.epochs", choices=(2, 4, 8))),
+    ],
+)  # fmt: skip
+def test_ranges_and_choices(name, text, dimension):
+    assert one(name, text) == dimension
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("model.dropuot", "0:0.5", "no setting 'model.dropuot'. Did you mean model.dropout?"),
+        ("optimizer", "0:1", "only numbers and names"),
+        ("model.convolutions", "1,2", "only numbers and names"),
+        ("model.dropout", "0.5:0.5", "empty or reversed. Received: low=0.5, high=0.5"),
+        ("model.dropout", "0.5:0.1", "empty or reversed"),
+        ("model.dropout", "0:0.5:log", "a log scale starts above 0. Received: low=0.0"),
+        ("model.dropout", "0:0.5:lin", "must be LOW:HIGH, LOW:HIGH:log, or values"),
+        ("model.dropout", "0:2", r"model.dropout must be in \[0, 1\)"),
+        ("model.dropout", "a:b", "takes numbers"),
+        ("model.dropout", "nan:1", "takes numbers"),
+        ("model.kernel_size", "3:5.5", "takes whole numbers"),
+        ("model.dropout", "0.5", "needs two values or more"),
+        ("schedule.name", "a:b", "a range is for numbers"),
+        ("schedule.name", "cosine,cosin", "schedule.name must be one of"),
+        ("training.batch_size", "65:127", "two powers of two"),
+        ("training.batch_size", "0,64", "training.batch_size must be at least 1"),
+    ],
+)
+def test_what_is_no_space_is_refused_by_name(name, text, message):
+    with pytest.raises(UserError, match=message):
+        one(name, text)
+
+
+def test_values_become_settings_and_must_go_together():
+    dimensions = parse_space(CNN, {LEARNING_RATE: "1e-4:1e-1:log", "schedule.name": "cosine,wsd"})
+    recipe = apply(CNN, dimensions, {LEARNING_RATE: 0.02, "schedule.name": "wsd"})
+    assert (recipe.optimizer.learning_rate, recipe.schedule.name) == (0.02, "wsd")
+    assert recipe.optimizer.weight_decay == CNN.optimizer.weight_decay
+    with pytest.raises(UserError, match="schedule cosine takes final_fraction"):
+        apply(CNN, dimensions, {"schedule.name": "cosine", "schedule.decay_fraction": 0.5})
+
+
+def test_every_trial_of_a_text_recipe_sees_as_many_tokens():
+    dimensions = parse_space(LM, {BATCH_SIZE: "2:16"})
+    for batch in (2, 4, 8, 16):
+        training = apply(LM, dimensions, {BATCH_SIZE: batch}).training
+        assert abs(training.batch_size * training.steps_per_epoch - 4 * 350) <= batch / 2
+    both = parse_space(LM, {BATCH_SIZE: "2:16", "training.steps_per_epoch": "10:20"})
+    chosen = apply(LM, both, {BATCH_SIZE: 8, "training.steps_per_epoch": 15}).training
+    assert (chosen.batch_size, chosen.steps_per_epoch) == (8, 15)
+
+
+def test_own_values_outside_of_the_space_are_none():
+    assert own_values(CNN, parse_space(CNN, {BATCH_SIZE: "8:64"})) is None
+    assert own_values(CNN, parse_space(CNN, {"model.dropout": "0:0.3"})) is None
