@@ -1,10 +1,13 @@
 # Every task a person runs. Each target makes .venv by itself when it is missing or requirements.lock changed.
 #   make train-mnist ARGS="--training.epochs 3"    more flags
+#   make train-mnist SETTINGS=searches/mnist-cnn/latest/best.json    what a search found best
 #   make PYTHON=python3.12 test                    another interpreter
 
 PYTHON ?= python3
 ARGS ?=
 RUN ?=
+SETTINGS ?=
+WITH_SETTINGS = $(if $(SETTINGS),--settings $(SETTINGS))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,13 +21,20 @@ help: ## print the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
 
 train-mnist: $(READY) ## train the digit classifier (mnist-cnn)
-	$(BIN)/python -m recipes train mnist-cnn $(ARGS)
+	$(BIN)/python -m recipes train mnist-cnn $(WITH_SETTINGS) $(ARGS)
 
 train-lm: $(READY) ## train the character language model (lm-transformer) and print a sample
-	$(BIN)/python -m recipes train lm-transformer $(ARGS)
+	$(BIN)/python -m recipes train lm-transformer $(WITH_SETTINGS) $(ARGS)
 
 generate: $(READY) ## go on with a text, by the latest lm-transformer run (or RUN=...): make generate ARGS='--prompt "ROMEO:"'
 	@$(BIN)/python -m recipes generate $(or $(RUN),runs/lm-transformer/latest) $(ARGS)
+
+tune-mnist: $(READY) ## search batch size and learning rate of mnist-cnn, six minutes at most
+	$(BIN)/python -m tuning search mnist-cnn --training.epochs 3 --trials 16 --seconds 360 $(ARGS)
+
+tune-lm: $(READY) ## search batch size and learning rate of lm-transformer on a tenth of its training, twenty minutes at most
+	$(BIN)/python -m tuning search lm-transformer --training.epochs 3 --training.steps-per-epoch 100 \
+		--trials 16 --seconds 1200 $(ARGS)
 
 export-mnist: $(READY) ## publish the latest mnist-cnn run (or RUN=...) as models/mnist/VERSION
 	$(BIN)/python -m serving export $(or $(RUN),runs/mnist-cnn/latest) $(ARGS)
@@ -55,6 +65,7 @@ bench: $(READY) ## measure what the README's tables say (hours, with real MNIST 
 	$(BIN)/python -m benchmarks.mnist $(ARGS)
 	$(BIN)/python -m benchmarks.language_model
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.tuning
 
 test: $(READY) ## run the fast tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -65,14 +76,15 @@ lint: $(READY) ## ruff, mypy, import-linter, schemas of the manifests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec serving/deploy/compose.yaml
-	$(BIN)/kubernetes-validate --strict $(filter-out %kustomization.yaml,$(wildcard serving/deploy/kubernetes/*.yaml))
+	$(BIN)/kubernetes-validate --strict $(filter-out %kustomization.yaml,$(wildcard serving/deploy/kubernetes/*.yaml)) \
+		$(wildcard tuning/deploy/*.yaml)
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--all-extras pyproject.toml --output-file requirements.lock --quiet
 
-clean: ## remove the environment and caches (never runs/ or models/)
+clean: ## remove the environment and caches (never runs/, searches/ or models/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -85,4 +97,4 @@ $(READY): requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
-.PHONY: help train-mnist train-lm generate export-mnist export-lm serve demo serve-container predict bench test lint lock clean
+.PHONY: help train-mnist train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench test lint lock clean

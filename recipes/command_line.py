@@ -70,11 +70,11 @@ def unframe(frame: str) -> str:
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """Return the value of a flag that must be known before the others can be parsed; None without it."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for number, argument in enumerate(arguments):
         if argument.startswith(f"{flag}="):
             return argument.removeprefix(f"{flag}=")
-        if argument == flag:
-            return following
+        if argument == flag and number + 1 < len(arguments):
+            return arguments[number + 1]
     return None
 
 

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
@@ -44,7 +45,7 @@ def searched(search) -> SearchDirectory:
 
 def test_the_table_has_a_row_a_trial_and_the_best_ones_settings_can_be_trained(searched):
     best = write_tables(searched, plan_of())
-    rows = list(csv.DictReader(searched.table_path.open()))
+    rows = list(csv.DictReader(searched.table_path.read_text().splitlines()))
     assert [row["trial"] for row in rows] == [str(number) for number in range(10)]
     assert rows[8]["reason"] == "loss is NaN in epoch 1"
     assert rows[8]["validation_accuracy"] == ""
@@ -62,13 +63,7 @@ def test_the_report_holds_its_pictures_and_every_trial(searched):
     write_report(searched, plan_of())
     page = searched.report_path.read_text()
     assert page.count("data:image/png;base64,") == 5
-    for words in (
-        "loss is NaN in epoch 1",
-        "1 failed",
-        "8 finished",
-        "1 stopped",
-        "3.5 s" if False else "4 s",
-    ):
+    for words in ("loss is NaN in epoch 1", "1 failed", "8 finished", "1 stopped", "4 s"):
         assert words in page
     for picture in (searched.path / "plots").glob("*.png"):
         assert np.asarray(Image.open(picture).convert("L")).std() > 5, picture
@@ -99,7 +94,7 @@ def test_importance_finds_the_setting_that_matters():
         for number in range(20)
     ]
     parts = importance(plan.dimensions, trials)
-    assert list(parts)[0] == "model.dropout"
+    assert next(iter(parts)) == "model.dropout"
     assert parts["model.dropout"] > 0.95
     assert parts["optimizer.learning_rate"] < 0.01
     assert importance(plan.dimensions, trials[:5]) == {}
@@ -120,4 +115,5 @@ def test_tensorboards_plugin_reads_settings_and_value(tmp_path):
     hparams = metadata.parse_session_start_info_plugin_data(content).hparams
     assert hparams["training.batch_size"].number_value == trial.values["training.batch_size"]
     assert hparams["optimizer.learning_rate"].number_value == trial.values["optimizer.learning_rate"]
-    assert events.Tensors("validation_accuracy")[0].tensor_proto.float_val[0] == pytest.approx(trial.value)
+    value = tf.make_ndarray(events.Tensors("validation_accuracy")[0].tensor_proto)
+    assert value == pytest.approx(trial.value)

@@ -1,0 +1,99 @@
+"""Searches in processes of their own, as a person starts them, and what a kill does to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "2")
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the command line of a search."""
+    return [sys.executable, "-m", "tuning", *map(str, arguments)]
+
+
+def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    """Start a command of the search."""
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of the search to its end."""
+    with start(*arguments, cwd=cwd) as process:
+        output, errors = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def trial_processes(pid: int) -> list[int]:
+    """Return the processes of a search's trials: they are forked from its fork server."""
+    return [trial for child in children(pid) for trial in children(child)]
+
+
+def kill(pid: int) -> None:
+    """End a process as a lost machine does."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def trials(search: Path) -> list[dict[str, object]]:
+    """Read the trials of a search."""
+    return [json.loads(path.read_text()) for path in sorted(search.glob("trials/*/trial.json"))]
+
+
+def ended(search: Path) -> int:
+    """Return how many trials have ended."""
+    return sum(trial["status"] != "running" for trial in trials(search))
+
+
+def assert_whole(search: Path, count: int, epochs: Sequence[int] = (2,)) -> None:
+    """Check that a search has all its trials, each once and trained to its end."""
+    found = trials(search)
+    assert [trial["number"] for trial in found] == list(range(count))
+    assert all(trial["status"] == "finished" for trial in found), found
+    state = json.loads((search / "oracle.json").read_text())["oracle"]
+    assert sorted(state["end_order"]) == [f"{number:04}" for number in range(count)]
+    assert state["ongoing_trials"] == {}
+    for trial in found:
+        (history,) = search.glob(f"trials/{trial['number']:04}/seed-*/history.csv")
+        assert len(history.read_text().splitlines()) - 1 in epochs

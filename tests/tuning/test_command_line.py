@@ -1,0 +1,107 @@
+import subprocess
+import sys
+
+import pytest
+
+from tests.tuning.processes import ROOT, TINY, run
+
+SEARCH = ("search", "mnist-mlp")
+
+
+def assert_refused(done, *said):
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    for words in said:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serach"], ["no command 'serach'", "search?"]),
+        (["search"], ["needs the name of a recipe"]),
+        (["search", "mnist-mpl"], ["no recipe 'mnist-mpl'", "mnist-mlp?"]),
+        ([*SEARCH, "--trials", "0"], ["--trials must be at least 1. Received: trials=0"]),
+        ([*SEARCH, "--seconds", "-1"], ["--seconds must be above 0"]),
+        ([*SEARCH, "--workers", "0"], ["--workers must be at least 1"]),
+        ([*SEARCH, "--algorithm", "baysian"], ["'baysian'", "bayesian"]),
+        ([*SEARCH, "--objective", "validation_acuracy"], ["no 'validation_acuracy'", "validation_accuracy?"]),
+        ([*SEARCH, "--space.model.dropot", "0:1"], ["no setting 'model.dropot'", "model.dropout?"]),
+        ([*SEARCH, "--space.model.dropout", "0.5:0.1"], ["empty or reversed", "low=0.5, high=0.1"]),
+        ([*SEARCH, "--space.optimizer.learning-rate", "0:1:log"], ["a log scale starts above 0"]),
+        ([*SEARCH, "--space.model.dropout"], ["needs a range"]),
+        ([*SEARCH, "--resume"], ["there is no search in searches/mnist-mlp"]),
+        ([*SEARCH, "--algorithm", "hyperband", "--space.training.epochs", "2:4"], ["hyperband chooses the epochs"]),
+        (["report", "nowhere"], ["nowhere is not a search directory"]),
+        (["chief", "mnist-mlp"], ["chief needs --search-dir"]),
+        (["worker", "--search-dir", "s", "--address", "8765"], ["--address must be HOST:PORT"]),
+    ],
+)  # fmt: skip
+def test_wrong_words_are_refused_before_anything_slow(tmp_path, arguments, said):
+    assert_refused(run(*arguments, cwd=tmp_path), *said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["search", "mnist-cnn", "--help"]])
+def test_help_does_not_import_tensorflow(arguments):
+    code = (
+        "import runpy, sys, atexit; "
+        "atexit.register(lambda: print('HEAVY', [m for m in ('tensorflow', 'keras') if m in sys.modules])); "
+        f"sys.argv = ['tuning', *{arguments!r}]; runpy.run_module('tuning', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+
+
+def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path):
+    begin = [*SEARCH, "--search-dir", "s", *TINY, "--trials", 1]
+    assert run(*begin, cwd=tmp_path).returncode == 0
+    assert_refused(run(*begin, cwd=tmp_path), "s is a search already: --resume goes on with it")
+    resume = [*SEARCH, "--search-dir", "s", "--resume"]
+    for changed, said in [
+        (["--space.training.batch-size", "32:64"], "space.training.batch_size was '16:256' and is '32:64'"),
+        (["--objective", "validation_loss"], "objective was 'validation_accuracy' and is 'validation_loss'"),
+        (["--training.epochs", 9], "settings.training.epochs was 2 and is 9"),
+    ]:
+        assert_refused(run(*resume, *changed, cwd=tmp_path), said)
+    done = run(*resume, "--trials", 2, cwd=tmp_path)  # a budget may grow
+    assert done.returncode == 0, done.stderr
+    assert "of 2:" in done.stdout
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert_refused(
+        run(*SEARCH, "--search-dir", "full", cwd=tmp_path), "full exists and is not a search directory"
+    )
+
+
+def test_settings_of_a_file_are_where_training_starts(tmp_path):
+    from recipes.config import to_dict
+    from recipes.settings import read_settings
+
+    path = tmp_path / "best.json"
+    path.write_text('{"recipe": "mnist-mlp", "optimizer": {"learning_rate": 0.25}}')
+    recipe = read_settings("mnist-mlp", path)
+    assert recipe.optimizer.learning_rate == 0.25
+    assert to_dict(recipe)["schedule"]["name"] == "cosine"  # as the catalog has it
+
+    def train(*flags):
+        return subprocess.run(
+            [sys.executable, "-m", "recipes", "train", "mnist-mlp", *flags],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+        )
+
+    for text, said in [
+        ('{"recipe": "mnist-cnn"}', "holds settings of mnist-cnn. Received: mnist-mlp"),
+        ('{"optimizer": {"learning_rat": 1}}', "no setting 'optimizer.learning_rat'. Did you mean learning_rate?"),
+        ("[]", "must hold a table of settings. Received: list"),
+        ("{", "is not JSON"),
+    ]:  # fmt: skip
+        path.write_text(text)
+        assert_refused(train("--settings", str(path)), said)
+    assert_refused(train("--settings=nowhere.json"), "nowhere.json: No such file")
+    assert_refused(train("--settings", str(path), "--resume"), "leave --settings out")

@@ -1,0 +1,185 @@
+"""Whole searches, as a person runs them."""
+
+import csv
+import functools
+import json
+import random
+import signal
+import time
+
+import pytest
+
+from recipes.run import Run
+from tests.tuning.processes import (
+    TINY,
+    assert_whole,
+    ended,
+    gone,
+    kill,
+    run,
+    start,
+    trial_processes,
+    trials,
+    wait_until,
+)
+
+
+def test_a_search_leaves_its_files_and_its_best_settings_train_to_the_same_value(tmp_path):
+    from recipes import mnist
+    from recipes.settings import read_settings
+
+    done = run("search", "mnist-mlp", *TINY, "--trials", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    search = (tmp_path / "searches" / "mnist-mlp" / "latest").resolve()
+    assert_whole(search, 3)
+    assert (search / "report.html").stat().st_size > 50_000
+    rows = list(csv.DictReader((search / "trials.csv").read_text().splitlines()))
+    best = max(rows, key=lambda row: float(row["validation_accuracy"]))
+    assert f"best validation_accuracy {float(best['validation_accuracy']):.6g}" in done.stdout
+    for row in rows:
+        (path,) = (search / "trials" / f"{int(row['trial']):04}").glob("seed-*")
+        assert Run(path).metrics["validation_accuracy"] == pytest.approx(
+            float(row["validation_accuracy"]), abs=1e-5
+        )
+    again = mnist.train("mnist-mlp", read_settings("mnist-mlp", search / "best.json"), tmp_path / "again")
+    assert again.metrics["validation_accuracy"] == pytest.approx(float(best["validation_accuracy"]), abs=0.02)
+
+    (search / "report.html").unlink()
+    assert run("report", search, cwd=tmp_path).returncode == 0
+    assert (search / "report.html").exists()
+
+
+def test_a_trial_that_fails_says_why_and_the_search_goes_on(tmp_path):
+    """A learning rate of 1e30 makes the loss NaN; the others train."""
+    space = ("--space.optimizer.learning-rate", "0.001,1e30", "--space.training.batch-size", "64,128")
+    done = run("search", "mnist-mlp", *TINY, *space, "--algorithm", "grid", "--search-dir", "s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = trials(tmp_path / "s")
+    assert sorted(trial["status"] for trial in found) == ["failed", "failed", "finished", "finished"]
+    for trial in found:
+        failed = trial["values"]["optimizer.learning_rate"] == 1e30
+        assert (trial["status"] == "failed") == failed
+        assert ("NaN" in trial["reason"] or "infinite" in trial["reason"]) == failed
+
+
+def test_a_search_without_a_value_says_why_and_exits_with_2(tmp_path):
+    space = ("--space.optimizer.learning-rate", "1e30,1e31")
+    done = run("search", "mnist-mlp", *TINY, *space, "--trials", 1, "--search-dir", "s", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: none of 1 trials came to a value. The last: " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_search_that_is_killed_loses_no_trial_and_repeats_none(tmp_path, kills):
+    moments = random.Random(kills)
+    search = ("search", "mnist-mlp", "--search-dir", "s", "--resume")
+    own = (*TINY, "--trials", kills + 2, "--algorithm", "random", "--no-early-ending")
+    for number in range(kills):
+        process = start(*search, *own, cwd=tmp_path)
+        wait_until(lambda number=number: ended(tmp_path / "s") >= number)
+        time.sleep(moments.uniform(0, 4))
+        kill(process.pid)
+        process.communicate()
+    before = {trial["number"]: trial for trial in trials(tmp_path / "s") if trial["status"] != "running"}
+    done = run(*search, *own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path / "s", kills + 2)
+    after = {trial["number"]: trial for trial in trials(tmp_path / "s")}
+    for number, trial in before.items():
+        assert after[number] == trial  # not trained again
+
+
+def test_a_killed_trial_is_gone_on_with_once(tmp_path):
+    own = ("--search-dir", "s", *TINY, "--training.epochs", 8, "--trials", 1)
+    with start("search", "mnist-mlp", *own, cwd=tmp_path) as process:
+        wait_until(lambda: list((tmp_path / "s").glob("trials/0000/seed-0/history.csv")))
+        (trial,) = trial_processes(process.pid)
+        kill(trial)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert_whole(tmp_path / "s", 1, epochs=(8,))
+
+
+def test_a_trial_that_is_killed_again_has_failed(tmp_path):
+    own = ("--search-dir", "s", *TINY, "--training.epochs", 400, "--trials", 1)
+    with start("search", "mnist-mlp", *own, cwd=tmp_path) as process:
+        for _ in range(2):
+            wait_until(lambda: trial_processes(process.pid))
+            (trial,) = trial_processes(process.pid)
+            kill(trial)
+            wait_until(functools.partial(gone, trial))
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "ended by SIGKILL, as when memory runs out, 2 times" in errors
+    assert trials(tmp_path / "s")[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_says_how_to_go_on(tmp_path, number):
+    own = ("--search-dir", "s", *TINY, "--training.epochs", 400, "--trials", 2)
+    with start("search", "mnist-mlp", *own, cwd=tmp_path) as process:
+        wait_until(lambda: list((tmp_path / "s").glob("trials/0000/seed-0/history.csv")))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Go on with: python -m tuning search mnist-mlp --resume --search-dir s" in errors
+    assert trials(tmp_path / "s")[0]["status"] == "running"
+
+
+def test_the_end_of_the_time_ends_the_search_and_counts_what_there_is(tmp_path):
+    own = ("--search-dir", "s", *TINY, "--training.epochs", 4000, "--trials", 9, "--seconds", 12)
+    started = time.monotonic()
+    done = run("search", "mnist-mlp", *own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 60
+    found = trials(tmp_path / "s")
+    assert found[-1]["status"] == "stopped"
+    assert "time was over" in found[-1]["reason"]
+    assert found[-1]["saved_seconds"] > 10
+
+
+def test_hyperband_goes_on_with_the_best_where_they_paused(tmp_path):
+    own = ("--search-dir", "s", *TINY, "--training.epochs", 3, "--algorithm", "hyperband", "--trials", 6)
+    done = run("search", "mnist-mlp", *own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    epochs = [trial["epochs"] for trial in trials(tmp_path / "s")]
+    assert set(epochs) == {1, 3}
+    state = json.loads((tmp_path / "s" / "oracle.json").read_text())
+    for trial in state["trials"]:
+        values = trial["hyperparameters"]["values"]
+        if "tuner/trial_id" not in values:
+            continue
+        histories = [
+            (tmp_path / "s" / "trials" / number / "seed-0" / "history.csv").read_text().splitlines()
+            for number in (values["tuner/trial_id"], trial["trial_id"])
+        ]
+        assert histories[1][: len(histories[0])] == histories[0]  # its first epochs, not trained again
+        assert len(histories[1]) == 4
+
+
+def test_two_workers_and_two_seeds_a_trial(tmp_path):
+    own = ("--search-dir", "s", *TINY, "--trials", 4, "--workers", 2, "--executions", 2, "--no-early-ending")
+    done = run("search", "mnist-mlp", *own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = trials(tmp_path / "s")
+    assert len(found) == 4
+    begun = sorted((trial["started"], trial["ended"]) for trial in found)
+    assert begun[1][0] < begun[0][1]  # the second began before the first had ended
+    for trial in found:
+        runs = [
+            Run(path) for path in sorted((tmp_path / "s" / "trials" / f"{trial['number']:04}").glob("seed-*"))
+        ]
+        values = [each.metrics["validation_accuracy"] for each in runs]
+        assert len(values) == 2
+        assert trial["value"] == pytest.approx(sum(values) / 2, abs=1e-5)
+
+
+def test_the_memory_of_a_trial_is_its_own(tmp_path):
+    own = ("--search-dir", "s", *TINY, "--training.epochs", 1, "--trials", 6, "--algorithm", "random")
+    space = ("--space.training.batch-size", "64,65")
+    done = run("search", "mnist-mlp", *own, *space, "--no-early-ending", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    memory = [trial["memory_mib"] for trial in trials(tmp_path / "s")]
+    assert max(memory[1:]) < 1.1 * min(memory)
