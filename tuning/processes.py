@@ -79,25 +79,25 @@ def _run_once(
     process.start()
     theirs.close()
     ended: Trial | None = None
-    while ended is None:
-        ready = wait([ours, process.sentinel], POLL_SECONDS)
-        alive()
-        if stop.is_set():
-            process.terminate()
-            break
-        if ours in ready:
-            try:
+    try:
+        while ended is None and not stop.is_set():
+            ready = wait([ours, process.sentinel], POLL_SECONDS)
+            alive()
+            if ours in ready:
                 message = ours.recv()
-            except EOFError:
+                if isinstance(message, Trial):
+                    ended = message
+                else:
+                    tell(*message)
+            elif process.sentinel in ready:
                 break
-            if isinstance(message, Trial):
-                ended = message
-            else:
-                tell(*message)
-        elif process.sentinel in ready:
-            break
-    process.join()
-    ours.close()
+    except EOFError:
+        pass  # it was killed
+    finally:
+        if ended is None:
+            process.terminate()
+        process.join()
+        ours.close()
     return ended, process.exitcode or 0
 
 

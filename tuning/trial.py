@@ -39,13 +39,12 @@ def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
         for execution in range(plan.method.executions):
             run = search.seed_run(trial.number, recipe.training.seed + execution)
             reason = _train(order, search, _with_seed(recipe, execution), run, tell)
-            best = best_by_epoch(run, plan)
-            values.append(best[-1])
-            seconds = [row["seconds"] for row in run.history]
             if reason:
-                left = plan.method.executions * recipe.training.epochs - len(values) * len(seconds)
-                saved = left * statistics.mean(seconds)
+                saved = _seconds_left(run, recipe.training.epochs, plan.method.executions - execution - 1)
+                # A seed that was cut short says less than those that were not.
+                values = values or [best_by_epoch(run, plan)[-1]]
                 break
+            values.append(best_by_epoch(run, plan)[-1])
         value = statistics.mean(values)
         trial = replace(trial, status="stopped" if reason else "finished", value=value, reason=reason)
     except UserError as error:
@@ -63,6 +62,12 @@ def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
     )
     write_hparams(search.trial_path(trial.number) / "tensorboard", plan, trial)
     return trial
+
+
+def _seconds_left(run: Run, epochs: int, more_seeds: int) -> float:
+    """Return what the rest of a run would have taken, and further seeds after it, s."""
+    seconds = [row["seconds"] for row in run.history]
+    return statistics.mean(seconds) * (epochs * (1 + more_seeds) - len(seconds))
 
 
 def _first_line(error: BaseException) -> str:

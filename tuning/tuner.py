@@ -8,11 +8,13 @@ from dataclasses import replace
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial as OracleTrial
 from keras_tuner.errors import FailedTrialError, FatalError
+from keras_tuner.src import config as keras_tuner_config
 
 from tuning import processes
 from tuning.oracles import DurableOracle
 from tuning.plan import Order, SearchDirectory, Trial
 
+keras_tuner_config.DEBUG = False  # it would print a traceback of each failed trial
 ASK_AGAIN_SECONDS = 0.2
 HEARTBEAT_SECONDS = 5.0
 
@@ -126,6 +128,7 @@ class RecipeTuner(BaseTuner):
             nonlocal last
             if time.monotonic() - last > HEARTBEAT_SECONDS:
                 last = time.monotonic()
+                self.reach()
                 self.oracle.get_trial(trial_id)
 
         return beat

@@ -60,7 +60,7 @@ def test_a_trial_that_fails_says_why_and_the_search_goes_on(tmp_path):
     for trial in found:
         failed = trial["values"]["optimizer.learning_rate"] == 1e30
         assert (trial["status"] == "failed") == failed
-        assert ("NaN" in trial["reason"] or "infinite" in trial["reason"]) == failed
+        assert ("The training loss became" in trial["reason"]) == failed
 
 
 def test_a_search_without_a_value_says_why_and_exits_with_2(tmp_path):

@@ -1,0 +1,91 @@
+"""A chief and workers in processes of their own, and what the death of each does."""
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tuning.processes import TINY, assert_whole, ended, kill, run, start, trials, wait_until
+
+LONG = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "60", "--no-early-ending")
+
+
+@pytest.fixture
+def address() -> str:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    """Give a list for processes, which are killed at the test's end."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def chief(address, *flags, cwd):
+    return start("chief", "mnist-mlp", "--search-dir", "s", "--address", address, *flags, cwd=cwd)
+
+
+def worker(address, cwd):
+    return start("worker", "--search-dir", "s", "--address", address, "--threads", 1, cwd=cwd)
+
+
+def test_two_workers_share_a_chiefs_trials(tmp_path, address, processes):
+    leader = chief(address, *TINY, "--trials", 4, cwd=tmp_path)
+    wait_until((tmp_path / "s" / "oracle.json").exists)
+    processes += [leader, worker(address, tmp_path), worker(address, tmp_path)]
+    for process in processes:
+        output, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        if process is leader:
+            assert "best validation_accuracy" in output
+    assert_whole(tmp_path / "s", 4)
+    assert (tmp_path / "s" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_gives_its_trial_back_and_a_killed_chief_goes_on(tmp_path, address, processes):
+    flags = (*LONG, "--trials", 4)
+    leader = chief(address, *flags, cwd=tmp_path)
+    wait_until((tmp_path / "s" / "oracle.json").exists)
+    doomed, other = worker(address, tmp_path), worker(address, tmp_path)
+    processes += [leader, doomed, other]
+    wait_until(lambda: len(list((tmp_path / "s").glob("trials/*/seed-0/history.csv"))) == 2)
+    kill(doomed.pid)
+    wait_until(lambda: ended(tmp_path / "s") >= 1)
+    kill(leader.pid)
+    leader.communicate()
+    again = chief(address, *flags, "--resume", cwd=tmp_path)
+    processes.append(again)
+    for process in (other, again):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert_whole(tmp_path / "s", 4, epochs=(60,))
+
+
+def test_a_chief_that_is_not_there_is_said_after_the_time_limit(tmp_path, address):
+    done = run("worker", "--search-dir", "s", "--address", address, "--chief-timeout", 2, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"error: No chief answers at {address} for 2 s\n"
+
+
+def test_a_second_chief_on_the_port_is_refused(tmp_path, address, processes):
+    processes.append(chief(address, *TINY, cwd=tmp_path))
+
+    def listens():
+        host, port = address.split(":")
+        with contextlib.closing(socket.socket()) as probe:
+            return probe.connect_ex((host, int(port))) == 0
+
+    wait_until(listens)
+    done = run("chief", "mnist-mlp", "--search-dir", "t", "--address", address, *TINY, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"error: --address {address}: Address already in use\n"
+    assert trials(tmp_path / "t") == []
