@@ -71,7 +71,7 @@ def train(
         jit_compile=pays_to_compile(model),
     )
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(text), resume=resume)
-    with only_writer(run):
+    with only_writer(run.path):
         print(f"{name}: {model.count_params():,} parameters; {_describe_text(text)}", flush=True)
         write_vocabulary(text.tokenizer, run.vocabulary_path)
         sample = Sample(_sampler(model, text, recipe.training.seed), print)

@@ -75,7 +75,7 @@ def train(
         jit_compile=False,  # XLA makes small convolutions about 3 times slower on a CPU
     )
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(dataset), resume=resume)
-    with only_writer(run):
+    with only_writer(run.path):
         print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset)}", flush=True)
         outcome = fit(
             model, recipe, run, batches, evaluation_batches(dataset.validation), rate, after_history=callbacks

@@ -58,7 +58,7 @@ def train(
     )
     about = {"name": "reversal", "source": data.source, "note": "", "fingerprint": "drawn from the seeds"}
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, about, resume=resume)
-    with only_writer(run):
+    with only_writer(run.path):
         print(f"{name}: {model.count_params():,} parameters; sequences of up to {data.longest}", flush=True)
         validation = evaluation_batches(held_out(data, VALIDATION_SEED))
         outcome = fit(model, recipe, run, batches, validation, rate, after_history=callbacks)

@@ -229,18 +229,18 @@ def point_latest(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(run: Run) -> Iterator[None]:
-    """Hold a run against a second process that would write it; a kill gives it back.
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold a folder, as a run's, against a second process that would write it; a kill gives it back.
 
     Raises:
         UserError: Another process holds it.
     """
-    folder = os.open(run.path, os.O_RDONLY)
+    folder = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise UserError(f"{run.path} is being written by another process") from None
+        raise UserError(f"{path} is being written by another process") from None
     finally:
         os.close(folder)
 

@@ -6,16 +6,18 @@ it, keep their trials.
 """
 
 import contextlib
+import functools
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
 from recipes.config import UserError
+from recipes.run import only_writer
 from tuning import processes
 from tuning.oracles import build_oracle
 from tuning.plan import SearchDirectory
@@ -33,23 +35,26 @@ def lead(search: SearchDirectory, host: str, port: int) -> None:
     """
     _check_free(host, port)
     plan = search.read_plan()
-    oracle = build_oracle(plan, search.oracle_path)
-    oracle.read(workers_live=True)
-    oracle.write()
     table = Table(search, plan)
-    _join_service("chief", host, port)
-    tuner = RecipeTuner(oracle, search, threads=1, stop=threading.Event(), tell=table.tell)
-    server = threading.Thread(target=tuner.search, daemon=True)
+    with only_writer(search.path):
+        oracle = build_oracle(plan, search.oracle_path)
+        oracle.read(workers_live=True)
+        oracle.write()
+        _join_service("chief", host, port)
+        tuner = RecipeTuner(oracle, search, threads=1, stop=threading.Event(), tell=table.tell)
+        server = threading.Thread(target=tuner.search, daemon=True)
 
-    def lead_until_stopped(stop: threading.Event) -> None:
-        server.start()
-        while server.is_alive() and not stop.is_set():
-            oracle.give_back_lost()
-            server.join(1)
+        def lead_until_stopped(stop: threading.Event) -> None:
+            server.start()
+            while server.is_alive() and not stop.is_set():
+                oracle.give_back_lost()
+                server.join(1)
 
-    print(f"waiting for workers: python -m tuning worker --search-dir {search.path} --address {host}:{port}")
-    watch(search, plan, table, [lead_until_stopped])
-    finish(search, plan)
+        print(
+            f"waiting for workers: python -m tuning worker --search-dir {search.path} --address {host}:{port}"
+        )
+        watch(search, plan, table, [lead_until_stopped])
+        finish(search, plan)
 
 
 def work(search: SearchDirectory, host: str, port: int, *, threads: int, patience: float) -> None:
@@ -66,8 +71,8 @@ def work(search: SearchDirectory, host: str, port: int, *, threads: int, patienc
         UserError: The chief can't be reached, or the search directory is not there.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the trial is left to others.
     """
-    reach = _reacher(f"{host}:{port}", patience)
-    reach()
+    chief = Chief(f"{host}:{port}", patience)
+    chief.reach()
     plan = search.read_plan()
     processes.prepare()
     _join_service(f"worker-{socket.gethostname()}-{uuid.uuid4().hex[:8]}", host, port)
@@ -75,7 +80,9 @@ def work(search: SearchDirectory, host: str, port: int, *, threads: int, patienc
 
     def work_until_stopped(stop: threading.Event) -> None:
         oracle = build_oracle(plan, search.oracle_path)
-        RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell, reach=reach).search()
+        tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
+        tuner.oracle = PatientOracle(tuner.oracle, chief)
+        tuner.search()
 
     watch(search, plan, table, [work_until_stopped])
 
@@ -97,16 +104,58 @@ def _check_free(host: str, port: int) -> None:
             raise UserError(f"--address {host}:{port}: {error.strerror}") from error
 
 
-def _reacher(address: str, patience: float) -> Callable[[], None]:
-    """Return a function that waits for the chief, but not for ever as keras-tuner's client would."""
-    channel = grpc.insecure_channel(address)
+class Chief:
+    """The chief, as a worker sees it.
 
-    def reach() -> None:
-        began = time.monotonic()
+    Args:
+        address: HOST:PORT.
+        patience: Seconds to wait for it.
+    """
+
+    def __init__(self, address: str, patience: float) -> None:
+        self.address = address
+        self.patience = patience
+        self.channel = grpc.insecure_channel(address)
+
+    def reach(self) -> None:
+        """Wait for the chief, but not for an hour, as keras-tuner's client would.
+
+        Raises:
+            UserError: It can't be reached.
+        """
+        ready = grpc.channel_ready_future(self.channel)
         try:
-            grpc.channel_ready_future(channel).result(timeout=patience)
+            ready.result(timeout=self.patience)
         except grpc.FutureTimeoutError:
-            waited = time.monotonic() - began
-            raise UserError(f"No chief answers at {address} for {waited:.0f} s") from None
+            raise UserError(f"No chief answers at {self.address} for {self.patience:g} s") from None
+        finally:
+            ready.cancel()
 
-    return reach
+
+class PatientOracle:
+    """A chief's oracle, asked again when the chief dies in the middle of an answer.
+
+    What is asked twice is done once: a worker is given the trial it has, and a trial's second end is none.
+
+    Args:
+        client: keras-tuner's client.
+        chief: The chief.
+    """
+
+    def __init__(self, client: Any, chief: Chief) -> None:
+        self.client = client
+        self.chief = chief
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the client has; its methods wait for the chief."""
+        value = getattr(self.client, name)
+        return functools.partial(self._ask, value) if callable(value) else value
+
+    def _ask(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        while True:
+            self.chief.reach()
+            try:
+                return method(*arguments, **named)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise

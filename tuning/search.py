@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from recipes.config import UserError
+from recipes.run import only_writer
 from tuning import processes
 from tuning.oracles import build_oracle
 from tuning.plan import Plan, SearchDirectory, check_resumed
@@ -48,23 +49,24 @@ def run_search(search: SearchDirectory, *, workers: int, threads: int) -> None:
         threads: Threads of each.
 
     Raises:
-        UserError: No trial came to a value.
+        UserError: Another process searches there, or no trial came to a value.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept.
     """
     plan = search.read_plan()
-    oracle = build_oracle(plan, search.oracle_path)
-    oracle.read(workers_live=False)
-    oracle.write()
-    processes.prepare()
     table = Table(search, plan)
+    processes.prepare()
+    with only_writer(search.path):
+        oracle = build_oracle(plan, search.oracle_path)
+        oracle.read(workers_live=False)
+        oracle.write()
 
-    def work(number: int, stop: threading.Event) -> None:
-        tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
-        tuner.tuner_id = f"worker-{number}"
-        tuner.search()
+        def work(number: int, stop: threading.Event) -> None:
+            tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
+            tuner.tuner_id = f"worker-{number}"
+            tuner.search()
 
-    watch(search, plan, table, [functools.partial(work, number) for number in range(workers)])
-    finish(search, plan)
+        watch(search, plan, table, [functools.partial(work, number) for number in range(workers)])
+        finish(search, plan)
 
 
 def watch(search: SearchDirectory, plan: Plan, table: Table, jobs: list[Job]) -> None:

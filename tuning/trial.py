@@ -104,7 +104,7 @@ def _wait_for(run: Run) -> None:
     """Wait a little for a process that still holds the run: one whose search was killed ends at once."""
     for _ in range(100):
         try:
-            with only_writer(run):
+            with only_writer(run.path):
                 return
         except UserError:
             time.sleep(0.1)

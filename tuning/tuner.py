@@ -38,7 +38,6 @@ class RecipeTuner(BaseTuner):
         threads: Threads of a trial.
         stop: Set when the search is to end.
         tell: Takes a trial's number, the epochs done and its best value so far, after each epoch.
-        reach: Makes sure that the oracle can be asked.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class RecipeTuner(BaseTuner):
         threads: int,
         stop: threading.Event,
         tell: Tell,
-        reach: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(oracle=oracle, directory=str(search.path.parent), project_name=search.path.name)
         self.search_directory = search
@@ -57,7 +55,6 @@ class RecipeTuner(BaseTuner):
         self.threads = threads
         self.stop = stop
         self.tell = tell
-        self.reach = reach
 
     def save(self) -> None:
         """Do nothing: the oracle keeps the search."""
@@ -66,12 +63,6 @@ class RecipeTuner(BaseTuner):
         """Wait a little between two questions: an oracle that has nothing to do yet says so at once."""
         if self.stop.wait(ASK_AGAIN_SECONDS):
             raise SearchEndedError
-        self.reach()
-
-    def on_trial_end(self, trial: OracleTrial) -> None:
-        """Hand the trial in."""
-        self.reach()
-        super().on_trial_end(trial)
 
     def run_trial(self, trial: OracleTrial) -> dict[str, float]:
         """Train a trial, or go on with it.
@@ -128,7 +119,6 @@ class RecipeTuner(BaseTuner):
             nonlocal last
             if time.monotonic() - last > HEARTBEAT_SECONDS:
                 last = time.monotonic()
-                self.reach()
                 self.oracle.get_trial(trial_id)
 
         return beat

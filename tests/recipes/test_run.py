@@ -64,7 +64,11 @@ def test_a_spoilt_file_is_named(tmp_path):
 
 def test_two_processes_cannot_write_one_run(tmp_path):
     run = create(tmp_path / "run", {}, {})
-    with only_writer(run), pytest.raises(UserError, match="written by another process"), only_writer(run):
+    with (
+        only_writer(run.path),
+        pytest.raises(UserError, match="written by another process"),
+        only_writer(run.path),
+    ):
         pass
 
 

@@ -4,10 +4,13 @@ import contextlib
 import socket
 import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import grpc
 import pytest
 
 from tests.tuning.processes import TINY, assert_whole, ended, kill, run, start, trials, wait_until
+from tuning.distributed import PatientOracle
 
 LONG = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "60", "--no-early-ending")
 
@@ -89,3 +92,25 @@ def test_a_second_chief_on_the_port_is_refused(tmp_path, address, processes):
     assert done.returncode == 2
     assert done.stderr == f"error: --address {address}: Address already in use\n"
     assert trials(tmp_path / "t") == []
+
+
+def test_what_a_dying_chief_did_not_answer_is_asked_again():
+    class Died(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.UNAVAILABLE
+
+    class Client:
+        objective = "validation_accuracy"
+        asked = 0
+
+        def get_trial(self, trial_id):
+            self.asked += 1
+            if self.asked == 1:
+                raise Died
+            return trial_id
+
+    reached = []
+    oracle = PatientOracle(Client(), SimpleNamespace(reach=lambda: reached.append(1)))
+    assert oracle.get_trial("0001") == "0001"
+    assert oracle.objective == "validation_accuracy"
+    assert len(reached) == 2
