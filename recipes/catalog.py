@@ -122,7 +122,7 @@ CATALOG: Mapping[str, Entry] = {
             training=TextTraining(epochs=10, steps_per_epoch=350, batch_size=4),
         ),
         parameters=807_304,
-        measured="1.4571 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
+        measured="1.4604 ± 0.0019 nats a character on the last 10 % of tiny Shakespeare",
     ),
     # Three times the text, twice the parameters, and dropout against what that learns by heart.
     "lm-transformer-best": Entry(
@@ -149,7 +149,7 @@ CATALOG: Mapping[str, Entry] = {
             training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=12),
         ),
         parameters=803_216,
-        measured="1.5433 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
+        measured="1.5495 ± 0.0063 nats a character on the last 10 % of tiny Shakespeare",
     ),
     "lm-transformer-classic": Entry(
         summary="the textbook Transformer: sinusoidal positions, LayerNorm, GELU, biases, AdamW",
@@ -174,7 +174,7 @@ CATALOG: Mapping[str, Entry] = {
             training=RECURRENT_TRAINING,
         ),
         parameters=804_768,
-        measured="not measured yet",
+        measured="1.5279 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
     ),
     "lm-lstm": Entry(
         summary="two LSTM layers of 232 units",
@@ -185,7 +185,7 @@ CATALOG: Mapping[str, Entry] = {
             training=RECURRENT_TRAINING,
         ),
         parameters=804_672,
-        measured="not measured yet",
+        measured="1.4735 ± 0.0066 nats a character on the last 10 % of tiny Shakespeare",
     ),
     "lm-gru": Entry(
         summary="two GRU layers of 270 units",
@@ -196,7 +196,7 @@ CATALOG: Mapping[str, Entry] = {
             training=RECURRENT_TRAINING,
         ),
         parameters=806_028,
-        measured="not measured yet",
+        measured="1.4855 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
     ),
     "seq2seq-reverse": Entry(
         summary="encoder-decoder Transformer that writes sequences of up to 16 symbols backwards",

@@ -15,7 +15,7 @@ from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
 from recipes.config import UserError, nearest, require
 from recipes.run import new_path, point_latest
-from tuning.plan import SEARCHES, Method, Plan, SearchDirectory, make_plan
+from tuning.plan import SEARCHES, Method, Plan, SearchDirectory, make_plan, open_search
 
 Own = TypeVar("Own", "SearchArguments", "ChiefArguments")
 
@@ -93,13 +93,13 @@ def search(arguments: Sequence[str]) -> None:
     own, plan = _parse("search", name, space, flags, path, SearchArguments())
     require(own.workers >= 1, "--workers must be at least 1", workers=own.workers)
     threads = _threads(own.threads, own.workers)
+    directory = open_search(path, plan, resume=own.resume)
     with command_line.quiet_tensorflow():
-        from tuning import search as searching
-    directory = searching.open_search(path, plan, resume=own.resume)
+        from tuning.search import run_search
     if path.parent.parent == SEARCHES:
         point_latest(path)
     with _said_how_to_go_on("search", name, path):
-        searching.run_search(directory, workers=own.workers, threads=threads)
+        run_search(directory, workers=own.workers, threads=threads)
 
 
 def chief(arguments: Sequence[str]) -> None:
@@ -110,10 +110,9 @@ def chief(arguments: Sequence[str]) -> None:
         raise UserError("chief needs --search-dir, a folder that its workers see too")
     own, plan = _parse("chief", name, space, flags, path, ChiefArguments(search_dir=path))
     host, port = _address(own.address)
+    directory = open_search(path, plan, resume=own.resume)
     with command_line.quiet_tensorflow():
         from tuning import distributed
-        from tuning import search as searching
-    directory = searching.open_search(path, plan, resume=own.resume)
     with _said_how_to_go_on("chief", name, path):
         distributed.lead(directory, host, port)
 
@@ -137,8 +136,8 @@ def report(arguments: Sequence[str]) -> None:
     directory = SearchDirectory(chosen.search)
     plan = directory.read_plan()
     with command_line.quiet_tensorflow():
-        from tuning import search as searching
-    searching.finish(directory, plan)
+        from tuning.search import finish
+    finish(directory, plan)
 
 
 def _split(command: str, arguments: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:

@@ -274,7 +274,24 @@ class SearchDirectory:
         return [Trial(**json.loads(path.read_text())) for path in paths]
 
 
-def check_resumed(before: Plan, now: Plan) -> None:
+def open_search(path: Path, plan: Plan, *, resume: bool) -> SearchDirectory:
+    """Begin a search, or open the one to go on with.
+
+    Raises:
+        UserError: There is one already; on resume, another space or objective than it began with.
+    """
+    search = SearchDirectory(path)
+    if search.plan_path.exists():
+        if not resume:
+            raise UserError(f"{path} is a search already: --resume goes on with it")
+        _check_resumed(search.read_plan(), plan)
+    elif path.exists() and any(path.iterdir()):
+        raise UserError(f"{path} exists and is not a search directory. Choose another --search-dir")
+    search.write_plan(plan)
+    return search
+
+
+def _check_resumed(before: Plan, now: Plan) -> None:
     """Refuse to go on with another search than the one that began.
 
     Raises:

@@ -6,14 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 
 from recipes.config import UserError
 from recipes.run import only_writer
 from tuning import processes
 from tuning.oracles import build_oracle
-from tuning.plan import Plan, SearchDirectory, check_resumed
+from tuning.plan import Plan, SearchDirectory
 from tuning.report import write_report, write_tables
 from tuning.table import Table
 from tuning.tuner import RecipeTuner, SearchEndedError, SearchFaultError
@@ -21,23 +20,6 @@ from tuning.tuner import RecipeTuner, SearchEndedError, SearchFaultError
 REFRESH_SECONDS = 0.5
 
 Job = Callable[[threading.Event], None]
-
-
-def open_search(path: Path, plan: Plan, *, resume: bool) -> SearchDirectory:
-    """Begin a search, or open the one to go on with.
-
-    Raises:
-        UserError: There is one already; on resume, another space or objective than it began with.
-    """
-    search = SearchDirectory(path)
-    if search.plan_path.exists():
-        if not resume:
-            raise UserError(f"{path} is a search already: --resume goes on with it")
-        check_resumed(search.read_plan(), plan)
-    elif path.exists() and any(path.iterdir()):
-        raise UserError(f"{path} exists and is not a search directory. Choose another --search-dir")
-    search.write_plan(plan)
-    return search
 
 
 def run_search(search: SearchDirectory, *, workers: int, threads: int) -> None:

@@ -25,7 +25,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
 def test_latest_points_at_the_newest_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        path = runs.new_path("mnist-mlp")
+        path = runs.new_path(runs.RUNS / "mnist-mlp")
         create(path, {"recipe": "mnist-mlp"}, {})
         assert (tmp_path / "runs/mnist-mlp/latest").resolve() == path.resolve()
     assert len(list((tmp_path / "runs/mnist-mlp").iterdir())) == 3

@@ -76,6 +76,11 @@ def gone(pid: int) -> bool:
         return True
 
 
+def resident_mib(pid: int) -> int:
+    """Return the memory that a process holds, MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
 def trials(search: Path) -> list[dict[str, object]]:
     """Read the trials of a search."""
     return [json.loads(path.read_text()) for path in sorted(search.glob("trials/*/trial.json"))]

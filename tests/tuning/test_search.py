@@ -16,6 +16,7 @@ from tests.tuning.processes import (
     ended,
     gone,
     kill,
+    resident_mib,
     run,
     start,
     trial_processes,
@@ -102,6 +103,7 @@ def test_a_killed_trial_is_gone_on_with_once(tmp_path):
     assert_whole(tmp_path / "s", 1, epochs=(8,))
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_killed_again_has_failed(tmp_path):
     own = ("--search-dir", "s", *TINY, "--training.epochs", 400, "--trials", 1)
     with start("search", "mnist-mlp", *own, cwd=tmp_path) as process:
@@ -176,10 +178,16 @@ def test_two_workers_and_two_seeds_a_trial(tmp_path):
         assert trial["value"] == pytest.approx(sum(values) / 2, abs=1e-5)
 
 
-def test_the_memory_of_a_trial_is_its_own(tmp_path):
-    own = ("--search-dir", "s", *TINY, "--training.epochs", 1, "--trials", 6, "--algorithm", "random")
-    space = ("--space.training.batch-size", "64,65")
-    done = run("search", "mnist-mlp", *own, *space, "--no-early-ending", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    memory = [trial["memory_mib"] for trial in trials(tmp_path / "s")]
-    assert max(memory[1:]) < 1.1 * min(memory)
+@pytest.mark.slow
+def test_thirty_trials_take_no_more_memory_than_five(tmp_path):
+    own = ("--search-dir", "s", *TINY, "--training.epochs", 1, "--trials", 30, "--algorithm", "random")
+    search: list[int] = []
+    with start("search", "mnist-mlp", *own, "--no-early-ending", cwd=tmp_path) as process:
+        for number in range(30):
+            wait_until(lambda number=number: ended(tmp_path / "s") > number or process.poll() is not None)
+            if process.poll() is None:
+                search.append(resident_mib(process.pid))
+        process.communicate()
+    of_trials = [trial["memory_mib"] for trial in trials(tmp_path / "s")]
+    assert of_trials[29] < 1.1 * of_trials[4]
+    assert search[-1] < 1.1 * search[4]
