@@ -137,6 +137,7 @@ class Trial:
         status: running; finished; stopped, early or by the end of the time; failed.
         value: The objective, mean of the seeds; None before the end, or when it failed.
         reason: Why it was stopped or failed.
+        refused: Whether its settings or its data were refused, before any training.
         started: Unix time of its beginning, s.
         ended: Unix time of its end.
         epochs: Epochs trained, of all seeds.
@@ -149,6 +150,7 @@ class Trial:
     status: Literal["running", "finished", "stopped", "failed"] = "running"
     value: float | None = None
     reason: str = ""
+    refused: bool = False
     started: float = field(default_factory=time.time)
     ended: float | None = None
     epochs: int = 0

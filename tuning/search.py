@@ -31,7 +31,7 @@ def run_search(search: SearchDirectory, *, workers: int, threads: int) -> None:
         threads: Threads of each.
 
     Raises:
-        UserError: Another process searches there, or no trial came to a value.
+        UserError: Another process searches there, all trials are refused alike, or none came to a value.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept.
     """
     plan = search.read_plan()

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from recipes.config import Recipe, UserError, from_dict, to_dict
+from recipes.config import DivergedError, Recipe, UserError, from_dict, to_dict
 from recipes.kinds import module_of
 from recipes.run import Run, only_writer
 from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell, best_by_epoch
@@ -47,8 +47,10 @@ def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
             values.append(best_by_epoch(run, plan)[-1])
         value = statistics.mean(values)
         trial = replace(trial, status="stopped" if reason else "finished", value=value, reason=reason)
-    except UserError as error:
+    except DivergedError as error:
         trial = replace(trial, status="failed", reason=str(error))
+    except UserError as error:
+        trial = replace(trial, status="failed", reason=str(error), refused=True)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         trial = replace(trial, status="failed", reason=f"out of memory: {_first_line(error)}")
     except Exception as error:

@@ -10,6 +10,7 @@ from keras_tuner.engine.trial import Trial as OracleTrial
 from keras_tuner.errors import FailedTrialError, FatalError
 from keras_tuner.src import config as keras_tuner_config
 
+from recipes.config import UserError
 from tuning import processes
 from tuning.oracles import DurableOracle
 from tuning.plan import Order, SearchDirectory, Trial
@@ -17,6 +18,8 @@ from tuning.plan import Order, SearchDirectory, Trial
 keras_tuner_config.DEBUG = False  # it would print a traceback of each failed trial
 ASK_AGAIN_SECONDS = 0.2
 HEARTBEAT_SECONDS = 5.0
+ENOUGH_REFUSED = 3
+"""Trials that are refused for one reason, with none that is not, before the search gives up."""
 
 Tell = Callable[[int, int, float], None]
 
@@ -73,6 +76,7 @@ class RecipeTuner(BaseTuner):
         Raises:
             FailedTrialError: It failed; `trial.json` says why.
             SearchEndedError: The search ends before it.
+            SearchFaultError: The search can't go on.
         """
         try:
             ended = self._train(trial)
@@ -96,7 +100,15 @@ class RecipeTuner(BaseTuner):
                 self.stop,
             )
             self.search_directory.write_trial(replace(ended, ended=time.time()))
+            self._check_possible()
         return ended
+
+    def _check_possible(self) -> None:
+        """End a search whose trials are all refused for one reason: it is not in what is varied."""
+        trials = self.search_directory.trials()
+        reasons = {trial.reason for trial in trials}
+        if len(trials) >= ENOUGH_REFUSED and all(trial.refused for trial in trials) and len(reasons) == 1:
+            raise UserError(f"all of {len(trials)} trials failed: {reasons.pop()}")
 
     def _order(self, trial: OracleTrial) -> Order:
         chosen = trial.hyperparameters.values

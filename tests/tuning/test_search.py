@@ -72,6 +72,14 @@ def test_a_search_without_a_value_says_why_and_exits_with_2(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_search_whose_trials_are_all_refused_alike_ends_with_the_reason(tmp_path):
+    source = ("--data.source", "nowhere/at/all", "--trials", 50)
+    done = run("search", "mnist-mlp", *source, "--search-dir", "s", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: all of 3 trials failed: data.source: there is no file or folder" in done.stderr
+    assert len(trials(tmp_path / "s")) == 3
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_search_that_is_killed_loses_no_trial_and_repeats_none(tmp_path, kills):
     moments = random.Random(kills)
