@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the time, and the one object that holds them in an optimizer.
+"""Learning-rate schedules: pure functions of the time, and the one object that holds them in an optimizer. Sparsity schedules below.
 
 Each curve gives a factor of the highest learning rate. `t` is the time since the warm-up and
 `total` all the time there is after it, both in epochs (parts of an epoch count), so a curve keeps
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from recipes.config import Schedule
+from recipes.config import Pruning, Schedule, require
 
 Tensor = Any
 
@@ -135,3 +135,48 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         """Refuse: a run saves its settings, never its optimizer."""
         raise TypeError("A LearningRate is rebuilt from config.Schedule, not from a saved optimizer.")
+
+
+class Sparsity:
+    """How much is pruned at each step, and at which steps weights are chosen.
+
+    `polynomial` is sparsity * (1 - (1 - t)^3) with t from 0 at `begin` to 1 at `end` (Zhu & Gupta 2017, "To
+    prune, or not to prune", arXiv:1710.01878); `constant` and `one-shot` are all of it from `begin` on.
+
+    Args:
+        settings: Sparsity, curve, steps.
+        total_steps: Steps of the whole training.
+
+    Raises:
+        UserError: It would not be done by the end of the training.
+    """
+
+    def __init__(self, settings: Pruning, total_steps: int) -> None:
+        self.settings = settings
+        self.begin = settings.begin
+        self.end = settings.end if settings.end is not None else max(self.begin + 1, total_steps * 3 // 4)
+        require(
+            self.end <= total_steps,
+            f"pruning must end within the {total_steps} steps of the training",
+            begin=self.begin,
+            end=self.end,
+        )
+        if settings.schedule == "one-shot":
+            self.end = self.begin
+
+    def choice_at(self, step: int) -> int | None:
+        """Return the last step until now at which weights were to be chosen; None before the first."""
+        if step < self.begin:
+            return None
+        if step >= self.end:
+            return self.end
+        return step - (step - self.begin) % self.settings.frequency
+
+    def __call__(self, step: int) -> float:
+        """Return the sparsity of a step."""
+        if step < self.begin:
+            return 0.0
+        if self.settings.schedule != "polynomial":
+            return self.settings.sparsity
+        t = min((step - self.begin) / (self.end - self.begin), 1.0)
+        return self.settings.sparsity * (1 - (1 - t) ** 3)

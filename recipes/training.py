@@ -1,5 +1,6 @@
 """The one way to train: compile, fit, resume."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,12 +15,13 @@ from recipes.callbacks.history import History
 from recipes.callbacks.moving_average import ValidateMovingAverage
 from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
+from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
 from recipes.config import DivergedError, Recipe
 from recipes.models.parameters import sparsity
 from recipes.optimizers import build_optimizer
 from recipes.run import Run
-from recipes.schedules import LearningRate
+from recipes.schedules import LearningRate, Sparsity
 
 STEPS_PER_EXECUTION = 32
 """Steps that run without coming back to Python. Fewer are slower, more make Ctrl-C wait."""
@@ -77,7 +79,13 @@ def compile_model(
 
     Returns:
         The owner of the learning rate.
+
+    Raises:
+        UserError: There is nothing to prune, or no time for it.
     """
+    _pruning(recipe, steps_per_epoch)
+    if recipe.pruning.sparsity:
+        prunable(model, recipe.pruning.leave_out)
     rate = LearningRate(
         recipe.schedule,
         highest=recipe.optimizer.learning_rate,
@@ -89,7 +97,7 @@ def compile_model(
         loss=loss,
         metrics=list(metrics),
         weighted_metrics=list(weighted_metrics),
-        steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
+        steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch, recipe.pruning.frequency),
         jit_compile=False,
     )
     # Keras refuses XLA where operations must be deterministic, because on a GPU some are not under
@@ -128,7 +136,8 @@ def fit(  # noqa: PLR0913 - what a training is made of
         DivergedError: The loss became NaN or infinite; the run says so.
         KeyboardInterrupt: Ctrl-C; the best weights so far are saved and the run says so.
     """
-    keep_best = KeepBest(recipe.early_stopping)
+    pruning, pruned_epoch = _pruning(recipe, batches.steps_per_epoch)
+    keep_best = KeepBest(recipe.early_stopping, first_epoch=pruned_epoch)
     progress = ShowProgress(rate, recipe.training.epochs)
     history = History(
         run.history_path,
@@ -143,7 +152,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
         callbacks.append(ReduceOnPlateau(recipe.schedule, rate, recipe.early_stopping.metric))
     if recipe.optimizer.moving_average:
         callbacks.append(ValidateMovingAverage())
-    callbacks += [history, *after_history]
+    callbacks += [*pruning, history, *after_history]
     checkpoint = Checkpoint(run.checkpoint, callbacks)
     board = keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
     epochs = recipe.training.epochs
@@ -169,6 +178,14 @@ def fit(  # noqa: PLR0913 - what a training is made of
         progress.close()
     seconds = sum(row["seconds"] for row in history.rows)
     return Outcome(len(history.rows), keep_best.best_epoch, round(seconds, 3))
+
+
+def _pruning(recipe: Recipe, steps_per_epoch: int) -> tuple[list[Prune], int]:
+    """Return the pruning callback, if there is pruning, and the first epoch with all of its sparsity."""
+    if not recipe.pruning.sparsity:
+        return [], 1
+    sparsity = Sparsity(recipe.pruning, recipe.training.epochs * steps_per_epoch)
+    return [Prune(recipe.pruning, sparsity)], max(1, math.ceil(sparsity.end / steps_per_epoch))
 
 
 def save_model(model: keras.Model, run: Run) -> None:

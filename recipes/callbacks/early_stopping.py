@@ -19,6 +19,7 @@ class KeepBest(keras.callbacks.Callback):
 
     Args:
         settings: Metric, patience in epochs, smallest change, first epoch that may be the best.
+        first_epoch: First epoch that may be the best for another reason, as that the model is pruned.
 
     Attributes:
         best: The metric's best value; infinitely bad before the first epoch that counts.
@@ -26,9 +27,10 @@ class KeepBest(keras.callbacks.Callback):
         waited: Epochs since then.
     """
 
-    def __init__(self, settings: EarlyStopping) -> None:
+    def __init__(self, settings: EarlyStopping, *, first_epoch: int = 1) -> None:
         super().__init__()
         self.settings = settings
+        self.first_epoch = max(settings.start_epoch, first_epoch)
         self.sign = -1.0 if better_when_low(settings.metric) else 1.0
         self._reset()
 
@@ -44,7 +46,7 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compare the epoch with the best so far."""
-        if epoch + 1 < self.settings.start_epoch:
+        if epoch + 1 < self.first_epoch:
             return
         value = float((logs or {})[self.settings.metric.replace("validation_", "val_")])
         if self.sign * (value - self.best) > self.settings.min_delta:

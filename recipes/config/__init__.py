@@ -7,6 +7,7 @@ A run's `config.json` holds the same tree.
 from recipes.config.errors import DivergedError, UserError, nearest, require
 from recipes.config.image import Augmentation, ImageData, ImageModel, ImageRecipe
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training, better_when_low
+from recipes.config.pruning import Pruning
 from recipes.config.recipe import Recipe
 from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
 from recipes.config.text import (
@@ -31,6 +32,7 @@ __all__ = [
     "ImageModel",
     "ImageRecipe",
     "Optimizer",
+    "Pruning",
     "Recipe",
     "RecurrentModel",
     "RecurrentRecipe",

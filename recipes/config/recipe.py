@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from recipes.config.errors import UserError, nearest, require
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
+from recipes.config.pruning import Pruning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     early_stopping: EarlyStopping = EarlyStopping()
+    pruning: Pruning = Pruning()
     training: Training = Training()
 
     def __post_init__(self) -> None:

@@ -1,0 +1,212 @@
+"""Pruning while training: masks, choices, schedules, and whole runs."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipes import language_model, mnist
+from recipes.callbacks.pruning import Mask, Prune, prunable
+from recipes.config import (
+    ImageData,
+    ImageModel,
+    ImageRecipe,
+    Optimizer,
+    Pruning,
+    RecurrentModel,
+    RecurrentRecipe,
+    StreamedTextData,
+    TextData,
+    TextTraining,
+    Training,
+    TransformerModel,
+    TransformerRecipe,
+    UserError,
+)
+from recipes.schedules import Sparsity
+from tests.recipes.test_training import StopAt, assert_same_result
+
+
+@pytest.fixture
+def recipe(stripes) -> ImageRecipe:
+    return ImageRecipe(
+        data=ImageData(source=str(stripes)),
+        model=ImageModel(convolutions=(4,), dense=(8,), batch_normalization=True),
+        optimizer=Optimizer(learning_rate=0.01),
+        pruning=Pruning(sparsity=0.8, end=12, frequency=3),
+        training=Training(epochs=4, batch_size=8),
+    )
+
+
+def kernels_of(run):
+    model = keras.models.load_model(run.model_path)
+    return [keras.ops.convert_to_numpy(variable) for variable in prunable(model)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "sparsity"),
+    [
+        ("polynomial", 99, 0.0),
+        ("polynomial", 100, 0.0),
+        ("polynomial", 200, 0.9 * (1 - 0.75**3)),
+        ("polynomial", 300, 0.9 * (1 - 0.5**3)),
+        ("polynomial", 500, 0.9),
+        ("polynomial", 900, 0.9),
+        ("constant", 99, 0.0),
+        ("constant", 100, 0.9),
+        ("one-shot", 100, 0.9),
+    ],
+)
+def test_sparsity_follows_its_closed_form(schedule, step, sparsity):
+    curve = Sparsity(Pruning(sparsity=0.9, schedule=schedule, begin=100, end=500), 1000)
+    assert curve(step) == pytest.approx(sparsity)
+
+
+def test_weights_are_chosen_every_so_many_steps_from_begin_to_end():
+    curve = Sparsity(Pruning(sparsity=0.9, begin=100, end=250, frequency=60), 1000)
+    assert [curve.choice_at(step) for step in (0, 99, 100, 159, 160, 249, 250, 999)] == [
+        None, None, 100, 100, 160, 220, 250, 250
+    ]  # fmt: skip
+    once = Sparsity(Pruning(sparsity=0.9, schedule="one-shot", begin=100), 1000)
+    assert [once.choice_at(step) for step in (99, 100, 999)] == [None, 100, 100]
+
+
+def test_without_an_end_three_quarters_of_the_training_prune():
+    assert Sparsity(Pruning(sparsity=0.5), 1000).end == 750
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-1, 1, width=32), min_size=6, max_size=6), st.integers(1, 20))
+def test_a_pruned_weight_is_exactly_0_after_any_number_of_updates(updates, steps):
+    for regrow in (False, True):
+        variable = keras.Variable(np.arange(1, 7, dtype=np.float32).reshape(2, 3))
+        mask = Mask(variable, regrow=regrow)
+        mask.choose(np.array([[True, False, True], [False, True, False]]))
+        for _ in range(steps):
+            variable.assign(mask(variable + np.reshape(np.float32(updates), (2, 3))))
+        values = keras.ops.convert_to_numpy(variable)
+        assert values[0, 1] == values[1, 0] == values[1, 2] == 0
+        np.testing.assert_allclose(values[0, 0], 1 + steps * np.float32(updates[0]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pruned_weight_learns_unseen_and_comes_back_with_what_it_learnt():
+    variable = keras.Variable([[1.0, 0.1]])
+    mask = Mask(variable, regrow=True)
+    mask.choose(np.array([[True, False]]))
+    for _ in range(3):
+        variable.assign(mask(variable + np.array([[0.0, 0.5]], np.float32)))
+    np.testing.assert_allclose(mask.magnitudes(), [[1.0, 1.6]], rtol=1e-6)
+    mask.choose(np.array([[False, True]]))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), [[0.0, 1.6]], rtol=1e-6)
+
+
+def test_ranking_over_the_model_or_in_each_layer():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(4)])
+    model.layers[0].kernel.assign(np.full((4, 5), 10.0))
+    model.layers[1].kernel.assign(np.full((5, 4), 0.1))
+    model.compile(loss="mse")
+    for ranking, zeros in (("global", [0, 20]), ("layer", [10, 10])):
+        prune = Prune(
+            Pruning(sparsity=0.5, ranking=ranking, end=1), Sparsity(Pruning(sparsity=0.5, end=1), 9)
+        )
+        model.layers[0].kernel.assign(np.full((4, 5), 10.0))
+        model.layers[1].kernel.assign(np.full((5, 4), 0.1))
+        prune.set_model(model)
+        prune._choose(1)
+        assert [int(np.sum(layer.kernel.numpy() == 0)) for layer in model.layers] == zeros
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
+@pytest.mark.parametrize("regrow", [True, False])
+def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, name, regrow):
+    pruning = dataclasses.replace(recipe.pruning, regrow=regrow)
+    optimizer = Optimizer(name=name, learning_rate=0.01)
+    run = mnist.train(
+        "x", dataclasses.replace(recipe, optimizer=optimizer, pruning=pruning), tmp_path / "run"
+    )
+    kernels = kernels_of(run)
+    size, zeros = sum(each.size for each in kernels), sum(int(np.sum(each == 0)) for each in kernels)
+    assert zeros == size - round(size * 0.2)
+    assert [row["sparsity"] for row in run.history][-1] == pytest.approx(0.8, abs=1 / size)
+    assert run.metrics["nonzero_parameters"] <= run.metrics["parameters"] - zeros
+    assert run.metrics["best_epoch"] >= 2  # 12 steps are two epochs and a bit
+
+
+def test_moving_averages_are_pruned_too(recipe, tmp_path):
+    averaged = dataclasses.replace(recipe.optimizer, moving_average=0.9)
+    run = mnist.train("x", dataclasses.replace(recipe, optimizer=averaged), tmp_path / "run")
+    kernels = kernels_of(run)
+    size = sum(each.size for each in kernels)
+    assert sum(int(np.sum(each == 0)) for each in kernels) == size - round(size * 0.2)
+
+
+def test_layers_that_are_left_out_stay_whole(recipe, tmp_path):
+    pruning = dataclasses.replace(recipe.pruning, leave_out=("probabilities", "convolution_1"))
+    run = mnist.train("x", dataclasses.replace(recipe, pruning=pruning), tmp_path / "run")
+    convolution, dense, probabilities = kernels_of(run)
+    assert (np.sum(convolution == 0), np.sum(probabilities == 0)) == (0, 0)
+    assert np.sum(dense == 0) == dense.size - round(dense.size * 0.2)
+
+
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_run_that_died_resumes_to_the_same_masks_and_weights(recipe, tmp_path, epoch):
+    whole = mnist.train("x", recipe, tmp_path / "whole")
+    with pytest.raises(RuntimeError):
+        mnist.train("x", recipe, tmp_path / "run", callbacks=[StopAt(epoch, RuntimeError)])
+    assert_same_result(whole, mnist.train("x", recipe, tmp_path / "run", resume=True))
+
+
+def test_the_sparsity_is_not_reached_by_the_step_before(recipe, tmp_path):
+    """With a cubic to step 12 in epochs of 6 steps, epoch 1 is at 7/8 of the sparsity or below."""
+    run = mnist.train("x", recipe, tmp_path / "run")
+    history = [row["sparsity"] for row in run.history]
+    assert 0.3 < history[0] < 0.8 - 0.01
+    assert history[-1] == max(history)
+
+
+@pytest.mark.parametrize(
+    ("pruning", "message"),
+    [
+        ({"sparsity": 1.0}, r"in \[0, 1\). Received: sparsity=1.0"),
+        ({"sparsity": -0.1}, r"in \[0, 1\)"),
+        ({"sparsity": 0.5, "begin": 10, "end": 10}, "must come after pruning.begin. Received: begin=10, end=10"),
+        ({"sparsity": 0.5, "frequency": 0}, "pruning.frequency must be at least 1"),
+        ({"sparsity": 0.5, "end": 10_000}, "within the .* steps of the training. Received: begin=0, end=10000"),
+        ({"sparsity": 0.5, "leave_out": ("dens_1",)}, "no prunable layer 'dens_1'. Did you mean dense_1?"),
+        (
+            {"sparsity": 0.5, "leave_out": ("dense_1", "convolution_1", "probabilities")},
+            "no prunable weights left",
+        ),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_pruned_is_refused_and_leaves_nothing(recipe, tmp_path, pruning, message):
+    with pytest.raises(UserError, match=message):
+        mnist.train("x", dataclasses.replace(recipe, pruning=Pruning(**pruning)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["transformer", "gru"])
+def test_language_models_are_pruned_too(tmp_path, monkeypatch, kind):
+    """The Transformer's step is compiled by XLA, the recurrent one's is a loop."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("abcdefghijklmnopqrstuvwxyz" * 100)
+    common = {
+        "optimizer": Optimizer(name="muon", learning_rate=0.02),
+        "pruning": Pruning(sparsity=0.5, end=20, frequency=5),
+        "training": TextTraining(epochs=3, steps_per_epoch=10, batch_size=8),
+    }
+    if kind == "transformer":
+        model = TransformerModel(width=16, heads=2, layers=1, feed_forward=32, convolution=2)
+        text = TextData(source=str(tmp_path / "text.txt"), block_size=8)
+        recipe = TransformerRecipe(data=text, model=model, **common)
+    else:
+        streamed = StreamedTextData(source=str(tmp_path / "text.txt"), block_size=8)
+        recipe = RecurrentRecipe(data=streamed, model=RecurrentModel(cell="gru", units=16), **common)
+    run = language_model.train("x", recipe, tmp_path / "run")
+    kernels = kernels_of(run)
+    size = sum(each.size for each in kernels)
+    assert sum(int(np.sum(each == 0)) for each in kernels) == size - round(size * 0.5)
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
