@@ -7,6 +7,7 @@ of the text's hash and the tokenizer's settings; removing it costs making it aga
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -159,7 +160,14 @@ def _open_tokens(corpus: Corpus, fingerprint: str, folder: Path) -> TokenizedTex
         Part(end - count, end, characters)
         for end, count, characters in zip(ends, about["tokens"], about["characters"], strict=True)
     ]
-    tokens = np.zeros(0, about["dtype"])
-    if ends[-1]:
-        tokens = np.memmap(folder / "tokens", about["dtype"], "r")
+    tokens = _map(folder / "tokens", about["dtype"]) if ends[-1] else np.zeros(0, about["dtype"])
     return TokenizedText(corpus, fingerprint, read_vocabulary(folder / "vocabulary.json"), tokens, *parts)
+
+
+def _map(path: Path, kind: str) -> npt.NDArray[Any]:
+    """Map a file of token ids into memory, read only."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # else Linux may map two megabytes around each window
+        mapped.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(mapped, kind)
