@@ -1,4 +1,4 @@
-"""Print the README's table of searches: ours beside Optuna's, in the same time.
+"""Compare searches: ours beside Optuna's in the same time, two workers beside one.
 
     TFDS_DATA_DIR=... python -m benchmarks.tuning                      half an hour
     TFDS_DATA_DIR=... python -m benchmarks.tuning --recipes mnist-cnn --seconds 300
