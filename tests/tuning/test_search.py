@@ -100,6 +100,7 @@ def test_a_search_that_is_killed_loses_no_trial_and_repeats_none(tmp_path, kills
         assert after[number] == trial  # not trained again
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_gone_on_with_once(tmp_path):
     own = ("--search-dir", "s", *TINY, "--training.epochs", 8, "--trials", 1)
     with start("search", "mnist-mlp", *own, cwd=tmp_path) as process:
@@ -169,6 +170,7 @@ def test_hyperband_goes_on_with_the_best_where_they_paused(tmp_path):
         assert len(histories[1]) == 4
 
 
+@pytest.mark.slow
 def test_two_workers_and_two_seeds_a_trial(tmp_path):
     own = ("--search-dir", "s", *TINY, "--trials", 4, "--workers", 2, "--executions", 2, "--no-early-ending")
     done = run("search", "mnist-mlp", *own, cwd=tmp_path)
