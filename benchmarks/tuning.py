@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tuning.plan import SearchDirectory, best_trial
+
 ROOT = Path(__file__).parent.parent
 FLAGS = {
     "mnist-cnn": ["--training.epochs", "2", "--data.source", "mnist"],
@@ -41,10 +43,12 @@ def ours(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]
     budget = ["--seconds", str(seconds), "--trials", str(MANY), "--seed", str(seed)]
     command = [sys.executable, "-m", "tuning", "search", recipe, "--search-dir", str(folder)]
     subprocess.run([*command, *FLAGS[recipe], *budget], cwd=ROOT, check=True, stdout=sys.stderr)
-    trials = [json.loads(path.read_text()) for path in sorted(folder.glob("trials/*/trial.json"))]
-    sign = -1 if "loss" in json.loads((folder / "search.json").read_text())["objective"] else 1
-    values = [trial["value"] for trial in trials if trial["value"] is not None]
-    return {"best": sign * max(sign * value for value in values), "trials": len(trials)}
+    search = SearchDirectory(folder)
+    trials = search.trials()
+    best = best_trial(trials, search.read_plan().sign)
+    if best is None:
+        raise RuntimeError(f"no trial of {folder} has a value")
+    return {"best": best.known_value, "trials": len(trials)}
 
 
 def optunas(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:

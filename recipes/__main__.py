@@ -17,7 +17,7 @@ from recipes import command_line
 from recipes.catalog import CATALOG
 from recipes.config import Recipe, Sampling, UserError, from_dict, nearest
 from recipes.kinds import module_of
-from recipes.run import RUNS, Run, check_replaceable, check_vacant, new_path
+from recipes.run import RUNS, Run, check_replaceable, check_vacant, latest_path, new_path
 from recipes.settings import read_settings
 
 Own = TypeVar("Own")
@@ -160,10 +160,7 @@ def _run_path(name: str, chosen: RunArguments) -> Path:
     if chosen.resume and chosen.overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it: choose one")
     if chosen.resume and chosen.run_dir is None:
-        latest = RUNS / name / "latest"
-        if not latest.exists():
-            raise UserError(f"--resume: there is no run in {RUNS / name}")
-        return latest.parent / latest.readlink()
+        return latest_path(RUNS / name, "run")
     path = chosen.run_dir or new_path(RUNS / name)
     if chosen.overwrite:
         check_replaceable(path)

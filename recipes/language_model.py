@@ -17,7 +17,7 @@ from recipes.callbacks.carried_state import ForgetState
 from recipes.callbacks.sample import Sample
 from recipes.callbacks.text_metrics import TextMetrics, bits_per_character, perplexity
 from recipes.completion import LanguageModel, Writer, load
-from recipes.config import RecurrentRecipe, Sampling, TextData, TextRecipe, flatten, to_dict
+from recipes.config import RecurrentRecipe, Sampling, TextData, TextRecipe, to_dict
 from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
 from recipes.data.tokens import Part, TokenizedText, load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
@@ -25,7 +25,7 @@ from recipes.models.parameters import count_nonzero
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.report.curves import plot_learning_curves
-from recipes.report.page import Picture, Table, Text, write_page
+from recipes.report.page import Picture, Text, settings_table, write_page
 from recipes.run import Run, check_same, only_writer, open_run
 from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
 
@@ -264,9 +264,5 @@ def _write_report(run: Run, metrics: dict[str, Any], curves: Path, samples: list
             )
             for epoch in shown
         ],
-        tables=[
-            Table(
-                "Settings", [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
-            )
-        ],
+        tables=[settings_table("Settings", run.config)],
     )

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import ImageData, ImageRecipe, UserError, flatten, to_dict
+from recipes.config import ImageData, ImageRecipe, UserError, to_dict
 from recipes.data.batches import TrainingBatches, evaluation_batches
 from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource
 from recipes.data.images import ImageDataset, load_images, load_test_images
@@ -26,7 +26,7 @@ from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
-from recipes.report.page import Picture, Table, write_page
+from recipes.report.page import Picture, Table, settings_table, write_page
 from recipes.run import Run, only_writer, open_run
 from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
 
@@ -198,12 +198,11 @@ def _write_report(run: Run, metrics: dict[str, Any], pictures: list[Picture]) ->
         {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
         for row in metrics["test_by_class"]
     ]
-    settings = [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
     write_page(
         run.path / "report.html",
         title=f"{metrics['recipe']} on {metrics['dataset']}",
         note=metrics.get("note", ""),
         figures=figures,
         pictures=pictures,
-        tables=[Table("Test figures by class", by_class), Table("Settings", settings)],
+        tables=[Table("Test figures by class", by_class), settings_table("Settings", run.config)],
     )

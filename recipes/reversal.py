@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from recipes.config import ReversalData, SequenceRecipe, flatten, to_dict
+from recipes.config import ReversalData, SequenceRecipe, to_dict
 from recipes.data.sequences import (
     END,
     FIRST_SYMBOL,
@@ -26,7 +26,7 @@ from recipes.data.sequences import (
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.parameters import count_nonzero
 from recipes.report.curves import plot_learning_curves
-from recipes.report.page import Picture, Table, write_page
+from recipes.report.page import Picture, Table, settings_table, write_page
 from recipes.run import Run, only_writer, open_run
 from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
 
@@ -153,9 +153,7 @@ def _score_and_report(model: keras.Model, name: str, run: Run, data: ReversalDat
         ],
         tables=[
             Table("Sequences and what was written for them", shown),
-            Table(
-                "Settings", [{"setting": setting, "value": value} for setting, value in flatten(run.config)]
-            ),
+            settings_table("Settings", run.config),
         ],
     )
     run.finish(metrics)

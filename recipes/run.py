@@ -131,6 +131,22 @@ def new_path(folder: Path) -> Path:
     return path
 
 
+def latest_path(folder: Path, kind: str) -> Path:
+    """Return what `latest` in a folder points at, to be gone on with.
+
+    Args:
+        folder: As `runs/RECIPE`.
+        kind: What is in it, for the error.
+
+    Raises:
+        UserError: There is none.
+    """
+    latest = folder / "latest"
+    if not latest.exists():
+        raise UserError(f"--resume: there is no {kind} in {folder}")
+    return folder / latest.readlink()
+
+
 def check_vacant(path: Path) -> None:
     """Refuse a path where something is already.
 

@@ -83,7 +83,7 @@ def compile_model(
     Raises:
         UserError: There is nothing to prune, or no time for it.
     """
-    _pruning(recipe, steps_per_epoch)
+    _pruning(recipe, steps_per_epoch)  # what can't be pruned is refused before there is a run directory
     if recipe.pruning.sparsity:
         prunable(model, recipe.pruning.leave_out)
     rate = LearningRate(

@@ -14,7 +14,7 @@ from recipes import command_line
 from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
 from recipes.config import UserError, nearest, require
-from recipes.run import new_path, point_latest
+from recipes.run import latest_path, new_path, point_latest
 from tuning.plan import SEARCHES, Method, Plan, SearchDirectory, make_plan, open_search
 
 Own = TypeVar("Own", "SearchArguments", "ChiefArguments")
@@ -172,12 +172,7 @@ def _recorded_path(name: str, flags: Sequence[str]) -> Path | None:
     given = command_line.value_of("--search-dir", flags)
     if given is not None:
         return Path(given)
-    if "--resume" not in flags:
-        return None
-    latest = SEARCHES / name / "latest"
-    if not latest.exists():
-        raise UserError(f"--resume: there is no search in {SEARCHES / name}")
-    return latest.parent / latest.readlink()
+    return latest_path(SEARCHES / name, "search") if "--resume" in flags else None
 
 
 def _parse(

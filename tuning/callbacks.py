@@ -50,13 +50,15 @@ class EndHopeless(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compare with the others; the run's history has this epoch already."""
+        if epoch + 1 == self.params["epochs"]:
+            return
         others = [
             best_by_epoch(runs[0], self.plan)
             for trial in self.search.trials()
             if trial.status == "finished" and (runs := self.search.runs(trial.number))
         ]
         values = [best[epoch] for best in others if len(best) > epoch]
-        if len(values) < ENOUGH_FINISHED or epoch + 1 == self.params["epochs"]:
+        if len(values) < ENOUGH_FINISHED:
             return
         median, own = statistics.median(values), best_by_epoch(self.trial_run, self.plan)[-1]
         if self.plan.sign * own < self.plan.sign * median:

@@ -9,6 +9,7 @@ best.json           settings of the best trial: `python -m recipes train RECIPE 
 report.html         with plots/*.png inside
 """
 
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from recipes.config import (
 )
 from recipes.files import write_json
 from recipes.run import Run, check_same
+from recipes.settings import with_settings
 from tuning.space import Dimension, Value, default_space, parse_space
 
 SEARCHES = Path("searches")
@@ -89,7 +91,7 @@ class Plan:
         """1 where more is better, -1 where less is."""
         return -1 if better_when_low(self.objective) else 1
 
-    @property
+    @functools.cached_property
     def dimensions(self) -> list[Dimension]:
         """What is varied."""
         return parse_space(self.recipe, self.space)
@@ -115,9 +117,8 @@ def make_plan(name: str, recipe: Recipe, space: Mapping[str, str], method: Metho
     metric = method.objective or recipe.early_stopping.metric
     if metric not in recipe.metrics:
         raise UserError(f"--objective: the recipe reports no {metric!r}. {nearest(metric, recipe.metrics)}")
-    tree = to_dict(recipe)
-    tree["early_stopping"]["metric"] = metric
-    plan = Plan(name, from_dict(type(recipe), tree), {**default_space(recipe), **space}, method)
+    chosen = with_settings(recipe, {"early_stopping": {"metric": metric}})
+    plan = Plan(name, chosen, {**default_space(recipe), **space}, method)
     names = [dimension.name for dimension in plan.dimensions]
     require(
         method.algorithm != "hyperband" or "training.epochs" not in names,

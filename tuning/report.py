@@ -1,12 +1,10 @@
 """What a search leaves for people: `trials.csv`, `best.json`, `report.html`."""
 
-import csv
-import io
 from typing import Any
 
-from recipes.config import flatten, to_dict
-from recipes.files import write_json, write_text
-from recipes.report.page import Picture, write_page
+from recipes.config import to_dict
+from recipes.files import write_csv, write_json
+from recipes.report.page import Picture, settings_table, write_page
 from recipes.report.page import Table as PageTable
 from tuning.importance import importance
 from tuning.pictures import (
@@ -24,12 +22,7 @@ def write_tables(search: SearchDirectory, plan: Plan) -> Trial | None:
     """Write `trials.csv`, and `best.json` if there is a best trial, which is returned."""
     trials = search.trials()
     if trials:
-        text = io.StringIO()
-        rows = [_row(plan, trial) for trial in trials]
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(search.table_path, text.getvalue())
+        write_csv(search.table_path, [_row(plan, trial) for trial in trials])
     best = best_trial(trials, plan.sign)
     if best is not None:
         recipe = apply(plan.recipe, plan.dimensions, best.values)
@@ -58,10 +51,7 @@ def write_report(search: SearchDirectory, plan: Plan) -> None:
     if best is None:
         raise ValueError(f"{search.path} has no trial with a value")
     parts = importance(plan.dimensions, trials)
-    settings = [
-        {"setting": name, "value": value}
-        for name, value in flatten(to_dict(apply(plan.recipe, plan.dimensions, best.values)))
-    ]
+    settings = to_dict(apply(plan.recipe, plan.dimensions, best.values))
     write_page(
         search.report_path,
         title=f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}",
@@ -70,7 +60,7 @@ def write_report(search: SearchDirectory, plan: Plan) -> None:
         pictures=_draw(search, plan, trials, parts),
         tables=[
             PageTable("Trials, best first", _ranked(plan, trials)),
-            PageTable(f"Settings of trial {best.number}, the best", settings),
+            settings_table(f"Settings of trial {best.number}, the best", settings),
         ],
     )
 

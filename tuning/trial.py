@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from recipes.config import DivergedError, Recipe, UserError, from_dict, to_dict
+from recipes.config import DivergedError, Recipe, UserError
 from recipes.kinds import module_of
 from recipes.run import Run, only_writer
+from recipes.settings import with_settings
 from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell, best_by_epoch
 from tuning.hparams import write_hparams
-from tuning.plan import Order, SearchDirectory, Trial
+from tuning.plan import Order, Plan, SearchDirectory, Trial
 from tuning.space import apply
 
 
@@ -37,8 +38,9 @@ def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
     try:
         recipe = apply(plan.recipe, plan.dimensions, trial.values)
         for execution in range(plan.method.executions):
-            run = search.seed_run(trial.number, recipe.training.seed + execution)
-            reason = _train(order, search, _with_seed(recipe, execution), run, tell)
+            seeded = with_settings(recipe, {"training": {"seed": recipe.training.seed + execution}})
+            reason = _train(order, search, plan, seeded, tell)
+            run = search.seed_run(trial.number, seeded.training.seed)
             if reason:
                 saved = _seconds_left(run, recipe.training.epochs, plan.method.executions - execution - 1)
                 # A seed that was cut short says less than those that were not.
@@ -77,12 +79,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _train(
-    order: Order, search: SearchDirectory, recipe: Recipe, run: Run, tell: Callable[[int, float], None]
+    order: Order, search: SearchDirectory, plan: Plan, recipe: Recipe, tell: Callable[[int, float], None]
 ) -> str:
     """Train one seed to its end or its pause; return why it ended early, or ""."""
+    run = search.seed_run(order.trial.number, recipe.training.seed)
     if run.finished:  # a kill came between its end and the trial's
         return ""
-    plan = search.read_plan()
     if order.follows is not None and not run.path.exists():
         _copy_run(search.seed_run(order.follows, recipe.training.seed), run)
     enders: list[EndHopeless | EndInTime] = []
@@ -110,12 +112,6 @@ def _wait_for(run: Run) -> None:
                 return
         except UserError:
             time.sleep(0.1)
-
-
-def _with_seed(recipe: Recipe, add: int) -> Recipe:
-    tree = to_dict(recipe)
-    tree["training"]["seed"] += add
-    return from_dict(type(recipe), tree)
 
 
 def _copy_run(source: Run, target: Run) -> None:

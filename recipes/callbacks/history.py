@@ -1,7 +1,5 @@
 """Write `history.csv`: a row an epoch."""
 
-import csv
-import io
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 import keras
 
-from recipes.files import write_text
+from recipes.files import write_csv
 
 Row = dict[str, float]
 
@@ -53,11 +51,7 @@ class History(keras.callbacks.Callback):
 
     def write(self) -> None:
         """Write all rows."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        write_csv(self.path, self.rows)
 
     def state(self) -> dict[str, Any]:
         """Return the rows."""

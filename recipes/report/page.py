@@ -1,13 +1,14 @@
 """`report.html`: one file with its pictures inside, nothing from outside."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from recipes.config import flatten
 from recipes.files import write_text
 
 
@@ -35,6 +36,11 @@ class Table:
 
     caption: str
     rows: Sequence[dict[str, Any]]
+
+
+def settings_table(caption: str, settings: Mapping[str, Any]) -> Table:
+    """Return a table of settings, given as nested dicts: a row each."""
+    return Table(caption, [{"setting": name, "value": value} for name, value in flatten(settings)])
 
 
 @dataclass(frozen=True)
