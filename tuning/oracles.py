@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 
@@ -28,6 +29,9 @@ LEASE_SECONDS = 30.0
 NOISE = 0.01
 """Variance of a metric between two trainings, as a part of its variance over the space, for the
 Gaussian process: keras-tuner's 1e-4 takes every wiggle of a short training for the truth."""
+SPREAD = 0.2
+"""Standard deviation of the Bayesian search's first draws around the recipe's own values, as a part
+of each range. Who wrote the recipe knew something: most of a range of two decades is far off."""
 EXPLORATION = 1.0
 """Standard deviations in the confidence bound; keras-tuner's 2.6 is for hundreds of trials."""
 
@@ -206,7 +210,7 @@ def _steps(dimension: Any) -> list[Value]:
 
 
 class BayesianSearch(DurableOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Values that a Gaussian process of the trials so far thinks most of."""
+    """A few values near the recipe's own, then those that a Gaussian process of the trials thinks most of."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Choose values. A failed trial counts as the worst, or the search would come back to it."""
@@ -224,6 +228,31 @@ class BayesianSearch(DurableOracle, keras_tuner.oracles.BayesianOptimizationOrac
         finally:
             for trial in failed:
                 trial.status, trial.score = TrialStatus.FAILED, None
+
+    def _random_values(self) -> dict[str, Any] | None:
+        """Draw values around the recipe's own, from a normal distribution that ends with the range."""
+        if self.first is None:
+            return super()._random_values()
+        for _ in range(self._max_collisions):
+            values = {}
+            for dimension in self.get_space().space:
+                self._seed_state += 1
+                if not getattr(dimension, "ordered", True):  # names have no middle
+                    values[dimension.name] = dimension.random_sample(self._seed_state)
+                    continue
+                middle = dimension.value_to_prob(self.first[dimension.name])
+                values[dimension.name] = dimension.prob_to_value(_inside(middle, self._seed_state))
+            if not self._duplicate(values):
+                return values
+        return None
+
+
+def _inside(middle: float, seed: int) -> float:
+    """Draw from a normal distribution around a place in [0, 1] until the draw is inside too."""
+    random = np.random.default_rng(seed)
+    while not 0 < (draw := random.normal(middle, SPREAD)) < 1:
+        pass
+    return draw
 
 
 class HyperbandSearch(DurableOracle, keras_tuner.oracles.HyperbandOracle):

@@ -59,6 +59,15 @@ def test_the_bayesian_search_finds_the_top_and_beats_random_values(oracle, tmp_p
     assert best["bayesian"] > best["random"]
 
 
+def test_the_bayesian_search_begins_near_the_recipes_own_values(oracle):
+    """Own values: 64 of 16 to 256, 0.001 of 0.0001 to 0.01. Even draws would be as far as half of the range."""
+    seen = search_to_the_end(oracle(plan_of(algorithm="bayesian", trials=5)))
+    decades = [abs(math.log10(values["optimizer.learning_rate"] / 0.001)) for values in seen]
+    assert decades[0] == 0
+    assert 0.05 < sum(decades[1:]) / 4 < 0.5  # the mean of |x| is 0.8 of 0.4 decades, or a bit less
+    assert len({tuple(values.values()) for values in seen}) == 5
+
+
 def test_grid_tries_each_combination_once_whatever_interrupts_it(oracle):
     plan = plan_of(NARROW, algorithm="grid", trials=100)
     seen = []
