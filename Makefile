@@ -30,10 +30,10 @@ generate: $(READY) ## go on with a text, by the latest lm-transformer run (or RU
 	@$(BIN)/python -m recipes generate $(or $(RUN),runs/lm-transformer/latest) $(ARGS)
 
 tune-mnist: $(READY) ## search batch size and learning rate of mnist-cnn, six minutes at most
-	$(BIN)/python -m tuning search mnist-cnn --training.epochs 3 --trials 16 --seconds 360 $(ARGS)
+	$(BIN)/python -m tuning search mnist-cnn --workers 2 --training.epochs 3 --trials 16 --seconds 360 $(ARGS)
 
 tune-lm: $(READY) ## search batch size and learning rate of lm-transformer on a tenth of its training, twenty minutes at most
-	$(BIN)/python -m tuning search lm-transformer --training.epochs 3 --training.steps-per-epoch 100 \
+	$(BIN)/python -m tuning search lm-transformer --workers 2 --training.epochs 3 --training.steps-per-epoch 100 \
 		--trials 16 --seconds 1200 $(ARGS)
 
 export-mnist: $(READY) ## publish the latest mnist-cnn run (or RUN=...) as models/mnist/VERSION

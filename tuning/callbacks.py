@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from scipy.stats import spearmanr
 
 from recipes.run import Run
 from tuning.plan import Plan, SearchDirectory
 
 ENOUGH_FINISHED = 4
 """Finished trials without which there is no median to speak of."""
+TELLING = 0.5
+"""Rank correlation of the finished trials' values at an epoch with their last ones that it takes."""
 
 
 class Paused(Exception):  # noqa: N818 - no error
@@ -30,7 +33,9 @@ def best_by_epoch(run: Run, plan: Plan) -> list[float]:
 class EndHopeless(keras.callbacks.Callback):
     """End a trial that is worse than the median of the finished ones at the same epoch.
 
-    The median rule of Golovin et al. 2017 (Google Vizier), on the best value up to each epoch.
+    The median rule of Golovin et al. 2017 (Google Vizier), on the best value up to each epoch. It
+    holds only where an early value tells something of the last one, by the finished trials' own
+    ranks: under a schedule that ends at 0 the highest learning rates are the worst for long, and win.
 
     Args:
         search: Where the finished trials are.
@@ -57,13 +62,21 @@ class EndHopeless(keras.callbacks.Callback):
             for trial in self.search.trials()
             if trial.status == "finished" and (runs := self.search.runs(trial.number))
         ]
-        values = [best[epoch] for best in others if len(best) > epoch]
-        if len(values) < ENOUGH_FINISHED:
+        others = [best for best in others if len(best) > epoch]
+        values = [best[epoch] for best in others]
+        if len(values) < ENOUGH_FINISHED or not _telling(values, [best[-1] for best in others]):
             return
         median, own = statistics.median(values), best_by_epoch(self.trial_run, self.plan)[-1]
         if self.plan.sign * own < self.plan.sign * median:
             self.reason = f"{own:.4g} after epoch {epoch + 1}, where the median is {median:.4g}"
             self.model.stop_training = True
+
+
+def _telling(early: list[float], last: list[float]) -> bool:
+    """Tell whether the ranks of early values are much those of the last ones."""
+    if len(set(early)) == 1 or len(set(last)) == 1:
+        return False
+    return float(spearmanr(early, last).statistic) >= TELLING
 
 
 class EndInTime(keras.callbacks.Callback):

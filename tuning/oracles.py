@@ -29,7 +29,7 @@ LEASE_SECONDS = 30.0
 NOISE = 0.01
 """Variance of a metric between two trainings, as a part of its variance over the space, for the
 Gaussian process: keras-tuner's 1e-4 takes every wiggle of a short training for the truth."""
-SPREAD = 0.2
+SPREAD = 0.25
 """Standard deviation of the Bayesian search's first draws around the recipe's own values, as a part
 of each range. Who wrote the recipe knew something: most of a range of two decades is far off."""
 EXPLORATION = 1.0
@@ -296,7 +296,7 @@ def build_oracle(plan: Plan, state_path: Path) -> DurableOracle:
             # Without end: the budget of trials or seconds ends it.
             epochs = plan.recipe.training.epochs
             return HyperbandSearch(**common, first=None, max_epochs=epochs, hyperband_iterations=None)
-    points = 2 * len(dimensions)
+    points = len(dimensions) + 1
     return BayesianSearch(
         **common, first=first, max_trials=None, num_initial_points=points, alpha=NOISE, beta=EXPLORATION
     )

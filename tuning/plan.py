@@ -54,7 +54,7 @@ class Method:
     """Seeds a trial, at least 1: its value is their mean."""
     early_ending: bool = True
     """End a trial that is worse than the median of the finished ones at the same epoch (the median
-    rule of Golovin et al. 2017, Google Vizier)."""
+    rule of Golovin et al. 2017, Google Vizier), where their early values foretold their last ones."""
     seed: int = 0
     """Seed of the search; the recipe's training.seed is that of the trials."""
 

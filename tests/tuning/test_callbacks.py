@@ -44,10 +44,18 @@ def test_the_best_up_to_each_epoch_goes_up_for_accuracy_and_down_for_loss(direct
 @pytest.mark.parametrize(("own", "ends"), [(0.64, True), (0.65, False), (0.9, False)])
 def test_a_trial_below_the_median_of_the_finished_ones_ends(directory, own, ends):
     for number, second in enumerate([0.5, 0.6, 0.7, 0.8]):  # median 0.65
-        write_run(directory, number, [0.1, second, 0.9, 0.95])
+        write_run(directory, number, [0.1, second, 0.9, 0.9 + second / 10])
     callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.2, own], "running"))
     assert after_epoch(callback, 2) is ends
     assert callback.reason == ("0.64 after epoch 2, where the median is 0.65" if ends else "")
+
+
+def test_no_trial_ends_where_those_that_began_worst_ended_best(directory):
+    """As high learning rates do under a schedule that ends at 0."""
+    for number, second in enumerate([0.5, 0.6, 0.7, 0.8]):
+        write_run(directory, number, [0.1, second, 0.9, 1 - second / 10])
+    callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.2, 0.3], "running"))
+    assert after_epoch(callback, 2) is False
 
 
 def test_there_is_no_median_of_three_or_of_ended_or_shorter_trials(directory):
