@@ -15,7 +15,7 @@ import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import Recipe, Sampling, UserError, from_dict, nearest
+from recipes.config import Recipe, RunPruning, Sampling, UserError, from_dict, nearest, require
 from recipes.kinds import module_of
 from recipes.run import RUNS, Run, check_replaceable, check_vacant, latest_path, new_path
 from recipes.settings import read_settings
@@ -26,6 +26,8 @@ HELP = """usage: python -m recipes COMMAND ...
 
   list                    every recipe, its parameters and its measured result
   train RECIPE [flags]    train a recipe; train RECIPE --help names its flags
+  prune RUN [flags]       make a finished run's model smaller, as far as its validation metric allows
+  quantize RUN            give a finished run's model int8 weights
   evaluate RUN [flags]    score a finished run on the test part of any source
   generate RUN [flags]    go on with a text, by a finished language model
 """
@@ -54,6 +56,29 @@ class EvaluateArguments:
     """Run directory."""
     source: Annotated[str | None, tyro.conf.arg(name="data.source")] = None
     """What to score on, as in `train` (None: what the run was trained on)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruneArguments:
+    """Prune a finished run step by step, with training between the steps."""
+
+    run: tyro.conf.Positional[Path]
+    """The dense run's directory."""
+    pruning: Annotated[RunPruning, tyro.conf.arg(name="")] = RunPruning()
+    run_dir: Path | None = None
+    """Directory of the new run (None: runs/RECIPE/TIMESTAMP)."""
+    resume: bool = False
+    """Go on with the unfinished pruning in --run-dir."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizeArguments:
+    """Give a finished run's model int8 weights, in a new run."""
+
+    run: tyro.conf.Positional[Path]
+    """The run directory."""
+    run_dir: Path | None = None
+    """Directory of the new run (None: runs/RECIPE/TIMESTAMP)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,6 +231,54 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(json.dumps(_module(recipe).evaluate(run, data), indent=2))
 
 
+def prune(arguments: Sequence[str]) -> None:
+    """Prune a finished run."""
+    with command_line.one_line_errors():
+        chosen = tyro.cli(PruneArguments, args=list(arguments), prog="python -m recipes prune")
+    source = Run(chosen.run)
+    recipe = source.metrics["recipe"]  # an unfinished run is refused before anything slow
+    require(
+        not chosen.resume or chosen.run_dir is not None, "--resume needs --run-dir", run_dir=chosen.run_dir
+    )
+    path = _run_path(recipe, RunArguments(run_dir=chosen.run_dir, resume=chosen.resume))
+    going_on = chosen.resume and (path / "config.json").exists()
+    if going_on and Run(path).finished:
+        print(f"{path} is finished already: {path / 'report.html'}")
+        return
+    with command_line.quiet_tensorflow():
+        from recipes import pruned_run
+
+    run = pruned_run.prune(source, path, chosen.pruning, resume=going_on)
+    print(_compressed(run))
+
+
+def quantize(arguments: Sequence[str]) -> None:
+    """Quantise a finished run."""
+    with command_line.one_line_errors():
+        chosen = tyro.cli(QuantizeArguments, args=list(arguments), prog="python -m recipes quantize")
+    source = Run(chosen.run)
+    path = _run_path(source.metrics["recipe"], RunArguments(run_dir=chosen.run_dir))
+    with command_line.quiet_tensorflow():
+        from recipes import quantized_run
+
+    run = quantized_run.quantize_run(source, path)
+    left = run.metrics["not_quantized"]
+    if left:
+        print(f"Keras has no int8 for these layers, they stay float32: {', '.join(left)}")
+    print(_compressed(run))
+
+
+def _compressed(run: Run) -> str:
+    """Say what became of a model."""
+    metrics = run.metrics
+    before, after = metrics["compression"]["before"], metrics["compression"]["after"]
+    figures = ("nonzero_parameters", "multiply_adds", "model_bytes")
+    changes = [f"{name.replace('_', ' ')} {before[name]:,} → {after[name]:,}" for name in figures]
+    kept = next(name for name in metrics if name.startswith("dense_"))
+    metric = kept.removeprefix("dense_")
+    return f"{', '.join(changes)}\n{metric} {metrics[kept]:.4f} → {metrics[metric]:.4f}\n{_result(run)}"
+
+
 def generate(arguments: Sequence[str]) -> None:
     """Go on with texts."""
     with command_line.one_line_errors():
@@ -231,5 +304,12 @@ def generate(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands = {"list": list_recipes, "train": train, "evaluate": evaluate, "generate": generate}
+    commands = {
+        "list": list_recipes,
+        "train": train,
+        "prune": prune,
+        "quantize": quantize,
+        "evaluate": evaluate,
+        "generate": generate,
+    }
     sys.exit(command_line.run(commands, HELP, sys.argv[1:]))

@@ -9,9 +9,11 @@ each recipe measured, `recipes/generation.py` how text comes out of it.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from recipes.callbacks.carried_state import ForgetState
 from recipes.callbacks.sample import Sample
@@ -24,13 +26,16 @@ from recipes.data.windows import TrainingWindows, evaluation_windows
 from recipes.models.parameters import count_nonzero
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.transformer import TransformerLanguageModel
+from recipes.reopened import Change, Reopened
 from recipes.report.curves import plot_learning_curves
-from recipes.report.page import Picture, Text, settings_table, write_page
+from recipes.report.page import Picture, Table, Text, settings_table, write_page
 from recipes.run import Run, check_same, only_writer, open_run
-from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
+from recipes.settings import recorded_recipe, with_settings
+from recipes.training import Outcome, compile_model, fit, fix_seed, load_teacher, save_model
 
 SAMPLE_TOKENS = 400
 SAMPLE_PROMPT_TOKENS = 16
+SPEED_BATCH_SIZE = 16
 SAMPLING = Sampling(temperature=0.8)
 
 
@@ -41,6 +46,7 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    model: LanguageModel | None = None,
 ) -> Run:
     """Train a recipe to its end and write the run directory.
 
@@ -50,6 +56,8 @@ def train(
         path: The run directory; an old run there is replaced unless it is resumed.
         resume: Go on with the unfinished run there.
         callbacks: Further callbacks, called after the metrics of an epoch are known.
+        model: A model to go on with, as one that was pruned, of the vocabulary of `init_from`; None
+            builds the recipe's or loads that of `init_from`.
 
     Returns:
         The finished run.
@@ -62,7 +70,9 @@ def train(
     start = _starting_point(recipe)
     text = load_text(recipe.data, start[1] if start else None)
     batches = TrainingWindows(text.tokens, text.train, recipe.data, recipe.training)
-    model = start[0] if start else build_model(recipe, len(text.tokenizer.tokens))
+    tokens = text.tokenizer.tokens
+    teacher = load_teacher(recipe.distillation, lambda run: load(run)[1].tokens, tokens)
+    model = model or (start[0] if start else build_model(recipe, len(tokens)))
     rate = compile_model(
         model,
         recipe,
@@ -87,11 +97,54 @@ def train(
             before.append(ForgetState(model.carry_state(recipe.training.batch_size)))
         validation = evaluation_windows(text.tokens, text.validation, recipe.data)
         outcome = fit(
-            model, recipe, run, batches, validation, rate, before_history=before, after_history=callbacks
+            model,
+            recipe,
+            run,
+            batches,
+            validation,
+            rate,
+            teacher=teacher,
+            before_history=before,
+            after_history=callbacks,
         )
         save_model(model, run)
-        _score_and_report(model, name, recipe, run, text, outcome, sample.texts)
+        dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
+        change = Change(dense, _examples(text, recipe.data)) if dense else None
+        samples = dict(enumerate(sample.texts, start=1))
+        _score_and_report(model, name, recipe, run, text, outcome, samples, change)
     return run
+
+
+def reopen(run: Run) -> Reopened:
+    """Open a finished run again, to make something of its model.
+
+    Raises:
+        UserError: An unfinished run, or text that can't be had any more.
+    """
+    tokenizer = load(run)[1]
+    data_source = run.metrics["data_source"]
+    # What goes on from it keeps its vocabulary.
+    kept = {"data": {"source": data_source}, "init_from": str(run.path)}
+    recipe = cast(TextRecipe, with_settings(recorded_recipe(run.config), kept))
+    text = load_text(recipe.data, tokenizer)
+    name = run.metrics["recipe"]
+
+    def close(model: LanguageModel, new: Run, outcome: Outcome, change: Change) -> None:
+        write_vocabulary(tokenizer, new.vocabulary_path)
+        samples = {outcome.best_epoch: _sampler(model, text, recipe.training.seed)()}
+        _score_and_report(model, name, recipe, new, text, outcome, samples, change)
+
+    return Reopened(
+        recipe=recipe,
+        about=_about(text),
+        validation=evaluation_windows(text.tokens, text.validation, recipe.data),
+        examples=_examples(text, recipe.data),
+        loss=loss_of_tokens(),
+        validate=lambda model: _figures(
+            "validation", score(model, text, text.validation, recipe.data), text.validation
+        ),
+        close=close,
+    )
 
 
 def build_model(recipe: TextRecipe, vocabulary_size: int) -> LanguageModel:
@@ -128,6 +181,8 @@ def _starting_point(recipe: TextRecipe) -> tuple[LanguageModel, Tokenizer] | Non
 
 def score(model: keras.Model, text: TokenizedText, part: Part, data: TextData) -> float:
     """Return the mean loss of a part's tokens, in nats; each is scored once (`evaluation_windows`)."""
+    if not model.compiled:
+        model.compile(loss=loss_of_tokens())
     return float(model.evaluate(evaluation_windows(text.tokens, part, data), verbose=0))
 
 
@@ -141,7 +196,6 @@ def evaluate(run: Run, data: TextData) -> dict[str, Any]:
         UserError: An unfinished run, or text that can't be read or has characters it does not know.
     """
     model, tokenizer = load(run)
-    model.compile(loss=loss_of_tokens())
     text = load_text(data, tokenizer)
     loss = score(model, text, text.test, data)
     return {
@@ -158,6 +212,13 @@ def _sampler(model: LanguageModel, text: TokenizedText, seed: int) -> Callable[[
     prompt = decode(text.tokenizer, text.tokens[start : start + SAMPLE_PROMPT_TOKENS])
     writer = Writer(model, text.tokenizer)
     return lambda: writer.complete([prompt], max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING, seed=seed)[0]
+
+
+def _examples(text: TokenizedText, data: TextData) -> npt.NDArray[np.int32]:
+    """Return windows to measure speed on."""
+    begins = text.validation.start + np.arange(SPEED_BATCH_SIZE)[:, np.newaxis]
+    places = np.minimum(begins + np.arange(data.block_size), text.validation.stop - 1)
+    return text.tokens[places].astype(np.int32)
 
 
 def _about(text: TokenizedText) -> dict[str, Any]:
@@ -187,14 +248,15 @@ def _figures(name: str, loss: float, part: Part) -> dict[str, float]:
     return {f"{name}_{figure}": round(value, 6) for figure, value in figures.items()}
 
 
-def _score_and_report(
+def _score_and_report(  # noqa: PLR0913 - all there is to say of a run
     model: LanguageModel,
     name: str,
     recipe: TextRecipe,
     run: Run,
     text: TokenizedText,
     outcome: Outcome,
-    samples: list[str],
+    samples: dict[int, str],
+    change: Change | None,
 ) -> None:
     losses = {
         part: score(model, text, where, recipe.data)
@@ -226,11 +288,28 @@ def _score_and_report(
     }
     curves = run.plots / "learning_curves.png"
     plot_learning_curves(run.history, "perplexity", outcome.best_epoch, curves)
-    _write_report(run, metrics, curves, samples)
-    run.finish(metrics)
+    changed, tables = change.describe(model) if change else ({}, [])
+    pictures = [*(change.pictures if change else ()), _curves_picture(curves, metrics)]
+    _write_report(run, metrics, pictures, samples, tables)
+    run.finish(metrics | changed)
 
 
-def _write_report(run: Run, metrics: dict[str, Any], curves: Path, samples: list[str]) -> None:
+def _curves_picture(curves: Path, metrics: dict[str, Any]) -> Picture:
+    size, stride = metrics["block_size"], metrics["evaluation_stride"]
+    return Picture(
+        curves,
+        "Loss in nats a token, perplexity and learning rate by epoch; the dotted line is the epoch that was "
+        f"kept. Windows of {size} tokens, a new one every {stride} in evaluation.",
+    )
+
+
+def _write_report(
+    run: Run,
+    metrics: dict[str, Any],
+    pictures: list[Picture],
+    samples: dict[int, str],
+    tables: list[Table],
+) -> None:
     figures = {
         "test loss": f"{metrics['test_loss']:.4f} nats a token",
         "validation loss": f"{metrics['validation_loss']:.4f}",
@@ -245,24 +324,19 @@ def _write_report(run: Run, metrics: dict[str, Any], curves: Path, samples: list
     }
     kept = metrics["best_epoch"]
     shown = sorted({1, (kept + 1) // 2, kept})
-    context = f"Windows of {metrics['block_size']} tokens, a new one every {metrics['evaluation_stride']} in evaluation"
     write_page(
         run.path / "report.html",
         title=f"{metrics['recipe']} on {metrics['dataset']}",
         note=metrics.get("note", ""),
         figures=figures,
-        pictures=[
-            Picture(
-                curves,
-                f"Loss in nats a token, perplexity and learning rate by epoch; the dotted line is the epoch that was kept. {context}.",
-            )
-        ],
+        pictures=pictures,
         texts=[
             Text(
                 f"What the model wrote after epoch {epoch} (temperature {SAMPLING.temperature})",
-                samples[epoch - 1],
+                samples[epoch],
             )
             for epoch in shown
+            if epoch in samples
         ],
-        tables=[settings_table("Settings", run.config)],
+        tables=[*tables, settings_table("Settings", run.config)],
     )

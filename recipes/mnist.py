@@ -24,13 +24,17 @@ from recipes.data.images import ImageDataset, load_images, load_test_images
 from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero
+from recipes.reopened import Change, Reopened
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
 from recipes.run import Run, only_writer, open_run
-from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
+from recipes.settings import recorded_recipe, with_settings
+from recipes.training import Outcome, compile_model, fit, fix_seed, load_teacher, save_model
 
+LOSS = keras.losses.SparseCategoricalCrossentropy()
 MISTAKES_SHOWN = 32
+SPEED_BATCH_SIZE = 256
 
 
 def train(
@@ -40,6 +44,7 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    model: keras.Model | None = None,
 ) -> Run:
     """Train a recipe to its end and write the run directory.
 
@@ -49,6 +54,7 @@ def train(
         path: The run directory; an old run there is replaced unless it is resumed.
         resume: Go on with the unfinished run there.
         callbacks: Further callbacks, called after the metrics of an epoch are known.
+        model: A model to go on with, as one that was pruned; None builds the recipe's.
 
     Returns:
         The finished run.
@@ -65,11 +71,13 @@ def train(
         augmentation=recipe.augmentation,
         seed=recipe.training.seed,
     )
-    model = build_classifier(recipe.model, IMAGE_SHAPE, len(dataset.source.classes))
+    classes = dataset.source.classes
+    teacher = load_teacher(recipe.distillation, lambda run: run.metrics["classes"], list(classes))
+    model = model or build_classifier(recipe.model, IMAGE_SHAPE, len(classes))
     rate = compile_model(
         model,
         recipe,
-        loss="sparse_categorical_crossentropy",
+        loss=LOSS,
         metrics=["accuracy"],
         steps_per_epoch=batches.steps_per_epoch,
         jit_compile=False,  # XLA makes small convolutions about 3 times slower on a CPU
@@ -78,11 +86,48 @@ def train(
     with only_writer(run.path):
         print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset)}", flush=True)
         outcome = fit(
-            model, recipe, run, batches, evaluation_batches(dataset.validation), rate, after_history=callbacks
+            model,
+            recipe,
+            run,
+            batches,
+            evaluation_batches(dataset.validation),
+            rate,
+            teacher=teacher,
+            after_history=callbacks,
         )
         save_model(model, run)
-        _score_and_report(model, name, run, dataset, outcome)
+        dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
+        change = Change(dense, _examples(dataset)) if dense else None
+        _score_and_report(model, name, run, dataset, outcome, change)
     return run
+
+
+def reopen(run: Run) -> Reopened:
+    """Open a finished run again, to make something of its model.
+
+    Raises:
+        UserError: An unfinished run, or data that can't be had any more.
+    """
+    recorded = recorded_recipe(run.config)
+    recipe = with_settings(recorded, {"data": {"source": run.metrics["data_source"]}})
+    dataset = load_images(recipe.data)
+    name = run.metrics["recipe"]
+
+    def validate(model: keras.Model) -> dict[str, float]:
+        probabilities = predict(model, dataset.validation)
+        return score_classification(probabilities, dataset.validation.labels).summary("validation")
+
+    return Reopened(
+        recipe=recipe,
+        about=_about(dataset),
+        validation=evaluation_batches(dataset.validation),
+        examples=_examples(dataset),
+        loss=LOSS,
+        validate=validate,
+        close=lambda model, new, outcome, change: _score_and_report(
+            model, name, new, dataset, outcome, change
+        ),
+    )
 
 
 def evaluate(run: Run, data: ImageData) -> dict[str, Any]:
@@ -110,6 +155,12 @@ def predict(model: keras.Model, examples: Examples) -> npt.NDArray[np.float32]:
     return probabilities
 
 
+def _examples(dataset: ImageDataset) -> npt.NDArray[np.float32]:
+    """Return a batch to measure speed on."""
+    images: npt.NDArray[np.float32] = dataset.validation.images[:SPEED_BATCH_SIZE].astype(np.float32)
+    return images
+
+
 def _about(dataset: ImageDataset) -> dict[str, Any]:
     return {
         "name": dataset.source.name,
@@ -128,7 +179,12 @@ def _describe_data(dataset: ImageDataset) -> str:
 
 
 def _score_and_report(
-    model: keras.Model, name: str, run: Run, dataset: ImageDataset, outcome: Outcome
+    model: keras.Model,
+    name: str,
+    run: Run,
+    dataset: ImageDataset,
+    outcome: Outcome,
+    change: Change | None,
 ) -> None:
     source, test = dataset.source, dataset.read_test()
     validation_scores = score_classification(predict(model, dataset.validation), dataset.validation.labels)
@@ -151,8 +207,9 @@ def _score_and_report(
         "test_by_class": test_scores.by_class(source.classes),
     }
     pictures = _draw(run, source, test, probabilities, test_scores, outcome.best_epoch)
-    _write_report(run, metrics, pictures)
-    run.finish(metrics)
+    changed, tables = change.describe(model) if change else ({}, [])
+    _write_report(run, metrics | changed, [*(change.pictures if change else ()), *pictures], tables)
+    run.finish(metrics | changed)
 
 
 def _draw(
@@ -184,7 +241,7 @@ def _draw(
     ]
 
 
-def _write_report(run: Run, metrics: dict[str, Any], pictures: list[Picture]) -> None:
+def _write_report(run: Run, metrics: dict[str, Any], pictures: list[Picture], tables: list[Table]) -> None:
     figures = {
         "test accuracy": f"{100 * metrics['test_accuracy']:.2f} %",
         "validation accuracy": f"{100 * metrics['validation_accuracy']:.2f} %",
@@ -204,5 +261,9 @@ def _write_report(run: Run, metrics: dict[str, Any], pictures: list[Picture]) ->
         note=metrics.get("note", ""),
         figures=figures,
         pictures=pictures,
-        tables=[Table("Test figures by class", by_class), settings_table("Settings", run.config)],
+        tables=[
+            *tables,
+            Table("Test figures by class", by_class),
+            settings_table("Settings", run.config),
+        ],
     )

@@ -7,7 +7,7 @@ Settings, data, model, train, test, report: it reads in that order.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -25,12 +25,16 @@ from recipes.data.sequences import (
 )
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.parameters import count_nonzero
+from recipes.reopened import Change, Reopened
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
 from recipes.run import Run, only_writer, open_run
-from recipes.training import Outcome, compile_model, fit, fix_seed, save_model
+from recipes.settings import recorded_recipe
+from recipes.training import Outcome, compile_model, fit, fix_seed, load_teacher, save_model
 
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 VALIDATION_SEED, TEST_SEED = 0, 1
+SPEED_BATCH_SIZE = 64
 EXAMPLES_SHOWN = 8
 
 
@@ -41,30 +45,63 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    model: keras.Model | None = None,
 ) -> Run:
     """Train a recipe to its end and write the run directory. Arguments and errors as `recipes.mnist.train`."""
     fix_seed(recipe.training.seed)
     data = recipe.data
     batches = TrainingReversals(data, recipe.training)
-    model = EncoderDecoder(recipe.model, FIRST_SYMBOL + data.symbols, data.longest, data.longest + 1)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+    teacher = load_teacher(recipe.distillation, lambda run: run.config["data"]["symbols"], data.symbols)
+    model = model or EncoderDecoder(recipe.model, FIRST_SYMBOL + data.symbols, data.longest, data.longest + 1)
     rate = compile_model(
         model,
         recipe,
-        loss=loss,
+        loss=LOSS,
         weighted_metrics=["accuracy"],
         steps_per_epoch=batches.steps_per_epoch,
         jit_compile=True,
     )
-    about = {"name": "reversal", "source": data.source, "note": "", "fingerprint": "drawn from the seeds"}
-    run = open_run(path, {"recipe": name, **to_dict(recipe)}, about, resume=resume)
+    run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(data), resume=resume)
     with only_writer(run.path):
         print(f"{name}: {model.count_params():,} parameters; sequences of up to {data.longest}", flush=True)
         validation = evaluation_batches(held_out(data, VALIDATION_SEED))
-        outcome = fit(model, recipe, run, batches, validation, rate, after_history=callbacks)
+        outcome = fit(model, recipe, run, batches, validation, rate, teacher=teacher, after_history=callbacks)
         save_model(model, run)
-        _score_and_report(model, name, run, data, outcome)
+        dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
+        change = Change(dense, _examples(data)) if dense else None
+        _score_and_report(model, name, run, data, outcome, change)
     return run
+
+
+def reopen(run: Run) -> Reopened:
+    """Open a finished run again, to make something of its model.
+
+    Raises:
+        UserError: An unfinished run.
+    """
+    name = run.metrics["recipe"]
+    recipe = cast(SequenceRecipe, recorded_recipe(run.config))
+    data = recipe.data
+    reversals = held_out(data, VALIDATION_SEED)
+    return Reopened(
+        recipe=recipe,
+        about=_about(data),
+        validation=evaluation_batches(reversals),
+        examples=_examples(data),
+        loss=LOSS,
+        validate=lambda model: _named("validation", score(model, reversals)[0]),
+        close=lambda model, new, outcome, change: _score_and_report(model, name, new, data, outcome, change),
+    )
+
+
+def _about(data: ReversalData) -> dict[str, Any]:
+    return {"name": "reversal", "source": data.source, "note": "", "fingerprint": "drawn from the seeds"}
+
+
+def _examples(data: ReversalData) -> tuple[Ids, Ids]:
+    """Return a batch to measure speed on."""
+    reversals = held_out(data, VALIDATION_SEED)
+    return reversals.source[:SPEED_BATCH_SIZE], reversals.previous[:SPEED_BATCH_SIZE]
 
 
 def evaluate(run: Run, data: ReversalData) -> dict[str, Any]:
@@ -77,7 +114,7 @@ def evaluate(run: Run, data: ReversalData) -> dict[str, Any]:
 
 def write(model: keras.Model, source: Ids) -> Ids:
     """Write a sequence for each source, the likeliest symbol at each place, (n, target_length)."""
-    length = model.sizes[2]
+    length = model.target_length
     written = np.zeros((len(source), length + 1), np.int32)
     written[:, 0] = START
     for place in range(length):
@@ -111,7 +148,9 @@ def _named(part: str, scores: dict[str, float]) -> dict[str, float]:
     return {f"{part}_{name}": round(value, 6) for name, value in scores.items()}
 
 
-def _score_and_report(model: keras.Model, name: str, run: Run, data: ReversalData, outcome: Outcome) -> None:
+def _score_and_report(
+    model: keras.Model, name: str, run: Run, data: ReversalData, outcome: Outcome, change: Change | None
+) -> None:
     validation_scores, _ = score(model, held_out(data, VALIDATION_SEED))
     test = held_out(data, TEST_SEED)
     test_scores, written = score(model, test)
@@ -128,6 +167,8 @@ def _score_and_report(model: keras.Model, name: str, run: Run, data: ReversalDat
         **_named("validation", validation_scores),
         **_named("test", test_scores),
     }
+    changed, tables = change.describe(model) if change else ({}, [])
+    metrics |= changed
     curves = run.plots / "learning_curves.png"
     plot_learning_curves(run.history, "accuracy", outcome.best_epoch, curves)
     shown = [
@@ -146,12 +187,14 @@ def _score_and_report(model: keras.Model, name: str, run: Run, data: ReversalDat
             "training time": f"{metrics['train_seconds']:.0f} s",
         },
         pictures=[
+            *(change.pictures if change else ()),
             Picture(
                 curves,
                 "Loss, accuracy and learning rate by epoch; the dotted line is the epoch that was kept.",
-            )
+            ),
         ],
         tables=[
+            *tables,
             Table("Sequences and what was written for them", shown),
             settings_table("Settings", run.config),
         ],

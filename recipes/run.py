@@ -212,7 +212,14 @@ def create(path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]
     return Run(path)
 
 
-def open_run(path: Path, config: Mapping[str, Any], data: Mapping[str, Any], *, resume: bool) -> Run:
+def open_run(
+    path: Path,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    *,
+    resume: bool,
+    made_from: Mapping[str, Any] | None = None,
+) -> Run:
     """Create a run, or open the one to go on with.
 
     Args:
@@ -220,13 +227,18 @@ def open_run(path: Path, config: Mapping[str, Any], data: Mapping[str, Any], *, 
         config: Recipe and settings.
         data: What is trained on, by name, with a fingerprint.
         resume: Go on with the unfinished run there.
+        made_from: What a run that was pruned or quantised was made from, and how.
 
     Raises:
         UserError: On resume, other settings or data than the run began with.
     """
     if not resume:
-        return create(path, config, describe_environment(config["training"]["seed"], data))
+        environment = describe_environment(config["training"]["seed"], data)
+        return create(path, config, environment | ({"made_from": dict(made_from)} if made_from else {}))
     run = Run(path)
+    check_same(
+        run.environment.get("made_from", {}), made_from or {}, "--resume goes on with what the run began with"
+    )
     check_same(run.config, config, "--resume goes on with the settings the run began with")
     check_same(
         {**run.environment["data"], "note": ""},

@@ -1,14 +1,16 @@
 """The one way to train: compile, fit, resume."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
 
 from recipes.callbacks.data_order import DataOrder
+from recipes.callbacks.distillation import Distill
 from recipes.callbacks.diverged import StopOnNaN
 from recipes.callbacks.early_stopping import KeepBest
 from recipes.callbacks.history import History
@@ -17,7 +19,8 @@ from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
-from recipes.config import DivergedError, Recipe
+from recipes.config import Distillation, DivergedError, Recipe, UserError
+from recipes.measurement import bare_copy
 from recipes.models.parameters import sparsity
 from recipes.optimizers import build_optimizer
 from recipes.run import Run
@@ -115,6 +118,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
     validation: tf.data.Dataset,
     rate: LearningRate,
     *,
+    teacher: keras.Model | None = None,
     before_history: Sequence[keras.callbacks.Callback] = (),
     after_history: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
@@ -129,6 +133,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
         batches: The training data.
         validation: What chooses the epoch.
         rate: The owner of the learning rate.
+        teacher: A model to learn from besides the labels.
         before_history: Callbacks that add to the metrics of an epoch.
         after_history: Callbacks that come when these are written down.
 
@@ -152,6 +157,9 @@ def fit(  # noqa: PLR0913 - what a training is made of
         callbacks.append(ReduceOnPlateau(recipe.schedule, rate, recipe.early_stopping.metric))
     if recipe.optimizer.moving_average:
         callbacks.append(ValidateMovingAverage())
+    if teacher is not None:
+        from_logits = getattr(model.loss, "from_logits", False)
+        callbacks.append(Distill(recipe.distillation, teacher, from_logits=from_logits))
     callbacks += [*pruning, history, *after_history]
     checkpoint = Checkpoint(run.checkpoint, callbacks)
     board = keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
@@ -188,13 +196,32 @@ def _pruning(recipe: Recipe, steps_per_epoch: int) -> tuple[list[Prune], int]:
     return [Prune(recipe.pruning, sparsity)], max(1, math.ceil(sparsity.end / steps_per_epoch))
 
 
+def load_teacher(settings: Distillation, outputs: Callable[[Run], Any], ours: Any) -> keras.Model | None:
+    """Load the model to learn from, if there is one.
+
+    Args:
+        settings: Whose it is.
+        outputs: Says what the outputs of a run's model stand for.
+        ours: What those of the model that learns stand for.
+
+    Raises:
+        UserError: An unfinished run, or one whose outputs stand for something else.
+    """
+    if settings.teacher is None:
+        return None
+    run = Run(Path(settings.teacher))
+    if run.metrics and outputs(run) != ours:
+        raise UserError(
+            f"distillation.teacher: the model of {run.path} has other outputs: {outputs(run)}. Needed: {ours}"
+        )
+    return keras.models.load_model(run.model_path)
+
+
 def save_model(model: keras.Model, run: Run) -> None:
     """Save the model without its optimizer: whoever loads it needs nothing of this project."""
-    bare = type(model).from_config(model.get_config())
-    bare.set_weights(model.get_weights())
     beside = run.path / ".model.keras"  # Keras wants the ending
     try:
-        bare.save(beside)
+        bare_copy(model).save(beside)
         beside.replace(run.model_path)
     finally:
         beside.unlink(missing_ok=True)

@@ -4,10 +4,11 @@ The command line mirrors them: field `batch_size` of `Training` is the flag `--t
 A run's `config.json` holds the same tree.
 """
 
+from recipes.config.distillation import Distillation
 from recipes.config.errors import DivergedError, UserError, nearest, require
 from recipes.config.image import Augmentation, ImageData, ImageModel, ImageRecipe
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training, better_when_low
-from recipes.config.pruning import Pruning
+from recipes.config.pruning import Pruning, RunPruning
 from recipes.config.recipe import Recipe
 from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
 from recipes.config.text import (
@@ -25,6 +26,7 @@ from recipes.config.tree import flatten, from_dict, to_dict
 
 __all__ = [
     "Augmentation",
+    "Distillation",
     "DivergedError",
     "EarlyStopping",
     "EncoderDecoderModel",
@@ -37,6 +39,7 @@ __all__ = [
     "RecurrentModel",
     "RecurrentRecipe",
     "ReversalData",
+    "RunPruning",
     "Sampling",
     "Schedule",
     "SequenceRecipe",

@@ -1,4 +1,4 @@
-"""Settings of pruning while training."""
+"""Settings of pruning, while training and afterwards."""
 
 import dataclasses
 from typing import Literal
@@ -40,3 +40,36 @@ class Pruning:
             end=self.end,
         )
         require_at_least_one("pruning", self, "frequency")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunPruning:
+    """How a finished run is pruned, step by step, with training between the steps."""
+
+    structure: Literal["units", "weights"] = "units"
+    """What goes. Units (neurons, filters, attention heads, feed-forward units) are cut out: the model
+    gets smaller and faster. Single weights become 0: more of them can go, in an archive it gets smaller."""
+    importance: Literal["magnitude", "batch-norm", "taylor"] = "taylor"
+    """Which units go first: those with the smallest weights, the smallest scale in the batch
+    normalisation behind them, or the smallest change of the validation loss to first order."""
+    ranking: Literal["global", "layer"] = "global"
+    """Whether the least of the whole model go (heads among heads), or of each layer."""
+    leave_out: tuple[str, ...] = ()
+    """Layers that are not pruned."""
+    tolerance: float = 0.1
+    """How much worse the validation metric may get, at least 0: points (hundredths) of an accuracy,
+    or as it is of a loss."""
+    fraction: float = 0.3
+    """Part of what is left that a step removes, in (0, 1); halved after a step that went too far."""
+    epochs: int = 3
+    """Epochs of training after each step, at least 1, by the recipe's own schedule in that time."""
+    steps: int = 12
+    """Most steps, at least 1; they end, too, when the fraction has been halved three times."""
+    distill: bool = False
+    """Learn from the dense model besides the labels."""
+
+    def __post_init__(self) -> None:
+        require(self.tolerance >= 0, "tolerance must be at least 0", tolerance=self.tolerance)
+        require(0 < self.fraction < 1, "fraction must be in (0, 1)", fraction=self.fraction)
+        for name in ("epochs", "steps"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1", **{name: getattr(self, name)})

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar
 
+from recipes.config.distillation import Distillation
 from recipes.config.errors import UserError, nearest, require
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
 from recipes.config.pruning import Pruning
@@ -24,6 +25,7 @@ class Recipe:
     schedule: Schedule = Schedule()
     early_stopping: EarlyStopping = EarlyStopping()
     pruning: Pruning = Pruning()
+    distillation: Distillation = Distillation()
     training: Training = Training()
 
     def __post_init__(self) -> None:

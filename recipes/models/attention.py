@@ -79,25 +79,30 @@ class Attention(layers.Layer):
 
     Args:
         heads: Number of heads.
+        head_width: Size of each head's vectors; None for the width shared out among the heads.
         bias: Whether the dense layers have biases.
         qk_norm: Normalise queries and keys (Henry et al. 2020, arXiv:2010.04245).
     """
 
-    def __init__(self, heads: int, *, bias: bool, qk_norm: bool, name: str) -> None:
+    def __init__(
+        self, heads: int, *, bias: bool, qk_norm: bool, name: str, head_width: int | None = None
+    ) -> None:
         super().__init__(name=name)
         self.heads = heads
+        self.head_width = head_width or 0
         self.bias = bias
         self.qk_norm = qk_norm
 
     def build(self, shape: Sequence[int | None]) -> None:
         """Build the four projections."""
         width = shape[-1] or 0
-        self.width, self.head_width = width, width // self.heads
+        self.head_width = self.head_width or width // self.heads
+        self.joined_width = self.heads * self.head_width
         for name in ("query", "key", "value"):
-            setattr(self, name, dense(width, bias=self.bias, name=name))
+            setattr(self, name, dense(self.joined_width, bias=self.bias, name=name))
+            getattr(self, name).build((None, None, width))
         self.output_projection = dense(width, bias=self.bias, name="output", zero=True)
-        for layer in (self.query, self.key, self.value, self.output_projection):
-            layer.build((None, None, width))
+        self.output_projection.build((None, None, self.joined_width))
         if self.qk_norm:
             start = keras.initializers.Constant(FIRST_TEMPERATURE)
             self.temperature = self.add_weight(
@@ -129,7 +134,7 @@ class Attention(layers.Layer):
         """
         scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))) / math.sqrt(self.head_width)
         mixed = ops.matmul(ops.softmax(scores + mask), v)  # (batch, heads, time of q, head_width)
-        joined = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, mixed.shape[2], self.width))
+        joined = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, mixed.shape[2], self.joined_width))
         return self.output_projection(joined)
 
     def attend_from_one(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -137,7 +142,7 @@ class Attention(layers.Layer):
         column = ops.reshape(q, (-1, self.heads, self.head_width, 1))
         scores = ops.reshape(ops.matmul(k, column), (-1, self.heads, 1, k.shape[2]))
         mixed = ops.matmul(ops.softmax(scores / math.sqrt(self.head_width) + mask), v)
-        return self.output_projection(ops.reshape(mixed, (-1, self.width)))
+        return self.output_projection(ops.reshape(mixed, (-1, self.joined_width)))
 
     def call(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Attend from x to a context, both (batch, time, width)."""

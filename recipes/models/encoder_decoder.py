@@ -4,12 +4,12 @@ Settings: `recipes.config.EncoderDecoderModel`. Three masks: the encoder and the
 not see padding, the decoder does not see what it has yet to write.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import keras
 from keras import layers, ops
 
-from recipes.config import EncoderDecoderModel, from_dict, to_dict
+from recipes.config import EncoderDecoderModel
 from recipes.models.attention import (
     BLOCKED,
     Attention,
@@ -19,6 +19,7 @@ from recipes.models.attention import (
     normalization,
     sinusoids,
 )
+from recipes.models.configured import ConfiguredModel
 
 
 class AttentiveBlock(layers.Layer):
@@ -57,7 +58,7 @@ class AttentiveBlock(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_recipes")
-class EncoderDecoder(keras.Model):
+class EncoderDecoder(ConfiguredModel):
     """(source, previous) int32 ids → float32 logits (batch, time of previous, vocabulary_size).
 
     Args:
@@ -67,6 +68,9 @@ class EncoderDecoder(keras.Model):
         target_length: Length of what is written, (batch, target_length).
     """
 
+    settings_type = EncoderDecoderModel
+    arguments = ("vocabulary_size", "source_length", "target_length")
+
     def __init__(
         self,
         settings: EncoderDecoderModel,
@@ -75,9 +79,10 @@ class EncoderDecoder(keras.Model):
         target_length: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.settings = settings
-        self.sizes = (vocabulary_size, source_length, target_length)
+        super().__init__(settings, **kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.source_length = source_length
+        self.target_length = target_length
         start = keras.initializers.RandomNormal(stddev=1.0)
         self.token_embedding = layers.Embedding(
             vocabulary_size, settings.width, embeddings_initializer=start, name="token_embedding"
@@ -113,18 +118,3 @@ class EncoderDecoder(keras.Model):
     def _embed(self, ids: Tensor, training: bool) -> Tensor:
         places = sinusoids(ids.shape[1], self.settings.width)
         return self.dropout(self.token_embedding(ids) + places, training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON values."""
-        vocabulary_size, source_length, target_length = self.sizes
-        return {
-            "settings": to_dict(self.settings),
-            "vocabulary_size": vocabulary_size,
-            "source_length": source_length,
-            "target_length": target_length,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        """Build the model that `get_config` describes."""
-        return cls(**{**config, "settings": from_dict(EncoderDecoderModel, config["settings"])})

@@ -3,12 +3,13 @@
 Settings: `recipes.config.RecurrentModel`.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import keras
 from keras import layers, ops
 
-from recipes.config import RecurrentModel, from_dict, to_dict
+from recipes.config import RecurrentModel
+from recipes.models.configured import ConfiguredModel
 
 Tensor = Any
 States = list[list[Tensor]]
@@ -42,7 +43,7 @@ class CarriedState:
 
 
 @keras.saving.register_keras_serializable(package="keras_recipes")
-class RecurrentLanguageModel(keras.Model):
+class RecurrentLanguageModel(ConfiguredModel):
     """int32 ids (batch, time) → float32 logits (batch, time, vocabulary_size).
 
     Args:
@@ -55,11 +56,13 @@ class RecurrentLanguageModel(keras.Model):
         carried: Where training steps go on from, if they do.
     """
 
+    settings_type = RecurrentModel
+    arguments = ("vocabulary_size", "block_size")
+
     def __init__(
         self, settings: RecurrentModel, vocabulary_size: int, block_size: int, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        self.settings = settings
+        super().__init__(settings, **kwargs)
         self.vocabulary_size = vocabulary_size
         self.window: int | None = None
         self.block_size = block_size
@@ -135,16 +138,3 @@ class RecurrentLanguageModel(keras.Model):
         if self.projection is not None:
             x = self.projection(x)  # (batch, time, embedding)
         return ops.matmul(x, ops.transpose(self.token_embedding.embeddings)) * self.settings.embedding**-0.5
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON values."""
-        return {
-            "settings": to_dict(self.settings),
-            "vocabulary_size": self.vocabulary_size,
-            "block_size": self.block_size,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        """Build the model that `get_config` describes."""
-        return cls(**{**config, "settings": from_dict(RecurrentModel, config["settings"])})

@@ -5,12 +5,12 @@ windows for training, `begin` and `step` for one token at a time with what was c
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import keras
 from keras import layers, ops
 
-from recipes.config import TransformerModel, from_dict, to_dict
+from recipes.config import TransformerModel
 from recipes.models.attention import (
     BLOCKED,
     Attention,
@@ -24,6 +24,7 @@ from recipes.models.attention import (
     sinusoids,
     unit_rms,
 )
+from recipes.models.configured import ConfiguredModel
 
 BlockState = dict[str, Tensor]
 
@@ -33,18 +34,24 @@ class Block(layers.Layer):
 
     Args:
         settings: Sizes and parts.
+        heads: Attention heads that it has, of those in the settings.
+        feed_forward: Hidden units of its feed-forward network, of those in the settings.
     """
 
-    def __init__(self, settings: TransformerModel, name: str) -> None:
+    def __init__(self, settings: TransformerModel, heads: int, feed_forward: int, name: str) -> None:
         super().__init__(name=name)
         self.convolves = settings.convolution > 1
         self.attention_norm = normalization(settings.normalization, "attention_norm")
         self.attention = Attention(
-            settings.heads, bias=settings.bias, qk_norm=settings.qk_norm, name="attention"
+            heads,
+            head_width=settings.width // settings.heads,
+            bias=settings.bias,
+            qk_norm=settings.qk_norm,
+            name="attention",
         )
         self.feed_forward_norm = normalization(settings.normalization, "feed_forward_norm")
         self.feed_forward = FeedForward(
-            settings.feed_forward, activation=settings.activation, bias=settings.bias, name="feed_forward"
+            feed_forward, activation=settings.activation, bias=settings.bias, name="feed_forward"
         )
         if self.convolves:
             self.attention_convolution = CausalConvolution(settings.convolution, name="attention_convolution")
@@ -122,26 +129,37 @@ def _slide(convolution: CausalConvolution, before: Tensor, x: Tensor) -> tuple[T
 
 
 @keras.saving.register_keras_serializable(package="keras_recipes")
-class TransformerLanguageModel(keras.Model):
+class TransformerLanguageModel(ConfiguredModel):
     """int32 ids (batch, time) → float32 logits (batch, time, vocabulary_size), time ≤ block_size.
 
     Args:
         settings: Sizes and parts.
         vocabulary_size: Number of tokens.
         block_size: Most tokens it sees at once.
+        sizes: Heads and feed-forward units of each block, where it has been shrunk; None for those
+            of the settings.
 
     Attributes:
         window: Most tokens it sees at once: here the block size.
     """
 
+    settings_type = TransformerModel
+    arguments = ("vocabulary_size", "block_size", "sizes")
+
     def __init__(
-        self, settings: TransformerModel, vocabulary_size: int, block_size: int, **kwargs: Any
+        self,
+        settings: TransformerModel,
+        vocabulary_size: int,
+        block_size: int,
+        *,
+        sizes: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.settings = settings
+        super().__init__(settings, **kwargs)
         self.vocabulary_size = vocabulary_size
         self.window: int | None = block_size
         self.block_size = block_size
+        self.sizes = sizes or [[settings.heads, settings.feed_forward]] * settings.layers
         width = settings.width
         self.token_embedding = layers.Embedding(
             vocabulary_size, width, embeddings_initializer=_normal(1.0), name="token_embedding"
@@ -151,7 +169,10 @@ class TransformerLanguageModel(keras.Model):
                 block_size, width, embeddings_initializer=_normal(0.1), name="positions"
             )
         self.dropout = layers.Dropout(settings.dropout, name="embedding_dropout")
-        self.blocks = [Block(settings, name=f"block_{number}") for number in range(1, settings.layers + 1)]
+        self.blocks = [
+            Block(settings, heads, feed_forward, name=f"block_{number}")
+            for number, (heads, feed_forward) in enumerate(self.sizes, start=1)
+        ]
         self.final_norm = normalization(settings.normalization, "final_norm")
         if not settings.tied_head:
             self.head = layers.Dense(vocabulary_size, use_bias=False, kernel_initializer="zeros", name="head")
@@ -232,19 +253,6 @@ class TransformerLanguageModel(keras.Model):
             return self.head(x)
         # The embedding has entries of size 1, the head wants them of size 1 / sqrt(width).
         return ops.matmul(x, ops.transpose(self.token_embedding.embeddings)) * self.settings.width**-0.5
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON values."""
-        return {
-            "settings": to_dict(self.settings),
-            "vocabulary_size": self.vocabulary_size,
-            "block_size": self.block_size,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        """Build the model that `get_config` describes."""
-        return cls(**{**config, "settings": from_dict(TransformerModel, config["settings"])})
 
 
 def _normal(deviation: float) -> keras.initializers.Initializer:

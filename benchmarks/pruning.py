@@ -1,0 +1,139 @@
+"""Print the README's tables of smaller models.
+
+    TFDS_DATA_DIR=... python -m benchmarks.pruning units       mnist-cnn pruned step by step, 3 seeds
+    TFDS_DATA_DIR=... python -m benchmarks.pruning language    lm-transformer without heads and feed-forward units
+
+Each run is a command as a user would type it. Accuracies are of the test part, scored once for each
+model; the choice of the model is validation's. Times are medians of calls in turns, dense and pruned.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+UNITS = ["--epochs", "4", "--fraction", "0.3", "--steps", "8"]
+BATCH_SIZE = 256
+CALLS = 30
+
+
+def command(*arguments: object) -> None:
+    """Run a command of the project."""
+    subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    """Return a run's metrics."""
+    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    return metrics
+
+
+def exported(run: Path, models: Path) -> Path:
+    """Export a run and return its SavedModel."""
+    command("serving", "export", run, "--models", models, "--name", run.name)
+    return models / run.name / "1"
+
+
+def signature_seconds(paths: list[Path], inputs: dict[str, Any]) -> list[float]:
+    """Return the median time of a call of each SavedModel's default signature, in turns."""
+    import tensorflow as tf
+
+    calls = [tf.saved_model.load(str(path)).signatures["serving_default"] for path in paths]
+    tensors = {name: tf.constant(value) for name, value in inputs.items()}
+    taken: list[list[float]] = [[] for _ in calls]
+    for turn in range(CALLS + 2):
+        for call, seconds in zip(calls, taken, strict=True):
+            started = time.perf_counter()
+            call(**tensors)
+            if turn >= 2:
+                seconds.append(time.perf_counter() - started)
+    return [statistics.median(seconds) for seconds in taken]
+
+
+def bytes_of(path: Path) -> int:
+    """Return the size of all files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def units(seeds: int, folder: Path) -> None:
+    """Print what pruning the units of mnist-cnn gives."""
+    import numpy as np
+
+    print(
+        "| seed | dense accuracy, % | pruned, % | fewer multiply-adds | parameters | faster, batch of 256 "
+        "| the same exported | SavedModel, bytes |\n|---|---|---|---|---|---|---|---|"
+    )
+    images = np.random.default_rng(0).uniform(0, 255, (BATCH_SIZE, 28, 28, 1)).astype(np.float32)
+    for seed in range(seeds):
+        dense, pruned = folder / f"dense-{seed}", folder / f"pruned-{seed}"
+        where = ["--data.source", "mnist", "--training.seed", seed, "--run-dir", dense]
+        command("recipes", "train", "mnist-cnn", *where)
+        command("recipes", "prune", dense, *UNITS, "--run-dir", pruned)
+        before, after = (metrics_of(pruned)["compression"][name] for name in ("before", "after"))
+        paths = [exported(run, folder / "models") for run in (dense, pruned)]
+        seconds = signature_seconds(paths, {"image": images})
+        print(
+            f"| {seed} | {100 * metrics_of(dense)['test_accuracy']:.2f} "
+            f"| {100 * metrics_of(pruned)['test_accuracy']:.2f} "
+            f"| {before['multiply_adds'] / after['multiply_adds']:.1f} "
+            f"| {before['parameters']:,} → {after['parameters']:,} "
+            f"| {after['examples_per_second'] / before['examples_per_second']:.1f} "
+            f"| {seconds[0] / seconds[1]:.1f} | {bytes_of(paths[0]):,} → {bytes_of(paths[1]):,} |",
+            flush=True,
+        )
+
+
+def language(folder: Path) -> None:
+    """Print what a Transformer without a quarter of its heads and half of its feed-forward units is."""
+    from recipes.command_line import quiet_tensorflow
+
+    with quiet_tensorflow():
+        import keras
+
+        from recipes.compression.importance import least, magnitude
+        from recipes.compression.masks import silence
+        from recipes.compression.shrink import shrink
+        from recipes.compression.units import find_units
+        from recipes.measurement import bare_copy
+
+    dense, smaller = folder / "dense", folder / "smaller"
+    short = ["--training.epochs", "2", "--training.steps-per-epoch", "100", "--model.heads", "4"]
+    command(
+        "recipes", "train", "lm-transformer", "--data.source", "tiny_shakespeare", *short, "--run-dir", dense
+    )
+    model = keras.models.load_model(dense / "model.keras")
+    found = find_units(model)
+    silence(found, least(found, magnitude(found), {"heads": 0.25, "feed-forward": 0.5}))
+    subprocess.run(["cp", "-r", str(dense), str(smaller)], check=True)
+    bare_copy(shrink(model)).save(smaller / "model.keras")
+    paths = [exported(run, folder / "models") for run in (dense, smaller)]
+    command("recipes", "generate", smaller, "--prompt", "ROMEO:", "--max-new-tokens", "80")
+    shrunk = keras.models.load_model(smaller / "model.keras")
+    print(f"heads and feed-forward units of each block: {[list(sizes) for sizes in shrunk.sizes]}")
+    print(f"parameters {model.count_params():,} → {shrunk.count_params():,}")
+    print(f"SavedModel {bytes_of(paths[0]):,} → {bytes_of(paths[1]):,} bytes")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=["units", "language"])
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        if chosen.table == "units":
+            units(chosen.seeds, Path(temporary))
+        else:
+            language(Path(temporary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Smaller models from trained ones: which units matter, leaving them out, shrinking, int8 weights."""

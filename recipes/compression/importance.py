@@ -1,0 +1,114 @@
+"""How much each unit matters, and which are the least of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from recipes.compression.units import FIXED, Group, Kind, Tie, Units
+from recipes.config import UserError
+
+Scores = npt.NDArray[np.float64]
+
+
+def magnitude(units: Units) -> Scores:
+    """Sum of |w| of the weights that make a unit (Li et al. 2017, "Pruning Filters", arXiv:1608.08710).
+
+    Returns:
+        (units.count,), as parts of their layer's mean: layers of different widths can be compared.
+    """
+    scores = np.zeros(units.count)
+    for tie in units.ties:
+        if tie.role == "makes":
+            _add(scores, tie, np.abs(ops.convert_to_numpy(tie.variable)))
+    for group in units.groups:
+        scores[group.units] /= scores[group.units].mean() or 1.0
+    return scores
+
+
+def batch_normalization(units: Units) -> Scores:
+    """|gamma| of the batch normalisation behind a unit (Liu et al. 2017, "Network Slimming", arXiv:1708.06519).
+
+    Returns:
+        (units.count,).
+
+    Raises:
+        UserError: A layer without batch normalisation behind it.
+    """
+    scores, seen = np.zeros(units.count), np.zeros(units.count, bool)
+    for tie in units.ties:
+        if tie.role == "scales" and tie.variable.name == "gamma":
+            _add(scores, tie, np.abs(ops.convert_to_numpy(tie.variable)))
+            seen[tie.units[tie.units != FIXED]] = True
+    for group in units.groups:
+        if not seen[group.units].all():
+            raise UserError(
+                f"importance batch-norm: layer {group.name!r} has no batch normalisation. "
+                "Leave it out, or choose magnitude or taylor"
+            )
+    return scores
+
+
+def taylor(units: Units, gradients: Iterable[Mapping[str, npt.NDArray[Any]]]) -> Scores:
+    """First-order change of the loss without a unit (Molchanov et al. 2019, arXiv:1906.10771).
+
+    The mean over batches of |sum of w dL/dw| over the weights that make the unit.
+
+    Args:
+        units: The units.
+        gradients: For each batch, dL/dw by the variable's path; none is 0.
+
+    Returns:
+        (units.count,).
+    """
+    total, batches = np.zeros(units.count), 0
+    for batch in gradients:
+        change = np.zeros(units.count)
+        for tie in units.ties:
+            if tie.role == "makes" and tie.variable.path in batch:
+                _add(change, tie, ops.convert_to_numpy(tie.variable) * batch[tie.variable.path])
+        total += np.abs(change)
+        batches += 1
+    return total / batches
+
+
+def least(
+    units: Units, scores: Scores, fractions: Mapping[Kind, float], *, ranking: str = "global"
+) -> npt.NDArray[np.bool_]:
+    """Choose the units that matter least.
+
+    Args:
+        units: The units.
+        scores: How much each matters, (units.count,).
+        fractions: The part to choose of the units of each kind, in [0, 1); none of a kind left out.
+        ranking: "global" over the whole model, kind by kind, or "layer" within each layer.
+
+    Returns:
+        (units.count,), true for the chosen. Each layer keeps its best unit.
+    """
+    chosen = np.zeros(units.count, bool)
+    for ranked, fraction in _ranked_together(units.groups, fractions, ranking):
+        best = [group.units[np.argmax(scores[group.units])] for group in ranked]
+        members = np.concatenate([group.units for group in ranked])
+        free = np.setdiff1d(members, best)
+        count = min(round(len(members) * fraction), len(free))
+        chosen[free[np.argsort(scores[free], kind="stable")[:count]]] = True
+    return chosen
+
+
+def _ranked_together(
+    groups: Sequence[Group], fractions: Mapping[Kind, float], ranking: str
+) -> list[tuple[list[Group], float]]:
+    if ranking == "layer":
+        return [([group], fractions[group.kind]) for group in groups if group.kind in fractions]
+    kinds = [kind for kind in fractions if any(group.kind == kind for group in groups)]
+    return [([group for group in groups if group.kind == kind], fractions[kind]) for kind in kinds]
+
+
+def _add(scores: Scores, tie: Tie, values: npt.NDArray[Any]) -> None:
+    """Add up the entries of each unit."""
+    others = tuple(axis for axis in range(values.ndim) if axis != tie.axis)
+    own = tie.units != FIXED
+    np.add.at(scores, tie.units[own], values.sum(axis=others, dtype=np.float64)[own])

@@ -1,0 +1,58 @@
+"""int8 weights after training, for the layers that Keras can give them to."""
+
+import keras
+
+from recipes.config import UserError
+from recipes.models.configured import INT8_WEIGHTS, ConfiguredModel
+
+QUANTIZES = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
+
+
+def quantize(model: keras.Model) -> tuple[keras.Model, list[str]]:
+    """Return a copy of a model with int8 weights, a scale for each output, and the layers that stayed as they are.
+
+    Keras 3.15 has int8 for dense layers and embeddings, not for convolutions and recurrent layers. The
+    embeddings of language models stay too: they may be the last matrix as well.
+
+    Args:
+        model: Any model with float weights; it is not changed.
+
+    Raises:
+        UserError: It is quantised already, or has no layer that can be.
+    """
+    check_not_quantized(model)
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    if isinstance(copy, ConfiguredModel):
+        copy.quantize_dense_layers()
+    else:
+        copy.quantize(config=INT8_WEIGHTS, filters=lambda layer: isinstance(layer, QUANTIZES))
+    if not is_quantized(copy):
+        raise UserError("quantize: the model has no dense layer; Keras has int8 weights for these only")
+    return copy, left_as_they_are(copy)
+
+
+def left_as_they_are(model: keras.Model) -> list[str]:
+    """Return the names of layers with float matrices or kernels, as `block_1/attention/query`."""
+    return sorted(
+        {
+            variable.path.removeprefix(f"{model.name}/").rpartition("/")[0]
+            for variable in model.weights
+            if variable.dtype != "int8" and sum(size > 1 for size in variable.shape) > 1
+        }
+    )
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Tell whether a model has int8 weights."""
+    return any(variable.dtype == "int8" for variable in model.weights)
+
+
+def check_not_quantized(model: keras.Model) -> None:
+    """Refuse a model with int8 weights.
+
+    Raises:
+        UserError: It has some.
+    """
+    if is_quantized(model):
+        raise UserError("the model has int8 weights already: prune or quantise the run it was made from")

@@ -1,0 +1,305 @@
+"""Prune a finished run step by step, with training between the steps, as far as its metric allows.
+
+    python -m recipes prune runs/mnist-cnn/latest
+    python -m recipes prune runs/mnist-cnn/latest --structure weights --tolerance 0.05
+
+Each step is a run of the recipe's own training that begins with what the step before left, in
+`steps/` of the new run: a kill costs an epoch, and every point of the trade-off curve can be exported.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy.typing as npt
+import tensorflow as tf
+
+from recipes.callbacks.pruning import prunable
+from recipes.compression import importance
+from recipes.compression.cost import multiply_adds
+from recipes.compression.masks import silence
+from recipes.compression.quantize import check_not_quantized
+from recipes.compression.shrink import shrink
+from recipes.compression.units import KINDS, Units, find_units
+from recipes.config import Recipe, RunPruning, UserError, better_when_low, nearest, to_dict
+from recipes.files import write_csv
+from recipes.kinds import module_of
+from recipes.models.parameters import count_nonzero
+from recipes.reopened import Change, Reopened, reopen
+from recipes.report.page import Picture, Table
+from recipes.report.trade_off import plot_trade_off
+from recipes.run import Run, only_writer, open_run
+from recipes.settings import with_settings
+from recipes.training import Outcome, fix_seed, save_model
+
+SMALLEST_FRACTION = 1 / 8
+"""Part of the first fraction below which a step is not worth its training."""
+TAYLOR_BATCHES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A point of the trade-off curve: the dense run, or a step.
+
+    Attributes:
+        run: Its run.
+        left: Part of the units or weights that it was to keep.
+        value: Its validation metric.
+        kept: Whether that is within the tolerance: the next step goes on from here.
+    """
+
+    run: Run
+    left: float
+    value: float
+    kept: bool
+
+
+def prune(source: Run, path: Path, settings: RunPruning, *, resume: bool = False) -> Run:
+    """Prune a finished run and write a run directory like any other.
+
+    Args:
+        source: The dense run.
+        path: The new run directory.
+        settings: How, and how far.
+        resume: Go on with the unfinished pruning there.
+
+    Returns:
+        The new run, with the smallest model within the tolerance.
+
+    Raises:
+        UserError: An unfinished run, data that can't be had any more or on which the dense model
+            misses the tolerance, layers that do not exist or can't be pruned; on resume, other
+            settings than it began with. Nothing is written then.
+    """
+    dense, opened = reopen(source)
+    check_not_quantized(dense)
+    _check_reproduced(source, dense, opened, settings)
+    _check_prunable(dense, settings)
+    record = {"run": str(source.path), **to_dict(settings)}
+    run = open_run(path, source.config, opened.about, resume=resume, made_from=record)
+    with only_writer(run.path):
+        points = list(_trade_off(source, run, opened, settings))
+        _close(run, dense, opened, settings, points)
+    return run
+
+
+def _check_reproduced(source: Run, dense: keras.Model, opened: Reopened, settings: RunPruning) -> None:
+    metric = opened.recipe.early_stopping.metric
+    recorded, now = source.metrics[metric], opened.validate(dense)[metric]
+    if not _within(now, recorded, metric, settings.tolerance):
+        raise UserError(
+            f"tolerance {settings.tolerance}: the dense model itself misses it: its {metric} was {recorded} "
+            f"when it was trained and is {now} on the data there is now"
+        )
+
+
+def _within(value: float, dense: float, metric: str, tolerance: float) -> bool:
+    """Tell whether a metric is at most so much worse: points of a part of 1, else as it is."""
+    loss = better_when_low(metric)
+    worse = (value - dense) if loss else 100 * (dense - value)
+    return worse <= tolerance + 1e-9
+
+
+def _check_prunable(dense: keras.Model, settings: RunPruning) -> None:
+    if settings.structure == "weights":
+        prunable(dense, settings.leave_out)
+        return
+    units = _candidates(dense, settings)
+    if settings.importance == "batch-norm":
+        importance.batch_normalization(units)
+
+
+def _candidates(model: keras.Model, settings: RunPruning) -> Units:
+    """Return the units that may go."""
+    units = find_units(model)
+    layers = [layer for group in units.groups for layer in group.name.split("+")]
+    for name in settings.leave_out:
+        if name not in layers:
+            raise UserError(f"leave_out: there is no prunable layer {name!r}. {nearest(name, layers)}")
+    left_out = set(settings.leave_out)
+    groups = [group for group in units.groups if not left_out & set(group.name.split("+"))]
+    if not groups:
+        raise UserError("the model has no prunable layers left: dense, convolution or Transformer layers")
+    return dataclasses.replace(units, groups=groups)
+
+
+def _trade_off(source: Run, run: Run, opened: Reopened, settings: RunPruning) -> Iterator[Point]:
+    """Take the steps; those that a killed pruning had taken are only read."""
+    metric = opened.recipe.early_stopping.metric
+    dense = source.metrics[metric]
+    here = Point(source, 1.0, dense, kept=True)
+    yield here
+    fraction = settings.fraction
+    for number in range(1, settings.steps + 1):
+        step = Run(run.path / "steps" / f"{number:02}")
+        left = here.left * (1 - fraction)
+        if not step.finished and not _train_step(source, here, step, opened, settings, fraction):
+            return
+        value = step.metrics[metric]
+        point = Point(step, left, value, _within(value, dense, metric, settings.tolerance))
+        print(f"step {number}: {_describe(point, metric)}", flush=True)
+        yield point
+        if point.kept:
+            here = point
+        else:
+            fraction /= 2
+        if fraction < settings.fraction * SMALLEST_FRACTION:
+            return
+
+
+def _describe(point: Point, metric: str) -> str:
+    verdict = "within the tolerance" if point.kept else "too far: back, and half as much"
+    return (
+        f"{point.run.metrics['nonzero_parameters']:,} parameters that are not 0, "
+        f"{metric} {point.value:.4f}, {verdict}"
+    )
+
+
+def _train_step(
+    source: Run, before: Point, step: Run, opened: Reopened, settings: RunPruning, fraction: float
+) -> bool:
+    """Prune what the step before left, and train it; return False where there is nothing left to prune."""
+    resume = (step.path / "config.json").exists()
+    start = step.path.with_name(f"{step.path.name}-start.keras")
+    if settings.structure == "units" and not start.exists():
+        smaller = _without_least(keras.models.load_model(before.run.model_path), opened, settings, fraction)
+        if smaller is None:
+            return False
+        start.parent.mkdir(exist_ok=True)
+        beside = start.with_name(f".{start.name}")
+        smaller.save(beside)
+        beside.replace(start)
+    fix_seed(opened.recipe.training.seed)  # of its dropout too
+    model = keras.models.load_model(start if settings.structure == "units" else before.run.model_path)
+    recipe = _step_recipe(source, opened.recipe, settings, before.left * (1 - fraction))
+    module_of(recipe).train(source.metrics["recipe"], recipe, step.path, resume=resume, model=model)
+    start.unlink(missing_ok=True)
+    return True
+
+
+def _without_least(
+    model: keras.Model, opened: Reopened, settings: RunPruning, fraction: float
+) -> keras.Model | None:
+    """Return the model without a part of its units, or None if none can go."""
+    units = _candidates(model, settings)
+    fractions = dict.fromkeys(KINDS, fraction)
+    chosen = importance.least(
+        units, _scores(model, units, opened, settings), fractions, ranking=settings.ranking
+    )
+    if not chosen.any():
+        return None
+    silence(units, chosen)
+    return shrink(model)
+
+
+def _scores(model: keras.Model, units: Units, opened: Reopened, settings: RunPruning) -> importance.Scores:
+    if settings.importance == "magnitude":
+        return importance.magnitude(units)
+    if settings.importance == "batch-norm":
+        return importance.batch_normalization(units)
+    return importance.taylor(units, _gradients(model, opened))
+
+
+def _gradients(model: keras.Model, opened: Reopened) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """Yield the gradients of the loss on validation batches, by the variables' paths."""
+    variables = [variable.value for variable in model.trainable_variables]
+    paths = [variable.path for variable in model.trainable_variables]
+
+    @tf.function
+    def gradients(inputs: Any, targets: Any, weights: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = opened.loss(targets, model(inputs, training=False), sample_weight=weights)
+        return tape.gradient(loss, variables)
+
+    for batch in opened.validation.take(TAYLOR_BATCHES):
+        inputs, targets, *weights = batch
+        found = gradients(inputs, targets, weights[0] if weights else None)
+        yield {
+            path: gradient.numpy()
+            for path, gradient in zip(paths, found, strict=True)
+            if gradient is not None
+        }
+
+
+def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float) -> Recipe:
+    """Return the settings of the training after a step: the recipe's own, in a shorter time.
+
+    Its learning rates from the start are better than going on with its last ones (Renda et al. 2020,
+    "Comparing Rewinding and Fine-tuning in Neural Network Pruning", arXiv:2003.02389).
+    """
+    weights = {
+        "sparsity": 1 - left,
+        "schedule": "constant",
+        "begin": 0,
+        "end": None,
+        "ranking": settings.ranking,
+        "leave_out": settings.leave_out,
+    }
+    return with_settings(
+        recipe,
+        {
+            "training": {"epochs": settings.epochs},
+            "schedule": {"warmup": min(recipe.schedule.warmup, settings.epochs / 5)},
+            "early_stopping": {"start_epoch": 1, "patience": None},
+            "pruning": weights if settings.structure == "weights" else {"sparsity": 0.0},
+            "distillation": {"teacher": str(source.path) if settings.distill else None},
+        },
+    )
+
+
+def _close(
+    run: Run, dense: keras.Model, opened: Reopened, settings: RunPruning, points: Sequence[Point]
+) -> None:
+    """Write the run of the smallest model within the tolerance."""
+    metric = opened.recipe.early_stopping.metric
+    kept = [point for point in points if point.kept]
+    best = kept[-1]
+    model = keras.models.load_model(best.run.model_path)
+    save_model(model, run)
+    rows = [_row(number, point, metric) for number, point in enumerate(points)]
+    write_csv(run.path / "trade_off.csv", rows)
+    picture = run.plots / "trade_off.png"
+    limit = points[0].value + settings.tolerance * (1 if better_when_low(metric) else -0.01)
+    plot_trade_off(rows, metric, limit, picture)
+    caption = (
+        "Validation metric against the part of the parameters that is 0 or gone; crosses went too far, "
+        "the dashed line is the tolerance."
+    )
+    change = Change(
+        dense,
+        opened.examples,
+        metrics={
+            "pruned_from": str(points[0].run.path),
+            "tolerance": settings.tolerance,
+            f"dense_{metric}": points[0].value,
+        },
+        pictures=[Picture(picture, caption)],
+        tables=[Table("Steps", rows)],
+    )
+    opened.close(model, run, _write_history(run, kept), change)
+
+
+def _row(number: int, point: Point, metric: str) -> dict[str, Any]:
+    model = keras.models.load_model(point.run.model_path)
+    return {
+        "step": number,
+        "kept": point.kept,
+        "parameters": model.count_params(),
+        "nonzero_parameters": count_nonzero(model),
+        "multiply_adds": multiply_adds(model),
+        metric: point.value,
+    }
+
+
+def _write_history(run: Run, kept: Sequence[Point]) -> Outcome:
+    """Write the epochs that led to the last of the points, one after the other; the dense run's own count no more."""
+    trained = kept[1:] or kept
+    rows: list[dict[str, float]] = []
+    best_epoch = 0
+    for point in trained:
+        best_epoch = len(rows) + int(point.run.metrics["best_epoch"])
+        rows += [{**row, "epoch": len(rows) + row["epoch"]} for row in point.run.history]
+    write_csv(run.history_path, rows)
+    return Outcome(len(rows), best_epoch, round(sum(row["seconds"] for row in rows), 3))
