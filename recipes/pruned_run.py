@@ -199,28 +199,25 @@ def _scores(model: keras.Model, units: Units, opened: Reopened, settings: RunPru
         return importance.magnitude(units)
     if settings.importance == "batch-norm":
         return importance.batch_normalization(units)
-    return importance.taylor(units, _gradients(model, opened))
+    return importance.taylor(units, _gradients(model, units, opened))
 
 
-def _gradients(model: keras.Model, opened: Reopened) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+def _gradients(
+    model: keras.Model, units: Units, opened: Reopened
+) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
     """Yield the gradients of the loss on validation batches, by the variables' paths."""
-    variables = [variable.value for variable in model.trainable_variables]
-    paths = [variable.path for variable in model.trainable_variables]
+    makers = {tie.variable.path: tie.variable.value for tie in units.ties if tie.role == "makes"}
 
     @tf.function
     def gradients(inputs: Any, targets: Any, weights: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = opened.loss(targets, model(inputs, training=False), sample_weight=weights)
-        return tape.gradient(loss, variables)
+        return tape.gradient(loss, makers)
 
     for batch in opened.validation.take(TAYLOR_BATCHES):
         inputs, targets, *weights = batch
         found = gradients(inputs, targets, weights[0] if weights else None)
-        yield {
-            path: gradient.numpy()
-            for path, gradient in zip(paths, found, strict=True)
-            if gradient is not None
-        }
+        yield {path: gradient.numpy() for path, gradient in found.items()}
 
 
 def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float) -> Recipe:

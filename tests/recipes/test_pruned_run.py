@@ -179,7 +179,12 @@ def test_the_loss_of_distillation_is_its_formula():
 
 def test_a_teacher_with_other_classes_is_refused(dense, recipe, stripes, tmp_path):
     other = with_settings(
-        recipe, {"data": {"source": str(stripes)}, "distillation": {"teacher": str(dense.path)}}
+        recipe,
+        {
+            "data": {"source": str(stripes)},
+            "distillation": {"teacher": str(dense.path)},
+            "training": {"batch_size": 8},
+        },
     )
     with pytest.raises(UserError, match="has other outputs"):
         mnist.train("mnist-cnn", other, tmp_path / "run")
