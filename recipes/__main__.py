@@ -17,7 +17,7 @@ from recipes import command_line
 from recipes.catalog import CATALOG
 from recipes.config import Recipe, RunPruning, Sampling, UserError, from_dict, nearest, require
 from recipes.kinds import module_of
-from recipes.run import RUNS, Run, check_replaceable, check_vacant, latest_path, new_path
+from recipes.run import RUNS, Run, check_replaceable, check_vacant, followed, latest_path, new_path
 from recipes.settings import read_settings
 
 Own = TypeVar("Own")
@@ -235,7 +235,7 @@ def prune(arguments: Sequence[str]) -> None:
     """Prune a finished run."""
     with command_line.one_line_errors():
         chosen = tyro.cli(PruneArguments, args=list(arguments), prog="python -m recipes prune")
-    source = Run(chosen.run)
+    source = Run(followed(chosen.run))
     recipe = source.metrics["recipe"]  # an unfinished run is refused before anything slow
     require(
         not chosen.resume or chosen.run_dir is not None, "--resume needs --run-dir", run_dir=chosen.run_dir
@@ -248,7 +248,11 @@ def prune(arguments: Sequence[str]) -> None:
     with command_line.quiet_tensorflow():
         from recipes import pruned_run
 
-    run = pruned_run.prune(source, path, chosen.pruning, resume=going_on)
+    try:
+        run = pruned_run.prune(source, path, chosen.pruning, resume=going_on)
+    except KeyboardInterrupt:
+        print(f"Go on with the same flags and: --resume --run-dir {path}", file=sys.stderr)
+        raise
     print(_compressed(run))
 
 
@@ -256,7 +260,7 @@ def quantize(arguments: Sequence[str]) -> None:
     """Quantise a finished run."""
     with command_line.one_line_errors():
         chosen = tyro.cli(QuantizeArguments, args=list(arguments), prog="python -m recipes quantize")
-    source = Run(chosen.run)
+    source = Run(followed(chosen.run))
     path = _run_path(source.metrics["recipe"], RunArguments(run_dir=chosen.run_dir))
     with command_line.quiet_tensorflow():
         from recipes import quantized_run

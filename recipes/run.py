@@ -2,7 +2,7 @@
 
 runs/RECIPE/NAME/
 config.json         recipe and settings: `train --settings` takes it
-environment.json    versions, git revision, seed, data
+environment.json    versions, git revision, seed, data; made_from of a pruned or quantised run
 history.csv         a row an epoch
 model.keras         the best epoch's weights, without the optimizer
 vocabulary.json     text: what the tokens are
@@ -10,6 +10,7 @@ metrics.json        written last: a run that has it is finished
 report.html         with plots/*.png inside
 tensorboard/        the curves as TensorBoard logs
 checkpoint/         only while it runs, and after a kill
+steps/              of a pruned run: a run for each step; trade_off.csv has a row for each
 status.json         only after an interruption or a failure: what happened
 """
 
@@ -144,7 +145,12 @@ def latest_path(folder: Path, kind: str) -> Path:
     latest = folder / "latest"
     if not latest.exists():
         raise UserError(f"--resume: there is no {kind} in {folder}")
-    return folder / latest.readlink()
+    return followed(latest)
+
+
+def followed(path: Path) -> Path:
+    """Return where `latest` points now: a newer run is going to take the name."""
+    return path.parent / path.readlink() if path.is_symlink() else path
 
 
 def check_vacant(path: Path) -> None:

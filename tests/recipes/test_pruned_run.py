@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -251,3 +252,20 @@ def test_a_language_model_without_some_heads_and_units_still_writes(tmp_path, mo
     )
     quantized = quantize_run(run, tmp_path / "int8")
     assert quantized.metrics["validation_loss"] == pytest.approx(run.metrics["validation_loss"], abs=0.1)
+
+
+def test_the_latest_run_is_pruned_though_the_new_one_takes_its_name(dense, tmp_path):
+    runs = tmp_path / "runs" / "mnist-cnn"
+    shutil.copytree(dense.path, runs / "first")
+    (runs / "latest").symlink_to("first")
+    flags = ["--tolerance", "5", "--epochs", "1", "--steps", "2"]
+    done = recipes("prune", "runs/mnist-cnn/latest", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    new = Run(runs / (runs / "latest").readlink())
+    assert new.path.name != "first"
+    assert new.metrics["pruned_from"] == new.environment["made_from"]["run"] == "runs/mnist-cnn/first"
+    assert f"report: {Path('runs/mnist-cnn') / new.path.name / 'report.html'}" in done.stdout
+    assert "validation_accuracy" in done.stdout
+    quantized = recipes("quantize", "runs/mnist-cnn/latest", cwd=tmp_path)
+    assert quantized.returncode == 0, quantized.stderr
+    assert "they stay float32: convolution_1" in quantized.stdout
