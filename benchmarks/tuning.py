@@ -99,7 +99,11 @@ def study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None:
 
         reporter = keras.callbacks.LambdaCallback(on_epoch_end=report)
         module_of(recipe).train(
-            recipe_name, apply(plan.recipe, plan.dimensions, values), run.path, callbacks=[reporter]
+            recipe_name,
+            apply(plan.recipe, plan.dimensions, values),
+            run.path,
+            callbacks=[reporter],
+            final=False,
         )
         keras.backend.clear_session()
         if pruned:

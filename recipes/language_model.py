@@ -47,6 +47,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     model: LanguageModel | None = None,
+    final: bool = True,
 ) -> Run:
     """Train a recipe to its end and write the run directory.
 
@@ -58,6 +59,7 @@ def train(
         callbacks: Further callbacks, called after the metrics of an epoch are known.
         model: A model to go on with, as one that was pruned, of the vocabulary of `init_from`; None
             builds the recipe's or loads that of `init_from`.
+        final: As in `recipes.mnist.train`; without it there are no samples either.
 
     Returns:
         The finished run.
@@ -91,7 +93,7 @@ def train(
                 len(text.validation),
                 text.validation.characters,
             ),
-            sample,
+            *([sample] if final else []),
         ]
         if isinstance(recipe, RecurrentRecipe) and recipe.data.stateful:
             before.append(ForgetState(model.carry_state(recipe.training.batch_size)))
@@ -108,6 +110,9 @@ def train(
             after_history=callbacks,
         )
         save_model(model, run)
+        if not final:
+            run.finish(_metrics(model, name, recipe, run, text, outcome))
+            return run
         dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
         change = Change(dense, _examples(text, recipe.data)) if dense else None
         samples = dict(enumerate(sample.texts, start=1))
@@ -248,22 +253,13 @@ def _figures(name: str, loss: float, part: Part) -> dict[str, float]:
     return {f"{name}_{figure}": round(value, 6) for figure, value in figures.items()}
 
 
-def _score_and_report(  # noqa: PLR0913 - all there is to say of a run
-    model: LanguageModel,
-    name: str,
-    recipe: TextRecipe,
-    run: Run,
-    text: TokenizedText,
-    outcome: Outcome,
-    samples: dict[int, str],
-    change: Change | None,
-) -> None:
-    losses = {
-        part: score(model, text, where, recipe.data)
-        for part, where in [("validation", text.validation), ("test", text.test)]
-    }
-    corpus = text.corpus
-    metrics = {
+def _metrics(
+    model: LanguageModel, name: str, recipe: TextRecipe, run: Run, text: TokenizedText, outcome: Outcome
+) -> dict[str, Any]:
+    """Return all metrics but those of the test part."""
+    corpus, training = text.corpus, recipe.training
+    tokens = training.steps_per_epoch * training.batch_size * recipe.data.block_size  # an epoch
+    return {
         "recipe": name,
         "dataset": corpus.name,
         "data_source": corpus.origin,
@@ -278,12 +274,24 @@ def _score_and_report(  # noqa: PLR0913 - all there is to say of a run
         "epochs": outcome.epochs,
         "best_epoch": outcome.best_epoch,
         "train_seconds": outcome.train_seconds,
-        "train_tokens": outcome.epochs
-        * recipe.training.steps_per_epoch
-        * recipe.training.batch_size
-        * recipe.data.block_size,
-        **_figures("validation", losses["validation"], text.validation),
-        **_figures("test", losses["test"], text.test),
+        "train_tokens": outcome.epochs * tokens,
+        **_figures("validation", score(model, text, text.validation, recipe.data), text.validation),
+    }
+
+
+def _score_and_report(  # noqa: PLR0913 - all there is to say of a run
+    model: LanguageModel,
+    name: str,
+    recipe: TextRecipe,
+    run: Run,
+    text: TokenizedText,
+    outcome: Outcome,
+    samples: dict[int, str],
+    change: Change | None,
+) -> None:
+    metrics = {
+        **_metrics(model, name, recipe, run, text, outcome),
+        **_figures("test", score(model, text, text.test, recipe.data), text.test),
         "validation_and_test_loss": round(score(model, text, text.validation + text.test, recipe.data), 6),
     }
     curves = run.plots / "learning_curves.png"

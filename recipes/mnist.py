@@ -45,6 +45,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     model: keras.Model | None = None,
+    final: bool = True,
 ) -> Run:
     """Train a recipe to its end and write the run directory.
 
@@ -55,6 +56,8 @@ def train(
         resume: Go on with the unfinished run there.
         callbacks: Further callbacks, called after the metrics of an epoch are known.
         model: A model to go on with, as one that was pruned; None builds the recipe's.
+        final: Score the test part and write the report. A trial of a search and a step of a pruning do
+            neither: what chooses between runs must not see the test part.
 
     Returns:
         The finished run.
@@ -96,6 +99,9 @@ def train(
             after_history=callbacks,
         )
         save_model(model, run)
+        if not final:
+            run.finish(_metrics(model, name, run, dataset, outcome))
+            return run
         dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
         change = Change(dense, _examples(dataset)) if dense else None
         _score_and_report(model, name, run, dataset, outcome, change)
@@ -178,19 +184,13 @@ def _describe_data(dataset: ImageDataset) -> str:
     return f"{dataset.source.name}, {parts}{warning}"
 
 
-def _score_and_report(
-    model: keras.Model,
-    name: str,
-    run: Run,
-    dataset: ImageDataset,
-    outcome: Outcome,
-    change: Change | None,
-) -> None:
-    source, test = dataset.source, dataset.read_test()
-    validation_scores = score_classification(predict(model, dataset.validation), dataset.validation.labels)
-    probabilities = predict(model, test)
-    test_scores = score_classification(probabilities, test.labels)
-    metrics = {
+def _metrics(
+    model: keras.Model, name: str, run: Run, dataset: ImageDataset, outcome: Outcome
+) -> dict[str, Any]:
+    """Return all metrics but those of the test part."""
+    source = dataset.source
+    scores = score_classification(predict(model, dataset.validation), dataset.validation.labels)
+    return {
         "recipe": name,
         "dataset": source.name,
         "data_source": source.origin,
@@ -202,7 +202,23 @@ def _score_and_report(
         "epochs": outcome.epochs,
         "best_epoch": outcome.best_epoch,
         "train_seconds": outcome.train_seconds,
-        **validation_scores.summary("validation"),
+        **scores.summary("validation"),
+    }
+
+
+def _score_and_report(
+    model: keras.Model,
+    name: str,
+    run: Run,
+    dataset: ImageDataset,
+    outcome: Outcome,
+    change: Change | None,
+) -> None:
+    source, test = dataset.source, dataset.read_test()
+    probabilities = predict(model, test)
+    test_scores = score_classification(probabilities, test.labels)
+    metrics = {
+        **_metrics(model, name, run, dataset, outcome),
         **test_scores.summary("test"),
         "test_by_class": test_scores.by_class(source.classes),
     }

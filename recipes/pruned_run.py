@@ -174,7 +174,9 @@ def _train_step(
     fix_seed(opened.recipe.training.seed)  # of its dropout too
     model = keras.models.load_model(start if settings.structure == "units" else before.run.model_path)
     recipe = _step_recipe(source, opened.recipe, settings, before.left * (1 - fraction))
-    module_of(recipe).train(source.metrics["recipe"], recipe, step.path, resume=resume, model=model)
+    module_of(recipe).train(
+        source.metrics["recipe"], recipe, step.path, resume=resume, model=model, final=False
+    )
     start.unlink(missing_ok=True)
     return True
 

@@ -46,6 +46,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     model: keras.Model | None = None,
+    final: bool = True,
 ) -> Run:
     """Train a recipe to its end and write the run directory. Arguments and errors as `recipes.mnist.train`."""
     fix_seed(recipe.training.seed)
@@ -67,6 +68,9 @@ def train(
         validation = evaluation_batches(held_out(data, VALIDATION_SEED))
         outcome = fit(model, recipe, run, batches, validation, rate, teacher=teacher, after_history=callbacks)
         save_model(model, run)
+        if not final:
+            run.finish(_metrics(model, name, run, data, outcome))
+            return run
         dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
         change = Change(dense, _examples(data)) if dense else None
         _score_and_report(model, name, run, data, outcome, change)
@@ -148,13 +152,10 @@ def _named(part: str, scores: dict[str, float]) -> dict[str, float]:
     return {f"{part}_{name}": round(value, 6) for name, value in scores.items()}
 
 
-def _score_and_report(
-    model: keras.Model, name: str, run: Run, data: ReversalData, outcome: Outcome, change: Change | None
-) -> None:
-    validation_scores, _ = score(model, held_out(data, VALIDATION_SEED))
-    test = held_out(data, TEST_SEED)
-    test_scores, written = score(model, test)
-    metrics = {
+def _metrics(model: keras.Model, name: str, run: Run, data: ReversalData, outcome: Outcome) -> dict[str, Any]:
+    """Return all metrics but those of the test part."""
+    scores, _ = score(model, held_out(data, VALIDATION_SEED))
+    return {
         "recipe": name,
         "dataset": "reversal",
         "data_source": data.source,
@@ -164,9 +165,16 @@ def _score_and_report(
         "epochs": outcome.epochs,
         "best_epoch": outcome.best_epoch,
         "train_seconds": outcome.train_seconds,
-        **_named("validation", validation_scores),
-        **_named("test", test_scores),
+        **_named("validation", scores),
     }
+
+
+def _score_and_report(
+    model: keras.Model, name: str, run: Run, data: ReversalData, outcome: Outcome, change: Change | None
+) -> None:
+    test = held_out(data, TEST_SEED)
+    test_scores, written = score(model, test)
+    metrics = {**_metrics(model, name, run, data, outcome), **_named("test", test_scores)}
     changed, tables = change.describe(model) if change else ({}, [])
     metrics |= changed
     curves = run.plots / "learning_curves.png"

@@ -156,5 +156,6 @@ def describe(result: Export) -> str:
         for name, difference in result.differences.items()
     ]
     recipe = json.loads((result.path / "assets.extra" / "recipe.json").read_text())
-    lines.append(f"from {recipe['run']}, test loss {recipe['metrics']['test_loss']:.4f}")
+    part = "test" if "test_loss" in recipe["metrics"] else "validation"  # a trial has no test figures
+    lines.append(f"from {recipe['run']}, {part} loss {recipe['metrics'][f'{part}_loss']:.4f}")
     return "\n".join(lines)

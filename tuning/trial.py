@@ -99,7 +99,12 @@ def _train(
         _wait_for(run)
     with contextlib.suppress(Paused):
         module_of(recipe).train(
-            plan.name, recipe, run.path, resume=going_on, callbacks=[Tell(plan, run, tell), *enders, *pauses]
+            plan.name,
+            recipe,
+            run.path,
+            resume=going_on,
+            callbacks=[Tell(plan, run, tell), *enders, *pauses],
+            final=False,
         )
     return "; ".join(ender.reason for ender in enders if ender.reason)
 

@@ -27,6 +27,7 @@ from recipes.config import (
     Training,
     UserError,
 )
+from recipes.data.images import ImageDataset
 from recipes.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -268,3 +269,16 @@ def test_recipes_reach_their_accuracy_on_real_mnist(tmp_path, name, accuracy):
     recipe = CATALOG[name].recipe
     recipe = dataclasses.replace(recipe, data=ImageData(source="mnist"))
     assert mnist.train(name, recipe, tmp_path / "run").metrics["test_accuracy"] >= accuracy
+
+
+def test_a_run_that_is_not_final_never_reads_the_test_part(recipe, tmp_path, monkeypatch):
+    def refuse(self):
+        raise AssertionError("the test part was read")
+
+    monkeypatch.setattr(ImageDataset, "read_test", refuse)
+    run = mnist.train("mnist-cnn", recipe, tmp_path / "run", final=False)
+    assert run.metrics["validation_accuracy"] > 0
+    assert not any(name.startswith("test_") for name in run.metrics)
+    assert not (run.path / "report.html").exists()
+    with pytest.raises(AssertionError, match="was read"):
+        mnist.train("mnist-cnn", recipe, tmp_path / "other")
