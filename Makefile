@@ -68,7 +68,7 @@ bench: $(READY) ## measure what the README's tables say (hours, with real MNIST 
 	$(BIN)/python -m benchmarks.tuning
 
 test: $(READY) ## run the fast tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 lint: $(READY) ## ruff, mypy, import-linter, schemas of the manifests
 	$(BIN)/ruff check .
