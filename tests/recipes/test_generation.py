@@ -96,7 +96,12 @@ def greedy(model, prompts: list[list[int]], count: int) -> np.ndarray:
     return generation.extend(model, state, tf.zeros((len(prompts), count)), *sampling)[0].numpy()
 
 
-@pytest.mark.parametrize("name", MODELS)
+FAST = ("best", "lstm", "gru")  # all parts of the Transformer, and states of two arrays and of one
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_greedy_text_with_the_cache_is_that_without_far_beyond_the_window(name):
     model = build(name)
     prompts = [

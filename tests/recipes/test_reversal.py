@@ -71,6 +71,7 @@ def test_padding_of_the_source_is_not_seen():
     )
 
 
+@pytest.mark.slow
 def test_it_learns_to_write_backwards(tmp_path):
     recipe = SequenceRecipe(
         data=ReversalData(symbols=4, longest=4, held_out=100),

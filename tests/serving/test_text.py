@@ -86,7 +86,9 @@ class Served:
     address: str
 
 
-@pytest.fixture(scope="module", params=["characters", "bytes", "bpe", "lstm"])
+@pytest.fixture(
+    scope="module", params=["characters", pytest.param("bytes", marks=pytest.mark.slow), "bpe", "lstm"]
+)
 def served(request, text_exports, tmp_path_factory):
     """Each kind of tokenizer, and a recurrent model, behind a server."""
     run, path = text_exports(request.param)
