@@ -8,19 +8,18 @@ model; the choice of the model is validation's. Times are medians of calls in tu
 """
 
 import argparse
+import functools
 import json
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 UNITS = ["--epochs", "4", "--fraction", "0.3", "--steps", "8"]
 BATCH_SIZE = 256
-CALLS = 30
 
 
 def command(*arguments: object) -> None:
@@ -44,16 +43,11 @@ def signature_seconds(paths: list[Path], inputs: dict[str, Any]) -> list[float]:
     """Return the median time of a call of each SavedModel's default signature, in turns."""
     import tensorflow as tf
 
+    from recipes.measurement import median_seconds
+
     calls = [tf.saved_model.load(str(path)).signatures["serving_default"] for path in paths]
     tensors = {name: tf.constant(value) for name, value in inputs.items()}
-    taken: list[list[float]] = [[] for _ in calls]
-    for turn in range(CALLS + 2):
-        for call, seconds in zip(calls, taken, strict=True):
-            started = time.perf_counter()
-            call(**tensors)
-            if turn >= 2:
-                seconds.append(time.perf_counter() - started)
-    return [statistics.median(seconds) for seconds in taken]
+    return median_seconds([functools.partial(call, **tensors) for call in calls])
 
 
 def bytes_of(path: Path) -> int:
@@ -100,7 +94,7 @@ def language(folder: Path) -> None:
         from recipes.compression.masks import silence
         from recipes.compression.shrink import shrink
         from recipes.compression.units import find_units
-        from recipes.measurement import bare_copy
+        from recipes.models.bare import bare_copy
 
     dense, smaller = folder / "dense", folder / "smaller"
     short = ["--training.epochs", "2", "--training.steps-per-epoch", "100", "--model.heads", "4"]
@@ -110,7 +104,7 @@ def language(folder: Path) -> None:
     model = keras.models.load_model(dense / "model.keras")
     found = find_units(model)
     silence(found, least(found, magnitude(found), {"heads": 0.25, "feed-forward": 0.5}))
-    subprocess.run(["cp", "-r", str(dense), str(smaller)], check=True)
+    shutil.copytree(dense, smaller)
     bare_copy(shrink(model)).save(smaller / "model.keras")
     paths = [exported(run, folder / "models") for run in (dense, smaller)]
     command("recipes", "generate", smaller, "--prompt", "ROMEO:", "--max-new-tokens", "80")

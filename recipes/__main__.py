@@ -15,10 +15,10 @@ import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import Recipe, RunPruning, Sampling, UserError, from_dict, nearest, require
+from recipes.config import Recipe, RunPruning, Sampling, UserError, nearest, require
 from recipes.kinds import module_of
 from recipes.run import RUNS, Run, check_replaceable, check_vacant, followed, latest_path, new_path
-from recipes.settings import read_settings
+from recipes.settings import read_settings, recorded_recipe
 
 Own = TypeVar("Own")
 
@@ -198,10 +198,10 @@ def _run_path(name: str, chosen: RunArguments) -> Path:
 
 def _recorded_recipe(name: str, path: Path) -> Recipe:
     config = Run(path).config
-    recorded = config.pop("recipe", None)
+    recorded = config.get("recipe")
     if recorded != name:
         raise UserError(f"{path} is a run of {recorded}. Received: {name}")
-    return from_dict(type(CATALOG[name].recipe), config)
+    return recorded_recipe(config)
 
 
 def _result(run: Run) -> str:

@@ -26,7 +26,7 @@ from recipes.data.windows import TrainingWindows, evaluation_windows
 from recipes.models.parameters import count_nonzero
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.transformer import TransformerLanguageModel
-from recipes.reopened import Change, Reopened
+from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, Text, settings_table, write_page
 from recipes.run import Run, check_same, only_writer, open_run
@@ -89,7 +89,7 @@ def train(
         sample = Sample(_sampler(model, text, recipe.training.seed), print)
         before: list[keras.callbacks.Callback] = [
             TextMetrics(
-                recipe.training.steps_per_epoch * recipe.training.batch_size * recipe.data.block_size,
+                _tokens_an_epoch(recipe),
                 len(text.validation),
                 text.validation.characters,
             ),
@@ -113,8 +113,7 @@ def train(
         if not final:
             run.finish(_metrics(model, name, recipe, run, text, outcome))
             return run
-        dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
-        change = Change(dense, _examples(text, recipe.data)) if dense else None
+        change = pruned_in_training(model, recipe, _examples(text, recipe.data))
         samples = dict(enumerate(sample.texts, start=1))
         _score_and_report(model, name, recipe, run, text, outcome, samples, change)
     return run
@@ -253,12 +252,15 @@ def _figures(name: str, loss: float, part: Part) -> dict[str, float]:
     return {f"{name}_{figure}": round(value, 6) for figure, value in figures.items()}
 
 
+def _tokens_an_epoch(recipe: TextRecipe) -> int:
+    return recipe.training.steps_per_epoch * recipe.training.batch_size * recipe.data.block_size
+
+
 def _metrics(
     model: LanguageModel, name: str, recipe: TextRecipe, run: Run, text: TokenizedText, outcome: Outcome
 ) -> dict[str, Any]:
     """Return all metrics but those of the test part."""
-    corpus, training = text.corpus, recipe.training
-    tokens = training.steps_per_epoch * training.batch_size * recipe.data.block_size  # an epoch
+    corpus = text.corpus
     return {
         "recipe": name,
         "dataset": corpus.name,
@@ -274,7 +276,7 @@ def _metrics(
         "epochs": outcome.epochs,
         "best_epoch": outcome.best_epoch,
         "train_seconds": outcome.train_seconds,
-        "train_tokens": outcome.epochs * tokens,
+        "train_tokens": outcome.epochs * _tokens_an_epoch(recipe),
         **_figures("validation", score(model, text, text.validation, recipe.data), text.validation),
     }
 

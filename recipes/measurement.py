@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from recipes.compression.cost import multiply_adds
+from recipes.models.bare import bare_copy
 from recipes.models.parameters import count_nonzero
 
 REPEATS = 15
@@ -39,8 +40,8 @@ def measure(before: keras.Model, after: keras.Model, examples: Any) -> dict[str,
     batch = tf.nest.map_structure(tf.constant, examples)
     size = len(tf.nest.flatten(batch)[0])
     runs = [_compiled(model) for model in (before, after)]
-    latencies = _seconds([functools.partial(run, one) for run in runs])
-    batches = _seconds([functools.partial(run, batch) for run in runs])
+    latencies = median_seconds([functools.partial(run, one) for run in runs])
+    batches = median_seconds([functools.partial(run, batch) for run in runs])
     return {
         name: {
             **_static(model),
@@ -67,18 +68,11 @@ def _static(model: keras.Model) -> Figures:
     }
 
 
-def bare_copy(model: keras.Model) -> keras.Model:
-    """Return the model without its optimizer."""
-    bare = type(model).from_config(model.get_config())
-    bare.set_weights(model.get_weights())
-    return bare
-
-
 def _compiled(model: keras.Model) -> Callable[[Any], Any]:
     return tf.function(lambda inputs: model(inputs, training=False))
 
 
-def _seconds(calls: list[Callable[[], Any]]) -> list[float]:
+def median_seconds(calls: list[Callable[[], Any]]) -> list[float]:
     """Return the median time of each call, all of them repeated in turns."""
     for call in calls:
         call()

@@ -24,7 +24,7 @@ from recipes.data.images import ImageDataset, load_images, load_test_images
 from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero
-from recipes.reopened import Change, Reopened
+from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
@@ -102,8 +102,7 @@ def train(
         if not final:
             run.finish(_metrics(model, name, run, dataset, outcome))
             return run
-        dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
-        change = Change(dense, _examples(dataset)) if dense else None
+        change = pruned_in_training(model, recipe, _examples(dataset))
         _score_and_report(model, name, run, dataset, outcome, change)
     return run
 

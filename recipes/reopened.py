@@ -54,6 +54,13 @@ class Change:
         return {**self.metrics, "compression": measured, "sparsity_by_layer": layers}, tables
 
 
+def pruned_in_training(model: keras.Model, recipe: Recipe, examples: Any) -> Change | None:
+    """Return what training made of a dense model of the same sizes, if it pruned."""
+    if not recipe.pruning.sparsity:
+        return None
+    return Change(type(model).from_config(model.get_config()), examples)
+
+
 FIGURES = {
     "parameters": "parameters",
     "nonzero_parameters": "parameters that are not 0",

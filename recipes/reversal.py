@@ -25,7 +25,7 @@ from recipes.data.sequences import (
 )
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.parameters import count_nonzero
-from recipes.reopened import Change, Reopened
+from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
 from recipes.run import Run, only_writer, open_run
@@ -71,8 +71,7 @@ def train(
         if not final:
             run.finish(_metrics(model, name, run, data, outcome))
             return run
-        dense = type(model).from_config(model.get_config()) if recipe.pruning.sparsity else None
-        change = Change(dense, _examples(data)) if dense else None
+        change = pruned_in_training(model, recipe, _examples(data))
         _score_and_report(model, name, run, data, outcome, change)
     return run
 

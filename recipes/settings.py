@@ -34,7 +34,7 @@ def read_settings(name: str, path: Path) -> Recipe:
 def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
     """Return the settings in a run's config.json."""
     tree = {name: value for name, value in config.items() if name != "recipe"}
-    return with_settings(CATALOG[config["recipe"]].recipe, tree)
+    return from_dict(type(CATALOG[config["recipe"]].recipe), tree)
 
 
 def with_settings(recipe: Recipe, tree: Mapping[str, Any]) -> Recipe:

@@ -20,7 +20,7 @@ from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
 from recipes.config import Distillation, DivergedError, Recipe, UserError
-from recipes.measurement import bare_copy
+from recipes.models.bare import bare_copy
 from recipes.models.parameters import sparsity
 from recipes.optimizers import build_optimizer
 from recipes.run import Run

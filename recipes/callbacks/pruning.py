@@ -13,6 +13,7 @@ import numpy.typing as npt
 from keras import ops
 
 from recipes.config import Pruning, UserError, nearest
+from recipes.models.parameters import is_matrix
 from recipes.schedules import Sparsity
 
 Tensor = Any
@@ -158,9 +159,7 @@ def prunable(model: keras.Model, leave_out: Sequence[str] = ()) -> list[keras.Va
     Raises:
         UserError: A layer that the model does not have, or no prunable weights.
     """
-    variables = [
-        variable for variable in model.trainable_variables if sum(size > 1 for size in variable.shape) > 1
-    ]
+    variables = [variable for variable in model.trainable_variables if is_matrix(variable)]
     layers = {part for variable in variables for part in variable.path.split("/")[:-1]}
     for name in leave_out:
         if name not in layers:

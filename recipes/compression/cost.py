@@ -10,6 +10,7 @@ from keras import ops
 from recipes.compression.units import nodes_of
 from recipes.models.attention import Attention
 from recipes.models.configured import ConfiguredModel
+from recipes.models.parameters import is_matrix
 
 
 def multiply_adds(model: keras.Model) -> int:
@@ -48,7 +49,7 @@ def sparsity_by_layer(model: keras.Model) -> list[dict[str, Any]]:
     """Return for each matrix and kernel: `layer`, `weights`, `nonzero`, `sparsity`."""
     rows = []
     for variable in model.weights:
-        if sum(size > 1 for size in variable.shape) > 1:
+        if is_matrix(variable):
             nonzero = int(np.count_nonzero(ops.convert_to_numpy(variable)))
             size = math.prod(variable.shape)
             name = variable.path.removeprefix(f"{model.name}/").removesuffix("/kernel")

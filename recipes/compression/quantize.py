@@ -3,7 +3,9 @@
 import keras
 
 from recipes.config import UserError
+from recipes.models.bare import bare_copy
 from recipes.models.configured import INT8_WEIGHTS, ConfiguredModel
+from recipes.models.parameters import is_matrix
 
 QUANTIZES = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 
@@ -21,8 +23,7 @@ def quantize(model: keras.Model) -> tuple[keras.Model, list[str]]:
         UserError: It is quantised already, or has no layer that can be.
     """
     check_not_quantized(model)
-    copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights())
+    copy = bare_copy(model)
     if isinstance(copy, ConfiguredModel):
         copy.quantize_dense_layers()
     else:
@@ -38,7 +39,7 @@ def left_as_they_are(model: keras.Model) -> list[str]:
         {
             variable.path.removeprefix(f"{model.name}/").rpartition("/")[0]
             for variable in model.weights
-            if variable.dtype != "int8" and sum(size > 1 for size in variable.shape) > 1
+            if variable.dtype != "int8" and is_matrix(variable)
         }
     )
 

@@ -32,13 +32,10 @@ def shrink(model: keras.Model) -> keras.Model:
     """
     units = find_units(model)
     gone = unread(units)
-    smaller = _transformer(model, gone, units) if _is_transformer(model) else _functional(model, gone, units)
+    rebuild = _transformer if isinstance(model, TransformerLanguageModel) else _functional
+    smaller = rebuild(model, gone, units)
     _copy_weights(model, smaller, units, gone)
     return smaller
-
-
-def _is_transformer(model: keras.Model) -> bool:
-    return isinstance(model, TransformerLanguageModel)
 
 
 def _functional(model: keras.Model, gone: Flags, units: Units) -> keras.Model:

@@ -84,9 +84,7 @@ def find_units(model: keras.Model) -> Units:
     """
     if isinstance(model, TransformerLanguageModel):
         return _transformer_units(model)
-    if isinstance(model, keras.Sequential):
-        return _Tracer().trace(model._functional)
-    if not hasattr(model, "_nodes_by_depth"):
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "_nodes_by_depth"):
         raise UserError(
             f"{type(model).__name__} can't be shrunk: functional models, Sequential and "
             "TransformerLanguageModel can"

@@ -9,6 +9,11 @@ def count_nonzero(model: keras.Model) -> int:
     return sum(int(np.count_nonzero(weight)) for weight in model.get_weights())
 
 
+def is_matrix(variable: keras.Variable) -> bool:
+    """Tell a matrix or kernel from a bias and from the scale of a norm or of each head."""
+    return sum(size > 1 for size in variable.shape) > 1
+
+
 def sparsity(model: keras.Model) -> float:
     """Return the part of the weight matrices and kernels that is exactly 0, in [0, 1]."""
     kernels = [
