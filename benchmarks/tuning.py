@@ -71,7 +71,7 @@ def study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None:
     from recipes.catalog import CATALOG
     from recipes.kinds import module_of
     from recipes.run import Run
-    from tuning.callbacks import best_by_epoch
+    from tuning.curves import best_by_epoch
     from tuning.plan import Method, make_plan
     from tuning.space import apply, own_values
 

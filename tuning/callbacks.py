@@ -9,6 +9,7 @@ import keras
 from scipy.stats import spearmanr
 
 from recipes.run import Run
+from tuning.curves import best_by_epoch, finished_curves
 from tuning.plan import Plan, SearchDirectory
 
 ENOUGH_FINISHED = 4
@@ -19,15 +20,6 @@ TELLING = 0.5
 
 class Paused(Exception):  # noqa: N818 - no error
     """The trial has its epochs for now; its checkpoint is there to go on from."""
-
-
-def best_by_epoch(run: Run, plan: Plan) -> list[float]:
-    """Return the best value of the objective up to each epoch of a run."""
-    best: list[float] = []
-    for row in run.history:
-        value = row[plan.objective]
-        best.append(value if not best else plan.sign * max(plan.sign * best[-1], plan.sign * value))
-    return best
 
 
 class EndHopeless(keras.callbacks.Callback):
@@ -57,12 +49,7 @@ class EndHopeless(keras.callbacks.Callback):
         """Compare with the others; the run's history has this epoch already."""
         if epoch + 1 == self.params["epochs"]:
             return
-        others = [
-            best_by_epoch(runs[0], self.plan)
-            for trial in self.search.trials()
-            if trial.status == "finished" and (runs := self.search.runs(trial.number))
-        ]
-        others = [best for best in others if len(best) > epoch]
+        others = finished_curves(self.search, self.plan, longer_than=epoch)
         values = [best[epoch] for best in others]
         if len(values) < ENOUGH_FINISHED or not _telling(values, [best[-1] for best in others]):
             return

@@ -15,7 +15,8 @@ from recipes.config import DivergedError, Recipe, UserError
 from recipes.kinds import module_of
 from recipes.run import Run, only_writer
 from recipes.settings import with_settings
-from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell, best_by_epoch
+from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell
+from tuning.curves import best_by_epoch
 from tuning.hparams import write_hparams
 from tuning.plan import Order, Plan, SearchDirectory, Trial
 from tuning.space import apply

@@ -12,7 +12,8 @@ from keras_tuner.src import config as keras_tuner_config
 
 from recipes.config import UserError
 from tuning import processes
-from tuning.oracles import DurableOracle
+from tuning.curves import forecast
+from tuning.oracles.durable import DurableOracle
 from tuning.plan import Order, SearchDirectory, Trial
 
 keras_tuner_config.DEBUG = False  # it would print a traceback of each failed trial
@@ -71,7 +72,7 @@ class RecipeTuner(BaseTuner):
         """Train a trial, or go on with it.
 
         Returns:
-            The objective's value.
+            The objective's value; of a trial that was stopped, what it would have come to.
 
         Raises:
             FailedTrialError: It failed; `trial.json` says why.
@@ -86,7 +87,9 @@ class RecipeTuner(BaseTuner):
             raise SearchFaultError from error
         if ended.value is None:
             raise FailedTrialError(ended.reason)
-        return {self.plan.objective: ended.value}
+        stopped = ended.status == "stopped" and self.plan.method.executions == 1
+        value = forecast(self.search_directory, self.plan, ended.number) if stopped else ended.value
+        return {self.plan.objective: value}
 
     def _train(self, trial: OracleTrial) -> Trial:
         order = self._order(trial)

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tuning.conftest import plan_of
-from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, best_by_epoch
+from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused
+from tuning.curves import best_by_epoch, forecast
 from tuning.plan import Trial
 
 
@@ -72,6 +73,16 @@ def test_a_trial_in_its_last_epoch_has_nothing_to_save(directory):
         write_run(directory, number, [0.8, 0.9])
     callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.1, 0.1], "running"))
     assert after_epoch(callback, 2, epochs=2) is False
+
+
+def test_a_stopped_trial_is_forecast_to_go_on_as_the_finished_ones_did(directory):
+    """They went from 0.5, 0.6 and 0.7 after two epochs up by 0.3, 0.2 and 0.1: median 0.2."""
+    for number, (second, last) in enumerate([(0.5, 0.8), (0.6, 0.8), (0.7, 0.8)]):
+        write_run(directory, number, [0.1, second, last])
+    write_run(directory, 3, [0.2, 0.55], "stopped")
+    assert forecast(directory, plan_of(), 3) == pytest.approx(0.75)
+    write_run(directory, 4, [0.2, 0.3, 0.4], "stopped")  # none went on from there
+    assert forecast(directory, plan_of(), 4) == 0.4
 
 
 def test_the_end_of_the_time_ends_a_trial_with_its_epoch():

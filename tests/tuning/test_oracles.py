@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -57,6 +58,30 @@ def test_the_bayesian_search_finds_the_top_and_beats_random_values(oracle, tmp_p
         best[algorithm] = sum(scores) / 2
     assert best["bayesian"] > 0.995
     assert best["bayesian"] > best["random"]
+
+
+def test_the_bayesian_search_never_tries_what_it_has_tried(oracle):
+    """Where the top lies between two batch sizes, points between them must not be rounded to one of them."""
+    between = plan_of({"training.batch_size": "64,128"}, algorithm="bayesian", trials=16)
+    seen = search_to_the_end(oracle(between))
+    rates = {64: [], 128: []}
+    for values in seen:
+        rates[values["training.batch_size"]].append(math.log10(values["optimizer.learning_rate"]))
+    for places in rates.values():
+        gaps = [b - a for a, b in itertools.pairwise(sorted(places))]
+        assert min(gaps) > 0.06  # 0.03 of two decades
+
+
+def test_the_bayesian_search_ends_when_all_choices_are_tried(oracle):
+    seen = search_to_the_end(oracle(plan_of(NARROW, algorithm="bayesian", trials=100)))
+    assert len({tuple(values.values()) for values in seen}) == len(seen) == 6
+
+
+def test_one_terrible_value_does_not_hide_the_good_ones(oracle):
+    """Above 0.004 the training diverges: with it, or a bit below, lies the top."""
+    cliff = lambda values: -1e6 if values["optimizer.learning_rate"] > 0.004 else bowl(values)  # noqa: E731
+    seen = search_to_the_end(oracle(plan_of(algorithm="bayesian", trials=14)), cliff)
+    assert max(map(cliff, seen)) > 0.99
 
 
 def test_the_bayesian_search_begins_near_the_recipes_own_values(oracle):

@@ -1,0 +1,61 @@
+"""What chooses the values of each trial: one oracle for each algorithm."""
+
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+
+from recipes.config import Recipe, flatten, to_dict
+from tuning.oracles.bayesian import BayesianSearch
+from tuning.oracles.durable import DurableOracle
+from tuning.oracles.grid import GridSearch
+from tuning.plan import Plan
+from tuning.space import Dimension, own_values
+
+
+class RandomSearch(DurableOracle, keras_tuner.oracles.RandomSearchOracle):
+    """Values drawn evenly over the space."""
+
+
+class HyperbandSearch(DurableOracle, keras_tuner.oracles.HyperbandOracle):
+    """Many trials for a few epochs, the best of them for longer."""
+
+
+def hyperparameters(recipe: Recipe, dimensions: list[Dimension]) -> keras_tuner.HyperParameters:
+    """Return a space as keras-tuner has it, with the recipe's own values as defaults where they are inside."""
+    own = dict(flatten(to_dict(recipe)))
+    space = keras_tuner.HyperParameters()
+    for dimension in dimensions:
+        start = {"default": own[dimension.name]} if dimension.holds(own[dimension.name]) else {}
+        if dimension.choices:
+            ordered = not any(isinstance(choice, str | bool) for choice in dimension.choices)
+            space.Choice(dimension.name, list(dimension.choices), ordered=ordered, **start)
+            continue
+        add = space.Int if isinstance(dimension.low, int) else space.Float
+        scale = "log" if dimension.log else "linear"
+        add(dimension.name, dimension.low, dimension.high, sampling=scale, **start)
+    return space
+
+
+def build_oracle(plan: Plan, state_path: Path) -> DurableOracle:
+    """Build the oracle of a search."""
+    dimensions = plan.dimensions
+    common: dict[str, Any] = {
+        "state_path": state_path,
+        "max_number": plan.method.trials,
+        "max_seconds": plan.method.seconds,
+        "objective": keras_tuner.Objective(plan.objective, "max" if plan.sign > 0 else "min"),
+        "hyperparameters": hyperparameters(plan.recipe, dimensions),
+        "seed": plan.method.seed + 1,  # keras-tuner takes 0 for none
+    }
+    first = own_values(plan.recipe, dimensions)
+    match plan.method.algorithm:
+        case "random":
+            return RandomSearch(**common, first=first, max_trials=None)
+        case "grid":
+            return GridSearch(**common, first=None)
+        case "hyperband":
+            # Without end: the budget of trials or seconds ends it.
+            epochs = plan.recipe.training.epochs
+            return HyperbandSearch(**common, first=None, max_epochs=epochs, hyperband_iterations=None)
+    return BayesianSearch(**common, first=first, max_trials=None)
