@@ -14,9 +14,11 @@ from recipes.config import (
     ImageModel,
     ImageRecipe,
     Optimizer,
+    Pruning,
     Recipe,
     RecurrentModel,
     RecurrentRecipe,
+    Regularization,
     Schedule,
     SequenceRecipe,
     TextData,
@@ -107,6 +109,37 @@ CATALOG: Mapping[str, Entry] = {
         ),
         parameters=431_080,
         measured="99.32 ± 0.10 % of MNIST's test images",
+    ),
+    # What moved their error, one run each at 68 times: weights chosen every 16 steps rather than 100, with
+    # regrowth 3.5 → 2.2 %; the penalty 2.3 → 1.9 %, and without it on the pruned weights' dense copies
+    # half as much. Weight decay, label smoothing and shifted images made it worse.
+    "mnist-lenet-300-100-pruned": Entry(
+        summary="the same with one weight in 68: magnitude pruning with regrowth and an L1 penalty",
+        recipe=ImageRecipe(
+            model=ImageModel(dense=(300, 100)),
+            optimizer=Optimizer(learning_rate=0.002),
+            schedule=Schedule(name="cosine"),
+            early_stopping=EarlyStopping(metric="validation_accuracy"),
+            pruning=Pruning(sparsity=0.9854, frequency=16, biases=True),
+            regularization=Regularization(l1=3e-5),
+            training=Training(epochs=80, batch_size=64),
+        ),
+        parameters=266_610,
+        measured="98.1 %",
+    ),
+    "mnist-lenet-5-pruned": Entry(
+        summary="the same with one weight in 280",
+        recipe=ImageRecipe(
+            model=ImageModel(convolutions=(20, 50), kernel_size=5, padding="valid", dense=(500,)),
+            optimizer=Optimizer(learning_rate=0.002),
+            schedule=Schedule(name="cosine"),
+            early_stopping=EarlyStopping(metric="validation_accuracy"),
+            pruning=Pruning(sparsity=0.99645, frequency=16, biases=True),
+            regularization=Regularization(l1=3e-5),
+            training=Training(epochs=40, batch_size=64),
+        ),
+        parameters=431_080,
+        measured="99.2 %",
     ),
     # What moved its validation loss, one run each: windows of 256 rather than 128 characters 1.430 → 1.402;
     # in nanoGPT's budget, convolutions 1.534 → 1.510; Muon at 0.02 with weight decay 0.1 rather than at

@@ -154,23 +154,28 @@ class Sparsity:
     def __init__(self, settings: Pruning, total_steps: int) -> None:
         self.settings = settings
         self.begin = settings.begin
-        self.end = settings.end if settings.end is not None else max(self.begin + 1, total_steps * 3 // 4)
+        self.end = settings.end if settings.end is not None else max(self.begin + 1, total_steps // 2)
+        self.settle = (
+            settings.settle if settings.settle is not None else max(self.end, int(0.85 * total_steps))
+        )
         require(
-            self.end <= total_steps,
+            self.settle <= total_steps,
             f"pruning must end within the {total_steps} steps of the training",
             begin=self.begin,
             end=self.end,
+            settle=self.settle,
         )
         if settings.schedule == "one-shot":
-            self.end = self.begin
+            self.end = self.settle = self.begin
 
     def choice_at(self, step: int) -> int | None:
         """Return the last step until now at which weights were to be chosen; None before the first."""
         if step < self.begin:
             return None
-        if step >= self.end:
-            return self.end
-        return step - (step - self.begin) % self.settings.frequency
+        if step >= self.settle:
+            return self.settle
+        due = step - (step - self.begin) % self.settings.frequency
+        return max(due, self.end) if step >= self.end else due
 
     def __call__(self, step: int) -> float:
         """Return the sparsity of a step."""

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from recipes.callbacks.data_order import DataOrder
-from recipes.callbacks.distillation import Distill
 from recipes.callbacks.diverged import StopOnNaN
 from recipes.callbacks.early_stopping import KeepBest
 from recipes.callbacks.history import History
@@ -19,7 +18,8 @@ from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
-from recipes.config import Distillation, DivergedError, Recipe, UserError
+from recipes.callbacks.training_loss import Penalty, Teacher, Term, TrainingLoss
+from recipes.config import Distillation, DivergedError, Recipe, Regularization, UserError
 from recipes.models.bare import bare_copy
 from recipes.models.parameters import sparsity
 from recipes.optimizers import build_optimizer
@@ -88,7 +88,7 @@ def compile_model(
     """
     _pruning(recipe, steps_per_epoch)  # what can't be pruned is refused before there is a run directory
     if recipe.pruning.sparsity:
-        prunable(model, recipe.pruning.leave_out)
+        prunable(model, recipe.pruning.leave_out, biases=recipe.pruning.biases)
     rate = LearningRate(
         recipe.schedule,
         highest=recipe.optimizer.learning_rate,
@@ -157,10 +157,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
         callbacks.append(ReduceOnPlateau(recipe.schedule, rate, recipe.early_stopping.metric))
     if recipe.optimizer.moving_average:
         callbacks.append(ValidateMovingAverage())
-    if teacher is not None:
-        from_logits = getattr(model.loss, "from_logits", False)
-        callbacks.append(Distill(recipe.distillation, teacher, from_logits=from_logits))
-    callbacks += [*pruning, history, *after_history]
+    callbacks += [*pruning, *_training_loss(model, recipe, teacher), history, *after_history]
     checkpoint = Checkpoint(run.checkpoint, callbacks)
     board = keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
     epochs = recipe.training.epochs
@@ -186,6 +183,17 @@ def fit(  # noqa: PLR0913 - what a training is made of
         progress.close()
     seconds = sum(row["seconds"] for row in history.rows)
     return Outcome(len(history.rows), keep_best.best_epoch, round(seconds, 3))
+
+
+def _training_loss(model: keras.Model, recipe: Recipe, teacher: keras.Model | None) -> list[TrainingLoss]:
+    """Return the callback that adds to the loss, if anything is to be added."""
+    terms: list[Term] = []
+    if teacher is not None:
+        from_logits = getattr(model.loss, "from_logits", False)
+        terms.append(Teacher(recipe.distillation, teacher, from_logits=from_logits))
+    if recipe.regularization != Regularization():
+        terms.append(Penalty(recipe.regularization, model))
+    return [TrainingLoss(terms)] if terms else []
 
 
 def _pruning(recipe: Recipe, steps_per_epoch: int) -> tuple[list[Prune], int]:

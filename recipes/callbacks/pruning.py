@@ -80,7 +80,7 @@ class Prune(keras.callbacks.Callback):
         super().set_model(model)
         self.masks = {
             variable.path: Mask(variable, regrow=self.settings.regrow)
-            for variable in prunable(model, self.settings.leave_out)
+            for variable in prunable(model, self.settings.leave_out, biases=self.settings.biases)
         }
         for mask in self.masks.values():
             mask.variable.constraint = mask
@@ -143,23 +143,41 @@ def _keep_largest(
 ) -> list[npt.NDArray[np.bool_]]:
     """Return which weights stay: the largest of all together, ties in their order."""
     flat = np.concatenate([each.ravel() for each in magnitudes])
-    keep = np.zeros(flat.size, bool)
-    keep[np.argsort(-flat, kind="stable")[: round(flat.size * (1 - sparsity))]] = True
+    count = round(flat.size * (1 - sparsity))
+    if count == 0:
+        return [np.zeros(each.shape, bool) for each in magnitudes]
+    least = np.partition(flat, flat.size - count)[flat.size - count]  # a tenth of a sort's time
+    keep = flat > least
+    ties = np.flatnonzero(flat == least)
+    keep[ties[: count - np.count_nonzero(keep)]] = True
     ends = np.cumsum([each.size for each in magnitudes])[:-1]
     return [part.reshape(each.shape) for part, each in zip(np.split(keep, ends), magnitudes, strict=True)]
 
 
-def prunable(model: keras.Model, leave_out: Sequence[str] = ()) -> list[keras.Variable]:
-    """Return the weight matrices and kernels of a model: no biases, no scales of a norm or a head.
+def dense_values(variable: keras.Variable) -> Tensor:
+    """Return a variable as it would be without its mask, if it has one that lets weights come back."""
+    mask = variable.constraint
+    return mask.dense if isinstance(mask, Mask) and mask.dense is not None else variable
+
+
+def prunable(
+    model: keras.Model, leave_out: Sequence[str] = (), *, biases: bool = False
+) -> list[keras.Variable]:
+    """Return the weight matrices and kernels of a model, no scales of a norm or a head.
 
     Args:
         model: The model.
         leave_out: Names of layers to leave out.
+        biases: Whether biases are pruned too.
 
     Raises:
         UserError: A layer that the model does not have, or no prunable weights.
     """
-    variables = [variable for variable in model.trainable_variables if is_matrix(variable)]
+    variables = [
+        variable
+        for variable in model.trainable_variables
+        if is_matrix(variable) or (biases and variable.name == "bias")
+    ]
     layers = {part for variable in variables for part in variable.path.split("/")[:-1]}
     for name in leave_out:
         if name not in layers:

@@ -10,6 +10,7 @@ from recipes.config.image import Augmentation, ImageData, ImageModel, ImageRecip
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training, better_when_low
 from recipes.config.pruning import Pruning, RunPruning
 from recipes.config.recipe import Recipe
+from recipes.config.regularization import Regularization
 from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
 from recipes.config.text import (
     RecurrentModel,
@@ -38,6 +39,7 @@ __all__ = [
     "Recipe",
     "RecurrentModel",
     "RecurrentRecipe",
+    "Regularization",
     "ReversalData",
     "RunPruning",
     "Sampling",

@@ -13,19 +13,22 @@ class Pruning:
     sparsity: float = 0.0
     """Part of the prunable weights (of matrices and kernels) that is 0 in the end, in [0, 1); 0 is off."""
     schedule: Literal["polynomial", "constant", "one-shot"] = "polynomial"
-    """How sparsity grows: along a cubic from begin to end; all of it from begin on, weights chosen
-    anew until end; or once, at begin."""
+    """How sparsity grows: along a cubic from begin to end; all of it from begin on; or once, at begin."""
     begin: int = 0
     """Step of the first pruning, at least 0."""
     end: int | None = None
-    """Step at which the sparsity is reached and the choice of weights is final, above begin (None:
-    three quarters of the training)."""
+    """Step at which the sparsity is reached, above begin (None: half of the training)."""
+    settle: int | None = None
+    """Step of the last choice of weights, not before end: from end to there as many are chosen anew
+    (None: at 0.85 of the training; never for one-shot)."""
     frequency: int = 100
     """Steps from one choice of weights to the next, at least 1."""
     ranking: Literal["global", "layer"] = "global"
     """Whether the smallest weights of the whole model go, or of each layer."""
     leave_out: tuple[str, ...] = ()
     """Layers that are not pruned."""
+    biases: bool = False
+    """Prune biases too. Of a network that keeps one weight in seventy they are a tenth of the rest."""
     regrow: bool = True
     """Let pruned weights learn on unseen, so that one that was pruned too early can come back
     (Guo et al. 2016, Dynamic Network Surgery)."""
@@ -38,6 +41,12 @@ class Pruning:
             "pruning.end must come after pruning.begin",
             begin=self.begin,
             end=self.end,
+        )
+        require(
+            self.settle is None or self.settle >= (self.end or self.begin),
+            "pruning.settle must not come before pruning.end",
+            end=self.end,
+            settle=self.settle,
         )
         require_at_least_one("pruning", self, "frequency")
 

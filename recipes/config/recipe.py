@@ -7,6 +7,7 @@ from recipes.config.distillation import Distillation
 from recipes.config.errors import UserError, nearest, require
 from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
 from recipes.config.pruning import Pruning
+from recipes.config.regularization import Regularization
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Recipe:
     early_stopping: EarlyStopping = EarlyStopping()
     pruning: Pruning = Pruning()
     distillation: Distillation = Distillation()
+    regularization: Regularization = Regularization()
     training: Training = Training()
 
     def __post_init__(self) -> None:

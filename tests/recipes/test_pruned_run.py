@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recipes import language_model, mnist, pruned_run
-from recipes.callbacks.distillation import Distill
+from recipes.callbacks.training_loss import Teacher, TrainingLoss
 from recipes.catalog import CATALOG
 from recipes.config import Distillation, RunPruning, UserError
 from recipes.files import write_json
@@ -167,7 +167,8 @@ def test_the_loss_of_distillation_is_its_formula():
     x, y = np.ones((4, 1), np.float32), np.zeros(4, np.int32)
     divergence = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
     for temperature, expected in ((1.0, divergence), (2.0, None)):
-        distill = Distill(Distillation(weight=0.3, temperature=temperature), teacher, from_logits=True)
+        distillation = Distillation(weight=0.3, temperature=temperature)
+        distill = TrainingLoss([Teacher(distillation, teacher, from_logits=True)])
         distill.set_model(student)
         loss = float(student.compute_loss(x, y, student(x), training=True))
         if expected is None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipes import language_model, mnist
-from recipes.callbacks.pruning import Mask, Prune, prunable
+from recipes.callbacks.pruning import Mask, Prune, _keep_largest, prunable
+from recipes.callbacks.training_loss import Penalty
 from recipes.config import (
     ImageData,
     ImageModel,
@@ -18,6 +19,7 @@ from recipes.config import (
     Pruning,
     RecurrentModel,
     RecurrentRecipe,
+    Regularization,
     StreamedTextData,
     TextData,
     TextTraining,
@@ -66,16 +68,20 @@ def test_sparsity_follows_its_closed_form(schedule, step, sparsity):
 
 
 def test_weights_are_chosen_every_so_many_steps_from_begin_to_end():
-    curve = Sparsity(Pruning(sparsity=0.9, begin=100, end=250, frequency=60), 1000)
-    assert [curve.choice_at(step) for step in (0, 99, 100, 159, 160, 249, 250, 999)] == [
-        None, None, 100, 100, 160, 220, 250, 250
+    curve = Sparsity(Pruning(sparsity=0.9, begin=100, end=250, settle=350, frequency=60), 1000)
+    steps = (0, 99, 100, 159, 160, 249, 250, 279, 280, 339, 340, 350, 999)
+    assert [curve.choice_at(step) for step in steps] == [
+        None, None, 100, 100, 160, 220, 250, 250, 280, 280, 340, 350, 350
     ]  # fmt: skip
     once = Sparsity(Pruning(sparsity=0.9, schedule="one-shot", begin=100), 1000)
     assert [once.choice_at(step) for step in (99, 100, 999)] == [None, 100, 100]
 
 
-def test_without_an_end_three_quarters_of_the_training_prune():
-    assert Sparsity(Pruning(sparsity=0.5), 1000).end == 750
+def test_without_an_end_half_of_the_training_prunes_and_weights_settle_before_it_is_over():
+    curve = Sparsity(Pruning(sparsity=0.5), 1000)
+    assert (curve.end, curve.settle) == (500, 850)
+    late = Sparsity(Pruning(sparsity=0.5, end=900), 1000)
+    assert (late.end, late.settle) == (900, 900)
 
 
 @settings(max_examples=25, deadline=None)
@@ -101,6 +107,64 @@ def test_a_pruned_weight_learns_unseen_and_comes_back_with_what_it_learnt():
     np.testing.assert_allclose(mask.magnitudes(), [[1.0, 1.6]], rtol=1e-6)
     mask.choose(np.array([[False, True]]))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), [[0.0, 1.6]], rtol=1e-6)
+
+
+def test_biases_are_pruned_when_asked_for_and_ranked_with_the_rest():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(4)])
+    assert len(prunable(model)) == 2
+    pruning = Pruning(sparsity=0.5, end=1, settle=1, biases=True)
+    prune = Prune(pruning, Sparsity(pruning, 9))
+    model.layers[0].bias.assign(np.full(5, 9.0))
+    prune.set_model(model)
+    prune._choose(1)
+    assert model.layers[0].bias.numpy().tolist() == [9.0] * 5  # the largest of all
+    assert model.layers[1].bias.numpy().tolist() == [0.0] * 4
+    assert sum(int(np.count_nonzero(weight)) for weight in model.get_weights()) == round(
+        0.5 * (20 + 5 + 20 + 4)
+    )
+
+
+def test_the_largest_stay_and_of_equal_ones_the_first():
+    kept = _keep_largest([np.float32([3, 1, 2]), np.float32([[2, 2], [0, 2]])], 4 / 7)
+    assert [each.tolist() for each in kept] == [[True, False, True], [[True, False], [False, False]]]
+    assert not any(each.any() for each in _keep_largest([np.ones(3, np.float32)], 0.9))
+
+
+def penalized(regrow):
+    """A layer with weights 2 and -1, the second pruned, its dense copy at -1; its penalty's value and gradient."""
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    kernel = model.layers[0].kernel
+    kernel.assign([[2.0, 0.0], [0.0, -1.0]])
+    kernel.constraint = Mask(kernel, regrow=regrow)
+    kernel.constraint.choose(np.array([[True, True], [True, False]]))
+    penalty = Penalty(Regularization(l1=0.1, l2=0.01), model)
+    with tf.GradientTape() as tape:
+        loss = penalty(5.0, None, None, None)
+    return float(loss), tape.gradient(loss, kernel.value).numpy().ravel().tolist()
+
+
+def test_a_penalty_shrinks_the_dense_copies_of_pruned_weights_too():
+    """0.1 (|2| + |0|) + 0.01 (4 + 0); its derivatives are 0.1 + 0.02 * 2 and, at the pruned -1, -0.1."""
+    loss, gradient = penalized(regrow=True)
+    assert loss == pytest.approx(5.24)
+    assert gradient == pytest.approx([0.14, 0, 0, -0.1])
+    assert penalized(regrow=False)[1] == pytest.approx([0.14, 0, 0, 0])
+
+
+def test_a_penalty_is_no_part_of_the_validation_loss(recipe, tmp_path):
+    """With a rate of nearly 0 nothing is learnt: the losses differ by the penalty alone."""
+    still = Optimizer(name="sgd", learning_rate=1e-12)
+    plain = dataclasses.replace(recipe, optimizer=still, pruning=Pruning())
+    penalty = dataclasses.replace(plain, regularization=Regularization(l1=0.5))
+    rows = [
+        mnist.train("x", each, tmp_path / name).history[0] for name, each in (("a", plain), ("b", penalty))
+    ]
+    assert rows[0]["validation_loss"] == rows[1]["validation_loss"]
+    model = keras.models.load_model(tmp_path / "a" / "model.keras")
+    total = sum(float(np.abs(variable.numpy()).sum()) for variable in prunable(model))
+    assert rows[1]["loss"] - rows[0]["loss"] == pytest.approx(0.5 * total, rel=1e-3)
 
 
 def test_ranking_over_the_model_or_in_each_layer():

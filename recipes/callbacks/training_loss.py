@@ -1,0 +1,106 @@
+"""What training minimizes besides the loss of the labels: a teacher's opinion, a penalty on the weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from recipes.callbacks.pruning import dense_values
+from recipes.config import Distillation, Regularization
+from recipes.models.parameters import is_matrix
+
+Tensor = Any
+Term = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""(loss so far, inputs, outputs, examples' weights or None) → loss."""
+
+
+class TrainingLoss(keras.callbacks.Callback):
+    """Train by another loss than the one that is validated, which stays that of the labels.
+
+    Keras asks `model.compute_loss` in each step, and that is what is replaced while training lasts.
+
+    Args:
+        terms: What is added, in this order.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        super().__init__()
+        self.terms = terms
+
+    def set_model(self, model: keras.Model) -> None:
+        """Replace the loss of the model that is to be trained."""
+        super().set_model(model)
+        self.of_labels = model.compute_loss
+        model.compute_loss = self.loss
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Give the model its own loss back."""
+        self.model.compute_loss = self.of_labels
+
+    def loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Return the loss of a batch."""
+        loss = self.of_labels(x, y, y_pred, sample_weight, training=training)
+        for term in self.terms if training else ():
+            loss = term(loss, x, y_pred, sample_weight)
+        return loss
+
+
+class Teacher:
+    """Learn from a trained model besides the labels (Hinton et al. 2015, arXiv:1503.02531).
+
+    Args:
+        settings: Weight and temperature.
+        model: The trained model: same inputs, same outputs.
+        from_logits: Whether outputs are logits, else probabilities.
+    """
+
+    def __init__(self, settings: Distillation, model: keras.Model, *, from_logits: bool) -> None:
+        self.settings = settings
+        self.model = model
+        self.from_logits = from_logits
+
+    def __call__(self, loss: Tensor, x: Tensor, outputs: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Return the mean of the loss and the teacher's, by their weights."""
+        theirs = self._log_softened(ops.stop_gradient(self.model(x, training=False)))
+        ours = self._log_softened(outputs)
+        divergence = ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1)  # one for each label
+        if sample_weight is not None:
+            divergence = divergence * sample_weight / ops.maximum(ops.mean(sample_weight), 1e-6)
+        weight, temperature = self.settings.weight, self.settings.temperature
+        return (1 - weight) * loss + weight * temperature**2 * ops.mean(divergence)
+
+    def _log_softened(self, outputs: Tensor) -> Tensor:
+        logits = outputs if self.from_logits else ops.log(ops.maximum(outputs, 1e-7))
+        return ops.log_softmax(logits / self.settings.temperature)
+
+
+class Penalty:
+    """Make large weights expensive: l1 * sum |w| + l2 * sum w^2 over matrices and kernels.
+
+    Where a weight is pruned, |w| has no derivative, and anything from -1 to 1 will do: it is the sign
+    of the weight's dense copy. So what is pruned and of no use shrinks on, and does not come back.
+
+    Args:
+        settings: l1 and l2.
+        model: Whose weights they are.
+    """
+
+    def __init__(self, settings: Regularization, model: keras.Model) -> None:
+        self.settings = settings
+        self.variables = [variable for variable in model.trainable_variables if is_matrix(variable)]
+
+    def __call__(self, loss: Tensor, x: Tensor, outputs: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Return the loss and the penalty together."""
+        for variable in self.variables:
+            signs = ops.stop_gradient(ops.sign(dense_values(variable)))
+            loss = loss + self.settings.l1 * ops.sum(signs * variable)  # sign * w is |w|, or 0 where pruned
+            loss = loss + self.settings.l2 * ops.sum(ops.square(variable))
+        return loss
