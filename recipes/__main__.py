@@ -15,7 +15,7 @@ import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import Recipe, RunPruning, Sampling, UserError, nearest, require
+from recipes.config import ImageRecipe, Recipe, RunPruning, Sampling, UserError, nearest, require
 from recipes.kinds import module_of
 from recipes.run import RUNS, Run, check_replaceable, check_vacant, followed, latest_path, new_path
 from recipes.settings import read_settings, recorded_recipe
@@ -26,6 +26,7 @@ HELP = """usage: python -m recipes COMMAND ...
 
   list                    every recipe, its parameters and its measured result
   train RECIPE [flags]    train a recipe; train RECIPE --help names its flags
+  augment RECIPE [flags]  draw training images before and after a recipe's augmentation
   prune RUN [flags]       make a finished run's model smaller, as far as its validation metric allows
   quantize RUN            give a finished run's model int8 weights
   evaluate RUN [flags]    score a finished run on the test part of any source
@@ -46,6 +47,14 @@ class RunArguments:
     settings: Path | None = None
     """Settings to start from instead of the catalog's: a search's best.json or a run's config.json.
     Other flags override it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentArguments:
+    """Where the picture goes."""
+
+    out: Path = Path("preview.png")
+    """The PNG to write."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,8 +125,7 @@ def train(arguments: Sequence[str]) -> None:
             raise UserError("train needs the name of a recipe")
         return
     name, flags = arguments[0], list(arguments[1:])
-    if name not in CATALOG:
-        raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
+    _check_known(name)
     recipe, where = _parse_training(name, _starting_settings(name, flags), flags)
     path = _run_path(name, where)
     going_on = where.resume and (path / "config.json").exists()
@@ -133,6 +141,31 @@ def train(arguments: Sequence[str]) -> None:
             print(f"Go on with: python -m recipes train {name} --resume --run-dir {path}", file=sys.stderr)
         raise
     print(_result(run))
+
+
+def augment(arguments: Sequence[str]) -> None:
+    """Draw what a recipe's augmentation makes of its training images."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m recipes augment RECIPE [--out preview.png] [flags of train]")
+        if not arguments:
+            raise UserError("augment needs the name of a recipe")
+        return
+    name, flags = arguments[0], list(arguments[1:])
+    _check_known(name)
+    summary = "Draw training images before and after augmentation."
+    recipe, where = parse_flags(
+        f"recipes augment {name}", summary, CATALOG[name].recipe, AugmentArguments(), flags
+    )
+    if not isinstance(recipe, ImageRecipe):
+        raise UserError(f"augment is for recipes of images. Received: {name}")
+    where.out.parent.mkdir(parents=True, exist_ok=True)
+    _module(recipe).preview(recipe, where.out)
+    print(where.out)
+
+
+def _check_known(name: str) -> None:
+    if name not in CATALOG:
+        raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
 
 
 def _module(recipe: Recipe) -> Any:
@@ -207,7 +240,7 @@ def _recorded_recipe(name: str, path: Path) -> Recipe:
 def _result(run: Run) -> str:
     metrics = run.metrics
     warning = f"\nWARNING: {metrics['note']}" if "note" in metrics else ""
-    known = ("exact_match", "accuracy", "loss", "perplexity", "bits_per_character")
+    known = ("exact_match", "accuracy", "r2", "mae", "loss", "perplexity", "bits_per_character")
     figures = [
         f"{name.replace('_', ' ')} {metrics[f'test_{name}']:.4f}"
         for name in known
@@ -311,6 +344,7 @@ if __name__ == "__main__":
     commands = {
         "list": list_recipes,
         "train": train,
+        "augment": augment,
         "prune": prune,
         "quantize": quantize,
         "evaluate": evaluate,

@@ -18,6 +18,7 @@ from recipes.config import (
     Recipe,
     RecurrentModel,
     RecurrentRecipe,
+    RegressionRecipe,
     Regularization,
     Schedule,
     SequenceRecipe,
@@ -230,6 +231,16 @@ CATALOG: Mapping[str, Entry] = {
         ),
         parameters=806_028,
         measured="1.4855 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
+    ),
+    "diabetes-mlp": Entry(
+        summary="a regression: 10-5-1 on the diabetes data of scikit-learn",
+        recipe=RegressionRecipe(
+            optimizer=Optimizer(learning_rate=0.03),
+            schedule=Schedule(name="cosine"),
+            training=Training(epochs=100, batch_size=32),
+        ),
+        parameters=61,
+        measured="not measured yet",
     ),
     "seq2seq-reverse": Entry(
         summary="encoder-decoder Transformer that writes sequences of up to 16 symbols backwards",

@@ -3,12 +3,13 @@
 import importlib
 from typing import Any
 
-from recipes.config import ImageRecipe, Recipe, SequenceRecipe, TextRecipe
+from recipes.config import ImageRecipe, Recipe, RegressionRecipe, SequenceRecipe, TextRecipe
 
 MODULES: dict[type[Recipe], str] = {
     ImageRecipe: "recipes.mnist",
     TextRecipe: "recipes.language_model",
     SequenceRecipe: "recipes.reversal",
+    RegressionRecipe: "recipes.diabetes",
 }
 
 

@@ -7,6 +7,7 @@ Settings, data, model, train, test, report: it reads in that order. `recipes/cat
 each recipe measured, `recipes/generation.py` how text comes out of it.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,6 @@ from recipes.config import RecurrentRecipe, Sampling, TextData, TextRecipe, to_d
 from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
 from recipes.data.tokens import Part, TokenizedText, load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
-from recipes.models.parameters import count_nonzero
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.reopened import Change, Reopened, pruned_in_training
@@ -31,7 +31,17 @@ from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, Text, settings_table, write_page
 from recipes.run import Run, check_same, only_writer, open_run
 from recipes.settings import recorded_recipe, with_settings
-from recipes.training import Outcome, compile_model, fit, fix_seed, load_teacher, save_model
+from recipes.training import (
+    Outcome,
+    batch_sizes,
+    common_metrics,
+    compile_model,
+    fit,
+    fix_seed,
+    load_teacher,
+    precision,
+    save_model,
+)
 
 SAMPLE_TOKENS = 400
 SAMPLE_PROMPT_TOKENS = 16
@@ -71,16 +81,18 @@ def train(
     fix_seed(recipe.training.seed)
     start = _starting_point(recipe)
     text = load_text(recipe.data, start[1] if start else None)
-    batches = TrainingWindows(text.tokens, text.train, recipe.data, recipe.training)
+    sizes = batch_sizes(recipe, recipe.training.windows_per_epoch)
+    batches = TrainingWindows(text.tokens, text.train, recipe.data, sizes, recipe.training.seed)
     tokens = text.tokenizer.tokens
     teacher = load_teacher(recipe.distillation, lambda run: load(run)[1].tokens, tokens)
-    model = model or (start[0] if start else build_model(recipe, len(tokens)))
+    with precision(recipe.training):
+        model = model or (start[0] if start else build_model(recipe, len(tokens)))
     rate = compile_model(
         model,
         recipe,
         loss=loss_of_tokens(),
-        steps_per_epoch=batches.steps_per_epoch,
-        jit_compile=pays_to_compile(model),
+        sizes=sizes,
+        jit_pays=pays_to_compile(model),
     )
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(text), resume=resume)
     with only_writer(run.path):
@@ -89,7 +101,7 @@ def train(
         sample = Sample(_sampler(model, text, recipe.training.seed), print)
         before: list[keras.callbacks.Callback] = [
             TextMetrics(
-                _tokens_an_epoch(recipe),
+                functools.partial(_tokens_of_epoch, recipe),
                 len(text.validation),
                 text.validation.characters,
             ),
@@ -252,8 +264,10 @@ def _figures(name: str, loss: float, part: Part) -> dict[str, float]:
     return {f"{name}_{figure}": round(value, 6) for figure, value in figures.items()}
 
 
-def _tokens_an_epoch(recipe: TextRecipe) -> int:
-    return recipe.training.steps_per_epoch * recipe.training.batch_size * recipe.data.block_size
+def _tokens_of_epoch(recipe: TextRecipe, epoch: int) -> int:
+    """Return the tokens that an epoch, counted from 0, trains on."""
+    sizes = batch_sizes(recipe, recipe.training.windows_per_epoch)
+    return int(sizes.of_epoch(epoch).sum()) * recipe.data.block_size
 
 
 def _metrics(
@@ -262,21 +276,13 @@ def _metrics(
     """Return all metrics but those of the test part."""
     corpus = text.corpus
     return {
-        "recipe": name,
-        "dataset": corpus.name,
-        "data_source": corpus.origin,
+        **common_metrics(model, name, run, outcome, dataset=corpus.name, data_source=corpus.origin),
         **({"note": corpus.note} if corpus.note else {}),
-        "seed": run.environment["seed"],
         "tokenizer": text.tokenizer.kind,
         "vocabulary_size": len(text.tokenizer.tokens),
         "block_size": recipe.data.block_size,
         "evaluation_stride": recipe.data.evaluation_stride or recipe.data.block_size,
-        "parameters": model.count_params(),
-        "nonzero_parameters": count_nonzero(model),
-        "epochs": outcome.epochs,
-        "best_epoch": outcome.best_epoch,
-        "train_seconds": outcome.train_seconds,
-        "train_tokens": outcome.epochs * _tokens_an_epoch(recipe),
+        "train_tokens": sum(_tokens_of_epoch(recipe, epoch) for epoch in range(outcome.epochs)),
         **_figures("validation", score(model, text, text.validation, recipe.data), text.validation),
     }
 

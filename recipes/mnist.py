@@ -11,28 +11,39 @@ Settings, data, model, train, test, report: it reads in that order.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import ImageData, ImageRecipe, UserError, to_dict
-from recipes.data.batches import TrainingBatches, evaluation_batches
+from recipes.config import Augmentation, ImageData, ImageRecipe, UserError, to_dict
+from recipes.data.augmentation import augment
+from recipes.data.batches import evaluation_images, training_images
 from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource
 from recipes.data.images import ImageDataset, load_images, load_test_images
 from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification
+from recipes.losses import build_loss
 from recipes.models.image import build_classifier
-from recipes.models.parameters import count_nonzero
 from recipes.reopened import Change, Reopened, pruned_in_training
+from recipes.report.augmentation import plot_augmentation
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
 from recipes.run import Run, only_writer, open_run
 from recipes.settings import recorded_recipe, with_settings
-from recipes.training import Outcome, compile_model, fit, fix_seed, load_teacher, save_model
+from recipes.training import (
+    Outcome,
+    batch_sizes,
+    common_metrics,
+    compile_model,
+    fit,
+    fix_seed,
+    load_teacher,
+    precision,
+    save_model,
+)
 
-LOSS = keras.losses.SparseCategoricalCrossentropy()
 MISTAKES_SHOWN = 32
 SPEED_BATCH_SIZE = 256
 
@@ -68,22 +79,25 @@ def train(
     """
     fix_seed(recipe.training.seed)
     dataset = load_images(recipe.data)
-    batches = TrainingBatches(
+    batches = training_images(
         dataset.train,
-        batch_size=recipe.training.batch_size,
-        augmentation=recipe.augmentation,
-        seed=recipe.training.seed,
+        len(dataset.source.classes),
+        batch_sizes(recipe, len(dataset.train)),
+        recipe.augmentation,
+        recipe.training.seed,
     )
+    _warn_of_flips(recipe, dataset)
     classes = dataset.source.classes
     teacher = load_teacher(recipe.distillation, lambda run: run.metrics["classes"], list(classes))
-    model = model or build_classifier(recipe.model, IMAGE_SHAPE, len(classes))
+    with precision(recipe.training):
+        model = model or build_classifier(recipe.model, IMAGE_SHAPE, len(classes))
     rate = compile_model(
         model,
         recipe,
-        loss=LOSS,
+        loss=build_loss(recipe.loss),
         metrics=["accuracy"],
-        steps_per_epoch=batches.steps_per_epoch,
-        jit_compile=False,  # XLA makes small convolutions about 3 times slower on a CPU
+        sizes=batches.sizes,
+        jit_pays=False,  # XLA makes small convolutions about 3 times slower on a CPU
     )
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(dataset), resume=resume)
     with only_writer(run.path):
@@ -93,7 +107,7 @@ def train(
             recipe,
             run,
             batches,
-            evaluation_batches(dataset.validation),
+            evaluation_images(dataset.validation, len(classes)),
             rate,
             teacher=teacher,
             after_history=callbacks,
@@ -107,14 +121,42 @@ def train(
     return run
 
 
+def preview(recipe: ImageRecipe, path: Path, *, images: int = 8, variants: int = 9) -> None:
+    """Draw some training images before and after augmentation.
+
+    Args:
+        recipe: Data, augmentation and seed.
+        path: Where the PNG goes.
+        images: How many.
+        variants: How often each is changed.
+
+    Raises:
+        UserError: Data that can't be had or read.
+    """
+    dataset = load_images(recipe.data)
+    _warn_of_flips(recipe, dataset)
+    seed = recipe.training.seed
+    # Of a shuffled pass, so that images are mixed with others than their neighbours in the file.
+    one = training_images(
+        dataset.train,
+        len(dataset.source.classes),
+        batch_sizes(recipe, len(dataset.train)),
+        Augmentation(),
+        seed,
+    )
+    before, labels = next(iter(one.dataset))
+    after = [augment(before, labels, recipe.augmentation, [seed, variant])[0] for variant in range(variants)]
+    plot_augmentation(before[:images].numpy(), np.stack(after)[:, :images], path)
+
+
 def reopen(run: Run) -> Reopened:
     """Open a finished run again, to make something of its model.
 
     Raises:
         UserError: An unfinished run, or data that can't be had any more.
     """
-    recorded = recorded_recipe(run.config)
-    recipe = with_settings(recorded, {"data": {"source": run.metrics["data_source"]}})
+    kept = {"data": {"source": run.metrics["data_source"]}}
+    recipe = cast(ImageRecipe, with_settings(recorded_recipe(run.config), kept))
     dataset = load_images(recipe.data)
     name = run.metrics["recipe"]
 
@@ -125,9 +167,9 @@ def reopen(run: Run) -> Reopened:
     return Reopened(
         recipe=recipe,
         about=_about(dataset),
-        validation=evaluation_batches(dataset.validation),
+        validation=evaluation_images(dataset.validation, len(dataset.source.classes)),
         examples=_examples(dataset),
-        loss=LOSS,
+        loss=build_loss(recipe.loss),
         validate=validate,
         close=lambda model, new, outcome, change: _score_and_report(
             model, name, new, dataset, outcome, change
@@ -156,7 +198,9 @@ def evaluate(run: Run, data: ImageData) -> dict[str, Any]:
 
 def predict(model: keras.Model, examples: Examples) -> npt.NDArray[np.float32]:
     """Return class probabilities (n, classes)."""
-    probabilities: npt.NDArray[np.float32] = model.predict(evaluation_batches(examples), verbose=0)
+    probabilities: npt.NDArray[np.float32] = model.predict(
+        evaluation_images(examples, model.output_shape[-1]), verbose=0
+    )
     return probabilities
 
 
@@ -177,6 +221,13 @@ def _about(dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
+def _warn_of_flips(recipe: ImageRecipe, dataset: ImageDataset) -> None:
+    if recipe.augmentation.flip != "none" and set(dataset.source.classes) == set("0123456789"):
+        print(
+            f"WARNING: augmentation.flip {recipe.augmentation.flip}: a mirrored digit is another one, or none"
+        )
+
+
 def _describe_data(dataset: ImageDataset) -> str:
     parts = f"{len(dataset.train):,} training and {len(dataset.validation):,} validation images"
     warning = f"\nWARNING: {dataset.source.note}" if dataset.source.note else ""
@@ -190,17 +241,9 @@ def _metrics(
     source = dataset.source
     scores = score_classification(predict(model, dataset.validation), dataset.validation.labels)
     return {
-        "recipe": name,
-        "dataset": source.name,
-        "data_source": source.origin,
+        **common_metrics(model, name, run, outcome, dataset=source.name, data_source=source.origin),
         **({"note": source.note} if source.note else {}),
         "classes": list(source.classes),
-        "seed": run.environment["seed"],
-        "parameters": model.count_params(),
-        "nonzero_parameters": count_nonzero(model),
-        "epochs": outcome.epochs,
-        "best_epoch": outcome.best_epoch,
-        "train_seconds": outcome.train_seconds,
         **scores.summary("validation"),
     }
 

@@ -1,16 +1,42 @@
 """Settings → a Keras optimizer."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from recipes.config import Optimizer
+from recipes.config.optimizer import OptimizerName
 from recipes.schedules import LearningRate
 
 NO_HIDDEN_MATRIX = ("embedding", "positions", "convolution", "head", "probabilities")
 """Words in the names of the layers that Muon leaves to AdamW: orthogonal updates are for matrices
 between hidden vectors (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
+
+
+# Constructor, and which of our settings each of its arguments takes.
+RULES: dict[OptimizerName, tuple[Callable[..., keras.optimizers.Optimizer], dict[str, str]]] = {
+    "gradient-descent": (keras.optimizers.SGD, {}),
+    "sgd": (keras.optimizers.SGD, {}),
+    "momentum": (keras.optimizers.SGD, {"momentum": "momentum"}),
+    "nesterov": (functools.partial(keras.optimizers.SGD, nesterov=True), {"momentum": "momentum"}),
+    "adagrad": (keras.optimizers.Adagrad, {"initial_accumulator_value": "initial_accumulator"}),
+    "rmsprop": (keras.optimizers.RMSprop, {"rho": "beta_2", "momentum": "momentum"}),
+    "adam": (keras.optimizers.Adam, {"beta_1": "beta_1", "beta_2": "beta_2"}),
+    "adamw": (keras.optimizers.AdamW, {"beta_1": "beta_1", "beta_2": "beta_2"}),
+    "lion": (keras.optimizers.Lion, {"beta_1": "beta_1", "beta_2": "beta_2"}),
+    "muon": (
+        functools.partial(keras.optimizers.Muon, exclude_layers=list(NO_HIDDEN_MATRIX)),
+        {
+            "momentum": "momentum",
+            "adam_beta_2": "beta_2",
+            "adam_lr_ratio": "adam_fraction",
+            "adam_weight_decay": "weight_decay",
+        },
+    ),
+}
 
 
 def build_optimizer(
@@ -22,27 +48,28 @@ def build_optimizer(
     kernels only: pulling biases and normalisation scales to 0 changes what a layer computes
     without making it simpler.
     """
-    common: dict[str, Any] = {"learning_rate": learning_rate, "global_clipnorm": settings.clip_norm}
-    if settings.moving_average:
-        common |= {"use_ema": True, "ema_momentum": settings.moving_average}
+    rule, arguments = RULES[settings.name]
     own = settings.parameters()
-    if settings.name == "sgd":
-        return keras.optimizers.SGD(momentum=own["momentum"], **common)
-    if settings.name == "adam":
-        return keras.optimizers.Adam(beta_2=own["beta_2"], **common)
-    if settings.name == "adamw":
-        optimizer = keras.optimizers.AdamW(beta_2=own["beta_2"], weight_decay=own["weight_decay"], **common)
-    else:
-        optimizer = keras.optimizers.Muon(
-            momentum=own["momentum"],
-            adam_lr_ratio=own["adam_fraction"],
-            adam_beta_2=own["beta_2"],
-            weight_decay=own["weight_decay"],
-            adam_weight_decay=own["weight_decay"],
-            exclude_layers=list(NO_HIDDEN_MATRIX),
-            **common,
-        )
+    chosen = {argument: own[setting] for argument, setting in arguments.items()}
+    if "weight_decay" in own:
+        chosen["weight_decay"] = own["weight_decay"]
+    if settings.moving_average:
+        chosen |= {"use_ema": True, "ema_momentum": settings.moving_average}
+    if settings.accumulate > 1:
+        chosen["gradient_accumulation_steps"] = settings.accumulate
+    optimizer = rule(learning_rate=learning_rate, global_clipnorm=settings.clip_norm, **chosen)
     optimizer.exclude_from_weight_decay(
         var_list=[variable for variable in variables if len(variable.shape) < 2]
     )
     return optimizer
+
+
+def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return the rule itself: for mixed_float16 Keras wraps it into one that scales the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def finished_steps(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return how many steps were made; with accumulated gradients each update takes several."""
+    rule = inner(optimizer)
+    return int(ops.convert_to_numpy(rule.iterations)) * (rule.gradient_accumulation_steps or 1)

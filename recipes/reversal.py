@@ -24,13 +24,22 @@ from recipes.data.sequences import (
     held_out,
 )
 from recipes.models.encoder_decoder import EncoderDecoder
-from recipes.models.parameters import count_nonzero
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
 from recipes.run import Run, only_writer, open_run
 from recipes.settings import recorded_recipe
-from recipes.training import Outcome, compile_model, fit, fix_seed, load_teacher, save_model
+from recipes.training import (
+    Outcome,
+    batch_sizes,
+    common_metrics,
+    compile_model,
+    fit,
+    fix_seed,
+    load_teacher,
+    precision,
+    save_model,
+)
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 VALIDATION_SEED, TEST_SEED = 0, 1
@@ -51,16 +60,20 @@ def train(
     """Train a recipe to its end and write the run directory. Arguments and errors as `recipes.mnist.train`."""
     fix_seed(recipe.training.seed)
     data = recipe.data
-    batches = TrainingReversals(data, recipe.training)
+    sizes = batch_sizes(recipe, recipe.training.windows_per_epoch)
+    batches = TrainingReversals(data, sizes, recipe.training.seed)
     teacher = load_teacher(recipe.distillation, lambda run: run.config["data"]["symbols"], data.symbols)
-    model = model or EncoderDecoder(recipe.model, FIRST_SYMBOL + data.symbols, data.longest, data.longest + 1)
+    with precision(recipe.training):
+        model = model or EncoderDecoder(
+            recipe.model, FIRST_SYMBOL + data.symbols, data.longest, data.longest + 1
+        )
     rate = compile_model(
         model,
         recipe,
         loss=LOSS,
         weighted_metrics=["accuracy"],
-        steps_per_epoch=batches.steps_per_epoch,
-        jit_compile=True,
+        sizes=sizes,
+        jit_pays=True,
     )
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(data), resume=resume)
     with only_writer(run.path):
@@ -154,18 +167,8 @@ def _named(part: str, scores: dict[str, float]) -> dict[str, float]:
 def _metrics(model: keras.Model, name: str, run: Run, data: ReversalData, outcome: Outcome) -> dict[str, Any]:
     """Return all metrics but those of the test part."""
     scores, _ = score(model, held_out(data, VALIDATION_SEED))
-    return {
-        "recipe": name,
-        "dataset": "reversal",
-        "data_source": data.source,
-        "seed": run.environment["seed"],
-        "parameters": model.count_params(),
-        "nonzero_parameters": count_nonzero(model),
-        "epochs": outcome.epochs,
-        "best_epoch": outcome.best_epoch,
-        "train_seconds": outcome.train_seconds,
-        **_named("validation", scores),
-    }
+    common = common_metrics(model, name, run, outcome, dataset="reversal", data_source=data.source)
+    return common | _named("validation", scores)
 
 
 def _score_and_report(

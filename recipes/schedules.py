@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the time, and the one object that holds them in an optimizer. Sparsity schedules below.
+"""Learning-rate schedules: pure functions of the time, and the one object that holds them in an optimizer. Batch-size and sparsity schedules below.
 
 Each curve gives a factor of the highest learning rate. `t` is the time since the warm-up and
 `total` all the time there is after it, both in epochs (parts of an epoch count), so a curve keeps
@@ -7,16 +7,21 @@ its shape when the batch size changes.
     config.Schedule(name="cosine", warmup=1)  →  LearningRate(...)  →  keras.optimizers.AdamW(...)
 """
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 from keras import ops
 
-from recipes.config import Pruning, Schedule, require
+from recipes.config import BatchSchedule, Pruning, Schedule, require
 
 Tensor = Any
+Times = npt.NDArray[np.float64]
+Sizes = npt.NDArray[np.int64]
 
 
 def linear_warmup(t: Tensor, *, length: float) -> Tensor:
@@ -100,27 +105,29 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         schedule: The curve and its parameters.
         highest: Learning rate at a factor of 1.
-        steps_per_epoch: Optimizer steps an epoch, at least 1.
-        epochs: Length of the training, in epochs.
+        times: Epochs passed before each step, and after the last one (`BatchSizes.times`).
     """
 
-    def __init__(self, schedule: Schedule, *, highest: float, steps_per_epoch: int, epochs: int) -> None:
+    def __init__(self, schedule: Schedule, *, highest: float, times: Times) -> None:
         self.schedule = schedule
         self.highest = highest
-        self.steps_per_epoch = steps_per_epoch
-        self.epochs = epochs
+        self.times = times.astype(np.float32)
+        self.epochs = float(times[-1])
         self.plateau_factor = keras.Variable(1.0, trainable=False, name="plateau_factor")
 
     def __call__(self, step: Tensor) -> Tensor:
         """Return the rate of a step counted from 0, a float32 scalar."""
-        step = ops.cast(step, "float32")
-        finished_epochs = ops.floor(step / self.steps_per_epoch)
-        time = step / self.steps_per_epoch if self.schedule.every == "step" else finished_epochs
-        factor = self._curve(ops.clip(time - self.schedule.warmup, 0.0, self._decay_time))
+        last = len(self.times) - 1
+        step = ops.clip(ops.cast(step, "int32"), 0, last)
+        now, then = ops.take(self.times, step), ops.take(self.times, ops.minimum(step + 1, last))
+        unit = self.times[1]
+        if self.schedule.every == "epoch":
+            now, unit = ops.floor(now), 1.0
+            then = now + 1.0
+        factor = self._curve(ops.clip(now - self.schedule.warmup, 0.0, self._decay_time))
         if self.schedule.warmup:
             # The rate at the end of the step or epoch: the first one is not lost on a rate of 0.
-            unit = 1.0 / self.steps_per_epoch if self.schedule.every == "step" else 1.0
-            factor = factor * linear_warmup(time + unit, length=max(self.schedule.warmup, unit))
+            factor = factor * linear_warmup(then, length=max(self.schedule.warmup, unit))
         return self.highest * factor * self.plateau_factor
 
     @property
@@ -135,6 +142,81 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         """Refuse: a run saves its settings, never its optimizer."""
         raise TypeError("A LearningRate is rebuilt from config.Schedule, not from a saved optimizer.")
+
+
+class BatchSizes:
+    """How many examples each step of a training takes: a function of the seed and the epoch.
+
+    `fixed` is always batch_size; `random` is drawn evenly from batch_size to the largest; `growing` is
+    batch_size * factor^(boundaries reached), at most the largest (Smith et al. 2018, "Don't decay the
+    learning rate, increase the batch size", arXiv:1711.00489). What is left of an epoch's examples
+    when the next batch is larger than that is not used.
+
+    Args:
+        settings: Name and range.
+        batch_size: Examples of the smallest batch, at most `examples`.
+        examples: Examples an epoch.
+        epochs: Epochs of the training.
+        seed: Seed of the random sizes.
+    """
+
+    def __init__(
+        self, settings: BatchSchedule, batch_size: int, *, examples: int, epochs: int, seed: int
+    ) -> None:
+        self.settings = settings
+        self.batch_size = batch_size
+        self.examples = examples
+        self.epochs = epochs
+        self.seed = seed
+
+    def of_epoch(self, epoch: int) -> Sizes:
+        """Return the sizes of an epoch's batches, (steps,), at least one; epochs count from 0."""
+        if self.settings.name == "fixed":
+            return np.full(self.examples // self.batch_size, self.batch_size)
+        if self.settings.name == "random":
+            random = np.random.default_rng([self.seed, epoch])
+            largest = min(self.settings.parameters()["largest"], self.examples)
+            drawn = random.integers(self.batch_size, largest, self.examples // self.batch_size, endpoint=True)
+            return drawn[np.cumsum(drawn) <= self.examples]
+        return np.fromiter(self._growing(epoch), int)
+
+    def _growing(self, epoch: int) -> Iterator[int]:
+        own = self.settings.parameters()
+        largest, used = min(own["largest"], self.examples), 0
+        while True:
+            done = (epoch + used / self.examples) / self.epochs
+            reached = sum(done >= boundary for boundary in own["boundaries"])
+            size = min(round(self.batch_size * own["factor"] ** reached), largest)
+            if used + size > self.examples:
+                return
+            used += size
+            yield size
+
+    def mean(self, epoch: int) -> float:
+        """Return the mean size of an epoch's batches."""
+        return float(self.of_epoch(epoch).mean())
+
+    @functools.cached_property
+    def times(self) -> Times:
+        """Epochs passed before each step, and after the last one: (steps + 1,).
+
+        Examples count, not steps: half of an epoch's examples are half of its time.
+        """
+        parts = []
+        for epoch in range(self.epochs):
+            sizes = self.of_epoch(epoch)
+            parts.append(epoch + (np.cumsum(sizes) - sizes) / sizes.sum())
+        return np.concatenate([*parts, [self.epochs]])
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return len(self.times) - 1
+
+    @property
+    def fewest_steps(self) -> int:
+        """Steps of the shortest epoch."""
+        return int(np.bincount(self.times[:-1].astype(int)).min())
 
 
 class Sparsity:

@@ -1,7 +1,8 @@
 """The one way to train: compile, fit, resume."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,19 +13,20 @@ import tensorflow as tf
 from recipes.callbacks.data_order import DataOrder
 from recipes.callbacks.diverged import StopOnNaN
 from recipes.callbacks.early_stopping import KeepBest
+from recipes.callbacks.end_of_epoch import EndOfEpoch
 from recipes.callbacks.history import History
 from recipes.callbacks.moving_average import ValidateMovingAverage
 from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
-from recipes.callbacks.training_loss import Penalty, Teacher, Term, TrainingLoss
-from recipes.config import Distillation, DivergedError, Recipe, Regularization, UserError
+from recipes.callbacks.training_loss import Penalty, SmoothLabels, Teacher, Term, TrainingLoss
+from recipes.config import Distillation, DivergedError, Recipe, Training, UserError, require
 from recipes.models.bare import bare_copy
-from recipes.models.parameters import sparsity
+from recipes.models.parameters import count_nonzero, sparsity
 from recipes.optimizers import build_optimizer
 from recipes.run import Run
-from recipes.schedules import LearningRate, Sparsity
+from recipes.schedules import BatchSizes, LearningRate, Sparsity
 
 STEPS_PER_EXECUTION = 32
 """Steps that run without coming back to Python. Fewer are slower, more make Ctrl-C wait."""
@@ -33,7 +35,7 @@ STEPS_PER_EXECUTION = 32
 class Batches(Protocol):
     """Training data: `dataset` gives the passes, whose content depends on the seed and on `epoch` alone."""
 
-    steps_per_epoch: int
+    sizes: BatchSizes
     epoch: tf.Variable
     dataset: tf.data.Dataset
 
@@ -59,6 +61,37 @@ def fix_seed(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def batch_sizes(recipe: Recipe, examples: int) -> BatchSizes:
+    """Return how many examples each step of a recipe takes.
+
+    Args:
+        recipe: Its settings. Gradient descent takes all examples at once.
+        examples: Examples an epoch.
+
+    Raises:
+        UserError: A batch larger than an epoch.
+    """
+    size = examples if recipe.optimizer.name == "gradient-descent" else recipe.training.batch_size
+    require(
+        size <= examples,
+        f"training.batch_size must be at most the number of training examples, {examples}",
+        batch_size=size,
+    )
+    epochs, seed = recipe.training.epochs, recipe.training.seed
+    return BatchSizes(recipe.batches, size, examples=examples, epochs=epochs, seed=seed)
+
+
+@contextlib.contextmanager
+def precision(training: Training) -> Iterator[None]:
+    """Make layers that are built inside compute in a training's precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(training.precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def compile_model(
     model: keras.Model,
     recipe: Recipe,
@@ -66,8 +99,8 @@ def compile_model(
     loss: Any,
     metrics: Sequence[Any] = (),
     weighted_metrics: Sequence[Any] = (),
-    steps_per_epoch: int,
-    jit_compile: bool,
+    sizes: BatchSizes,
+    jit_pays: bool,
 ) -> LearningRate:
     """Compile a model by its recipe.
 
@@ -77,8 +110,8 @@ def compile_model(
         loss: As Keras takes it.
         metrics: As Keras takes them.
         weighted_metrics: Metrics that heed the examples' weights.
-        steps_per_epoch: Optimizer steps an epoch.
-        jit_compile: Whether XLA compiles the step.
+        sizes: Examples of each step.
+        jit_pays: Whether XLA makes such a model faster on a CPU.
 
     Returns:
         The owner of the learning rate.
@@ -86,26 +119,33 @@ def compile_model(
     Raises:
         UserError: There is nothing to prune, or no time for it.
     """
-    _pruning(recipe, steps_per_epoch)  # what can't be pruned is refused before there is a run directory
+    pooled = any(isinstance(layer, keras.layers.MaxPooling2D) for layer in model._flatten_layers())
+    require(
+        recipe.training.jit != "on" or not pooled,
+        "XLA has no gradient of max-pooling that is the same each time: leave training.jit at auto or off",
+        jit=recipe.training.jit,
+    )
+    _pruning(recipe, sizes)  # what can't be pruned is refused before there is a run directory
     if recipe.pruning.sparsity:
         prunable(model, recipe.pruning.leave_out, biases=recipe.pruning.biases)
     rate = LearningRate(
         recipe.schedule,
         highest=recipe.optimizer.learning_rate,
-        steps_per_epoch=steps_per_epoch,
-        epochs=recipe.training.epochs,
+        times=sizes.times,
     )
     model.compile(
         optimizer=build_optimizer(recipe.optimizer, rate, model.trainable_variables),
         loss=loss,
         metrics=list(metrics),
         weighted_metrics=list(weighted_metrics),
-        steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch, recipe.pruning.frequency),
+        steps_per_execution=min(STEPS_PER_EXECUTION, sizes.fewest_steps, recipe.pruning.frequency),
         jit_compile=False,
     )
     # Keras refuses XLA where operations must be deterministic, because on a GPU some are not under
     # XLA. There TensorFlow says so; on a CPU all are.
-    model._jit_compile = jit_compile
+    model._jit_compile = {"on": True, "off": False, "auto": jit_pays and recipe.batches.name != "random"}[
+        recipe.training.jit
+    ]
     model.optimizer.build(model.trainable_variables)
     return rate
 
@@ -141,18 +181,20 @@ def fit(  # noqa: PLR0913 - what a training is made of
         DivergedError: The loss became NaN or infinite; the run says so.
         KeyboardInterrupt: Ctrl-C; the best weights so far are saved and the run says so.
     """
-    pruning, pruned_epoch = _pruning(recipe, batches.steps_per_epoch)
+    pruning, pruned_epoch = _pruning(recipe, batches.sizes)
     keep_best = KeepBest(recipe.early_stopping, first_epoch=pruned_epoch)
     progress = ShowProgress(rate, recipe.training.epochs)
     history = History(
         run.history_path,
         columns={
             "learning_rate": lambda: current_rate(rate, model),
-            "batch_size": lambda: recipe.training.batch_size,
+            "batch_size": lambda: batches.sizes.mean(int(batches.epoch)),
             "sparsity": lambda: sparsity(model),
         },
     )
     callbacks = [DataOrder(batches.epoch), StopOnNaN(), *before_history, keep_best]
+    if recipe.batches.name != "fixed":
+        callbacks.insert(0, EndOfEpoch(batches.sizes))
     if recipe.schedule.name == "plateau":
         callbacks.append(ReduceOnPlateau(recipe.schedule, rate, recipe.early_stopping.metric))
     if recipe.optimizer.moving_average:
@@ -188,20 +230,22 @@ def fit(  # noqa: PLR0913 - what a training is made of
 def _training_loss(model: keras.Model, recipe: Recipe, teacher: keras.Model | None) -> list[TrainingLoss]:
     """Return the callback that adds to the loss, if anything is to be added."""
     terms: list[Term] = []
+    from_logits = getattr(model.loss, "from_logits", False)
+    if recipe.regularization.label_smoothing:
+        terms.append(SmoothLabels(recipe.regularization.label_smoothing, from_logits=from_logits))
     if teacher is not None:
-        from_logits = getattr(model.loss, "from_logits", False)
         terms.append(Teacher(recipe.distillation, teacher, from_logits=from_logits))
-    if recipe.regularization != Regularization():
+    if recipe.regularization.l1 or recipe.regularization.l2:
         terms.append(Penalty(recipe.regularization, model))
     return [TrainingLoss(terms)] if terms else []
 
 
-def _pruning(recipe: Recipe, steps_per_epoch: int) -> tuple[list[Prune], int]:
+def _pruning(recipe: Recipe, sizes: BatchSizes) -> tuple[list[Prune], int]:
     """Return the pruning callback, if there is pruning, and the first epoch with all of its sparsity."""
     if not recipe.pruning.sparsity:
         return [], 1
-    sparsity = Sparsity(recipe.pruning, recipe.training.epochs * steps_per_epoch)
-    return [Prune(recipe.pruning, sparsity)], max(1, math.ceil(sparsity.end / steps_per_epoch))
+    sparsity = Sparsity(recipe.pruning, sizes.total_steps)
+    return [Prune(recipe.pruning, sparsity)], max(1, math.ceil(sizes.times[sparsity.end]))
 
 
 def load_teacher(settings: Distillation, outputs: Callable[[Run], Any], ours: Any) -> keras.Model | None:
@@ -223,6 +267,32 @@ def load_teacher(settings: Distillation, outputs: Callable[[Run], Any], ours: An
             f"distillation.teacher: the model of {run.path} has other outputs: {outputs(run)}. Needed: {ours}"
         )
     return keras.models.load_model(run.model_path)
+
+
+def common_metrics(
+    model: keras.Model, name: str, run: Run, outcome: Outcome, *, dataset: str, data_source: str
+) -> dict[str, Any]:
+    """Return what metrics.json says of every run.
+
+    Args:
+        model: The trained model.
+        name: The recipe's name.
+        run: The run.
+        outcome: What training came to.
+        dataset: What the dataset is called.
+        data_source: The value of `--data.source` that gives it again.
+    """
+    return {
+        "recipe": name,
+        "dataset": dataset,
+        "data_source": data_source,
+        "seed": run.environment["seed"],
+        "parameters": model.count_params(),
+        "nonzero_parameters": count_nonzero(model),
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "train_seconds": outcome.train_seconds,
+    }
 
 
 def save_model(model: keras.Model, run: Run) -> None:

@@ -6,6 +6,8 @@ import keras
 import numpy.typing as npt
 from keras import ops
 
+from recipes.optimizers import inner
+
 
 class ValidateMovingAverage(keras.callbacks.Callback):
     """Put the optimizer's averaged weights into the model for each validation, and take them out again.
@@ -23,7 +25,7 @@ class ValidateMovingAverage(keras.callbacks.Callback):
         self._swap()
 
     def _swap(self) -> None:
-        optimizer = self.model.optimizer
+        optimizer = inner(self.model.optimizer)
         for variable, average in zip(
             self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True
         ):
@@ -37,7 +39,7 @@ def validated_weights(model: keras.Model) -> list[npt.NDArray[Any]]:
 
     With a moving average of the weights these are the averages, and the trained ones without.
     """
-    optimizer = model.optimizer
+    optimizer = inner(model.optimizer)
     if not optimizer.use_ema:
         return list(model.get_weights())
     averages = {

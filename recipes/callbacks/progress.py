@@ -7,6 +7,7 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from recipes.optimizers import finished_steps
 from recipes.schedules import LearningRate
 
 
@@ -82,5 +83,4 @@ def _short(value: float) -> str:
 
 def current_rate(rate: LearningRate, model: keras.Model) -> float:
     """Return the learning rate of the model's last step."""
-    iterations = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
-    return float(keras.ops.convert_to_numpy(rate(max(iterations - 1, 0))))
+    return float(keras.ops.convert_to_numpy(rate(max(finished_steps(model.optimizer) - 1, 0))))

@@ -14,6 +14,7 @@ from keras import ops
 
 from recipes.config import Pruning, UserError, nearest
 from recipes.models.parameters import is_matrix
+from recipes.optimizers import finished_steps
 from recipes.schedules import Sparsity
 
 Tensor = Any
@@ -92,7 +93,7 @@ class Prune(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Choose anew when it is time."""
-        self._choose(int(ops.convert_to_numpy(self.model.optimizer.iterations)))
+        self._choose(finished_steps(self.model.optimizer))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prune moving averages of the weights, which remember weights that have gone."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,13 +22,15 @@ class TextMetrics(keras.callbacks.Callback):
     """Add perplexity, bits per character and tokens a second to the metrics of each epoch.
 
     Args:
-        tokens_per_epoch: Tokens trained on in an epoch.
+        tokens_of_epoch: Says how many tokens an epoch trains on.
         validation_tokens, validation_characters: How long the validation part is.
     """
 
-    def __init__(self, tokens_per_epoch: int, validation_tokens: int, validation_characters: int) -> None:
+    def __init__(
+        self, tokens_of_epoch: Callable[[int], int], validation_tokens: int, validation_characters: int
+    ) -> None:
         super().__init__()
-        self.tokens_per_epoch = tokens_per_epoch
+        self.tokens_of_epoch = tokens_of_epoch
         self.validation_tokens = validation_tokens
         self.validation_characters = validation_characters
 
@@ -48,4 +51,4 @@ class TextMetrics(keras.callbacks.Callback):
         logs["val_bits_per_character"] = bits_per_character(
             float(logs["val_loss"]), self.validation_tokens, self.validation_characters
         )
-        logs["tokens_per_second"] = round(self.tokens_per_epoch / self.seconds, 1)
+        logs["tokens_per_second"] = round(self.tokens_of_epoch(epoch) / self.seconds, 1)

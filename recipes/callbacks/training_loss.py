@@ -53,6 +53,20 @@ class TrainingLoss(keras.callbacks.Callback):
         return loss
 
 
+def log_probabilities(outputs: Tensor, from_logits: bool, temperature: float = 1.0) -> Tensor:
+    """Return log-probabilities, softened by a temperature."""
+    outputs = ops.cast(outputs, "float32")
+    logits = outputs if from_logits else ops.log(ops.maximum(outputs, 1e-7))
+    return ops.log_softmax(logits / temperature)
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of all values, by their weights if they have any."""
+    if weights is None:
+        return ops.mean(values)
+    return ops.mean(values * weights) / ops.maximum(ops.mean(weights), 1e-6)
+
+
 class Teacher:
     """Learn from a trained model besides the labels (Hinton et al. 2015, arXiv:1503.02531).
 
@@ -69,17 +83,32 @@ class Teacher:
 
     def __call__(self, loss: Tensor, x: Tensor, outputs: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Return the mean of the loss and the teacher's, by their weights."""
-        theirs = self._log_softened(ops.stop_gradient(self.model(x, training=False)))
-        ours = self._log_softened(outputs)
-        divergence = ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1)  # one for each label
-        if sample_weight is not None:
-            divergence = divergence * sample_weight / ops.maximum(ops.mean(sample_weight), 1e-6)
         weight, temperature = self.settings.weight, self.settings.temperature
-        return (1 - weight) * loss + weight * temperature**2 * ops.mean(divergence)
+        theirs = ops.stop_gradient(self.model(x, training=False))
+        theirs = log_probabilities(theirs, self.from_logits, temperature)
+        ours = log_probabilities(outputs, self.from_logits, temperature)
+        divergence = ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1)  # one for each label
+        return (1 - weight) * loss + weight * temperature**2 * weighted_mean(divergence, sample_weight)
 
-    def _log_softened(self, outputs: Tensor) -> Tensor:
-        logits = outputs if self.from_logits else ops.log(ops.maximum(outputs, 1e-7))
-        return ops.log_softmax(logits / self.settings.temperature)
+
+class SmoothLabels:
+    """Share a part of each label out among all classes (Szegedy et al. 2016, arXiv:1512.00567).
+
+    The cross-entropy is linear in the labels: (1 - s) of the loss, and s of the mean of -log p.
+
+    Args:
+        part: s, in (0, 1).
+        from_logits: Whether outputs are logits, else probabilities.
+    """
+
+    def __init__(self, part: float, *, from_logits: bool) -> None:
+        self.part = part
+        self.from_logits = from_logits
+
+    def __call__(self, loss: Tensor, x: Tensor, outputs: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Return the loss of the smoothed labels."""
+        even = -ops.mean(log_probabilities(outputs, self.from_logits), axis=-1)  # one for each label
+        return (1 - self.part) * loss + self.part * weighted_mean(even, sample_weight)
 
 
 class Penalty:

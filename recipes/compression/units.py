@@ -208,6 +208,8 @@ class _Tracer:
             for variable in layer.weights:
                 self._tie(variable, 0, channels, "scales")
             return channels
+        if isinstance(layer, L.Normalization) and not channels.any():
+            return channels  # these are the model's inputs, which stay
         return self._through_weightless(layer, channels, _last(node.outputs[0]))
 
     def _through_weightless(self, layer: Any, channels: Numbers, size: int) -> Numbers:

@@ -4,13 +4,17 @@ The command line mirrors them: field `batch_size` of `Training` is the flag `--t
 A run's `config.json` holds the same tree.
 """
 
+from recipes.config.augmentation import Augmentation
+from recipes.config.batch_schedule import BatchSchedule
 from recipes.config.distillation import Distillation
 from recipes.config.errors import DivergedError, UserError, nearest, require
-from recipes.config.image import Augmentation, ImageData, ImageModel, ImageRecipe
-from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training, better_when_low
+from recipes.config.image import ImageData, ImageModel, ImageRecipe, LossName
+from recipes.config.optimizer import Optimizer
 from recipes.config.pruning import Pruning, RunPruning
 from recipes.config.recipe import Recipe
+from recipes.config.regression import RegressionData, RegressionModel, RegressionRecipe
 from recipes.config.regularization import Regularization
+from recipes.config.schedule import Schedule
 from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
 from recipes.config.text import (
     RecurrentModel,
@@ -23,10 +27,12 @@ from recipes.config.text import (
     TransformerModel,
     TransformerRecipe,
 )
+from recipes.config.training import EarlyStopping, Training, better_when_low
 from recipes.config.tree import flatten, from_dict, to_dict
 
 __all__ = [
     "Augmentation",
+    "BatchSchedule",
     "Distillation",
     "DivergedError",
     "EarlyStopping",
@@ -34,11 +40,15 @@ __all__ = [
     "ImageData",
     "ImageModel",
     "ImageRecipe",
+    "LossName",
     "Optimizer",
     "Pruning",
     "Recipe",
     "RecurrentModel",
     "RecurrentRecipe",
+    "RegressionData",
+    "RegressionModel",
+    "RegressionRecipe",
     "Regularization",
     "ReversalData",
     "RunPruning",

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from recipes.config.errors import require
+from recipes.config.augmentation import Augmentation
+from recipes.config.errors import require, require_at_least_one
 from recipes.config.recipe import Recipe
 
 
@@ -37,39 +38,20 @@ class ImageData:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """Random changes to the training images, each drawn evenly from its range; 0 is off."""
-
-    rotate: float = 0.0
-    """Largest turn in degrees, either way."""
-    scale: float = 0.0
-    """Largest change of width and height as a part of them, each drawn by itself; in [0, 1)."""
-    shift: float = 0.0
-    """Largest shift in pixels, each way."""
-    shear: float = 0.0
-    """Largest shear in degrees, either way; below 90."""
-
-    def __post_init__(self) -> None:
-        for name in ("rotate", "scale", "shift", "shear"):
-            require(
-                getattr(self, name) >= 0,
-                f"augmentation.{name} must be at least 0",
-                **{name: getattr(self, name)},
-            )
-        require(self.scale < 1, "augmentation.scale must be below 1", scale=self.scale)
-        require(self.shear < 90, "augmentation.shear must be below 90 degrees", shear=self.shear)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageModel:
     """A classifier of images: convolution stages, then dense layers, then a softmax."""
 
     convolutions: tuple[int, ...] = ()
-    """Filters of each stage: convolution, 2 x 2 max-pooling, batch normalisation, ReLU."""
+    """Filters of each stage: convolutions, the last one followed by 2 x 2 max-pooling, each by batch
+    normalisation and ReLU."""
+    depth: int = 1
+    """Convolutions of each stage, at least 1."""
     kernel_size: int = 3
     """Width and height of each convolution's window, in pixels."""
     padding: Literal["same", "valid"] = "same"
     """same keeps the width and height of an image in a convolution, valid does not pad."""
+    head: Literal["flatten", "average"] = "flatten"
+    """What the dense layers see of the last stage: each place of each filter, or each filter's mean."""
     dense: tuple[int, ...] = (128,)
     """Units of each hidden dense layer."""
     batch_normalization: bool = False
@@ -83,8 +65,17 @@ class ImageModel:
             require(
                 all(size >= 1 for size in sizes), f"model.{name} must be at least 1 each", **{name: sizes}
             )
+        require_at_least_one("model", self, "depth")
+        require(
+            self.convolutions != () or self.head == "flatten",
+            "model.head average is for what convolutions see",
+            head=self.head,
+        )
         require(self.kernel_size >= 1, "model.kernel_size must be at least 1", kernel_size=self.kernel_size)
         require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
+
+
+LossName = Literal["cross-entropy", "mean-squared-error", "hinge"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,3 +87,20 @@ class ImageRecipe(Recipe):
     data: ImageData = ImageData()
     augmentation: Augmentation = Augmentation()
     model: ImageModel = ImageModel()
+    loss: LossName = "cross-entropy"
+    """What training minimizes: cross-entropy, the mean squared error of the probabilities, or the
+    multi-class hinge loss with a margin of 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        mixed = bool(self.augmentation.mix_up or self.augmentation.cut_mix)
+        require(
+            self.loss != "hinge" or not mixed,
+            "the hinge loss has one true class: augmentation.mix_up and cut_mix make two",
+            loss=self.loss,
+        )
+        require(
+            self.loss == "cross-entropy" or not self.regularization.label_smoothing,
+            "regularization.label_smoothing is for the cross-entropy",
+            loss=self.loss,
+        )

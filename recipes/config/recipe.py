@@ -3,11 +3,14 @@
 import dataclasses
 from typing import Any, ClassVar
 
+from recipes.config.batch_schedule import BatchSchedule
 from recipes.config.distillation import Distillation
 from recipes.config.errors import UserError, nearest, require
-from recipes.config.optimization import EarlyStopping, Optimizer, Schedule, Training
+from recipes.config.optimizer import Optimizer
 from recipes.config.pruning import Pruning
 from recipes.config.regularization import Regularization
+from recipes.config.schedule import Schedule
+from recipes.config.training import EarlyStopping, Training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,7 @@ class Recipe:
     model: Any
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    batches: BatchSchedule = BatchSchedule()
     early_stopping: EarlyStopping = EarlyStopping()
     pruning: Pruning = Pruning()
     distillation: Distillation = Distillation()
@@ -36,6 +40,29 @@ class Recipe:
             raise UserError(
                 f"early_stopping.metric: the recipe has no {metric!r}. {nearest(metric, self.metrics)}"
             )
+        largest = self.batches.parameters().get("largest", self.training.batch_size)
+        require(
+            largest >= self.training.batch_size,
+            "batches.largest must be at least training.batch_size",
+            largest=largest,
+            batch_size=self.training.batch_size,
+        )
+        require(
+            self.training.jit != "on" or self.batches.name != "random",
+            "XLA compiles a step anew for each batch size: random ones need training.jit off",
+            jit=self.training.jit,
+        )
+        require(
+            self.optimizer.name != "gradient-descent" or self.batches.name == "fixed",
+            "gradient-descent takes all examples at once: its batch size can't change",
+            batches=self.batches.name,
+        )
+        require(
+            not (self.regularization.l2 and self.optimizer.parameters().get("weight_decay")),
+            "weight decay twice: regularization.l2 or optimizer.weight_decay",
+            l2=self.regularization.l2,
+            weight_decay=self.optimizer.parameters().get("weight_decay"),
+        )
         require(
             self.schedule.warmup < self.training.epochs,
             "schedule.warmup must be shorter than the training",

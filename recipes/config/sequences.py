@@ -4,7 +4,7 @@ import dataclasses
 
 from recipes.config.errors import require, require_at_least_one
 from recipes.config.recipe import Recipe
-from recipes.config.text import TextTraining, require_heads_fit
+from recipes.config.text import TextTraining, require_counted, require_heads_fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,3 +64,7 @@ class SequenceRecipe(Recipe):
     data: ReversalData = ReversalData()
     model: EncoderDecoderModel = EncoderDecoderModel()
     training: TextTraining = TextTraining()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counted(self)

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Literal
 
 from recipes.config.errors import require, require_at_least_one
-from recipes.config.optimization import Training
 from recipes.config.recipe import Recipe
+from recipes.config.training import Training
 
 DEFAULT_VOCABULARY_SIZE = 1024
 SMALLEST_VOCABULARY_SIZE = 257
@@ -77,11 +77,27 @@ class TextTraining(Training):
     """The training loop on random windows, where an epoch is as long as one likes."""
 
     steps_per_epoch: int = 200
-    """Steps between two looks at the validation text, at least 1."""
+    """Steps of batch_size between two looks at the validation text, at least 1; of larger batches there
+    are fewer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least_one("training", self, "steps_per_epoch")
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Windows of an epoch, all steps together."""
+        return self.steps_per_epoch * self.batch_size
+
+
+def require_counted(recipe: Recipe) -> None:
+    """Refuse gradient descent where examples are drawn without end."""
+    name = recipe.optimizer.name
+    require(
+        name != "gradient-descent",
+        "optimizer.name: there is no whole training set to take at once",
+        name=name,
+    )
 
 
 def require_heads_fit(width: int, heads: int) -> None:
@@ -164,6 +180,10 @@ class TextRecipe(Recipe):
     """Finished run with the same network: training starts from its weights and uses its vocabulary
     (None: fresh weights, a vocabulary of the text)."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counted(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerRecipe(TextRecipe):
@@ -175,6 +195,14 @@ class TransformerRecipe(TextRecipe):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecurrentRecipe(TextRecipe):
     """A recurrent network that tells the next token."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not self.data.stateful or self.batches.name == "fixed",
+            "data.stateful goes on with the same windows: their number can't change",
+            batches=self.batches.name,
+        )
 
     data: StreamedTextData = StreamedTextData()
     model: RecurrentModel = RecurrentModel()

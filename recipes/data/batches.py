@@ -1,64 +1,86 @@
 """Examples in memory → batches of tensors."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
 
-from recipes.config import Augmentation, UserError
+from recipes.config import Augmentation
 from recipes.data.augmentation import augment
 from recipes.data.examples import Examples
+from recipes.data.passes import batch_limits, counted
+from recipes.schedules import BatchSizes
+
+Tensor = Any
+Change = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(inputs, targets, seed of the step) → what the model is trained on."""
 
 EVALUATION_BATCH_SIZE = 500
 
 
 class TrainingBatches:
-    """Shuffled, augmented batches whose content depends on the seed and the epoch alone.
+    """Shuffled batches whose content depends on the seed and the epoch alone.
 
     That is what lets a killed run go on as if nothing had happened: there is no position in a
     random stream to be lost. Set `epoch` before each pass (the callback `DataOrder` does).
 
     Args:
-        examples: The training part.
-        batch_size: Examples a batch; the last, smaller batch of an epoch is left out.
-        augmentation: Random changes to the images.
-        seed: Seed of order and changes.
-
-    Raises:
-        UserError: A batch larger than the training part.
+        inputs: (n, ...).
+        targets: (n, ...).
+        sizes: Examples of each batch.
+        seed: Seed of the order, and of the changes.
+        change: Makes a batch what the model is trained on: augmentation, say.
 
     Attributes:
         epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
-        dataset: float32 images (batch_size, height, width, channels), int64 labels (batch_size,).
+        dataset: What `change` returns, float32 inputs (batch, ...) and targets.
     """
 
-    def __init__(self, examples: Examples, *, batch_size: int, augmentation: Augmentation, seed: int) -> None:
-        if batch_size > len(examples):
-            raise UserError(
-                f"training.batch_size must be at most the number of training examples, {len(examples)}. "
-                f"Received: {batch_size}"
-            )
-        self.steps_per_epoch = len(examples) // batch_size
+    def __init__(
+        self,
+        inputs: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        sizes: BatchSizes,
+        seed: int,
+        change: Change,
+    ) -> None:
+        self.sizes = sizes
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
-        images, labels = tf.constant(examples.images), tf.constant(examples.labels)
+        fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
+        all_inputs, all_targets = tf.constant(inputs), tf.constant(targets)
 
-        def shuffled_steps(_: Any) -> tf.data.Dataset:
-            order = tf.random.experimental.stateless_shuffle(tf.range(len(examples)), seed=[seed, self.epoch])
-            return (
-                tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True).enumerate()
-            )
+        def shuffled(_: Any) -> tf.data.Dataset:
+            order = tf.random.experimental.stateless_shuffle(tf.range(len(inputs)), seed=[seed, self.epoch])
+            limits = batch_limits(sizes, self.epoch)
+            return limits.map(lambda step, limit: (step, order[limit[0] : limit[1]]))
 
-        def read(step: Any, index: Any) -> tuple[Any, Any]:
+        def read(step: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+            index = tf.ensure_shape(index, (fixed,))
             step_seed = tf.random.experimental.stateless_fold_in([seed, self.epoch], step)
-            batch = tf.cast(tf.gather(images, index), tf.float32)
-            return augment(batch, augmentation, tf.cast(step_seed, tf.int32)), tf.gather(labels, index)
+            batch = tf.cast(tf.gather(all_inputs, index), tf.float32)
+            return change(batch, tf.gather(all_targets, index), tf.cast(step_seed, tf.int32))
 
-        dataset = tf.data.Dataset.range(1).flat_map(shuffled_steps)
+        dataset = tf.data.Dataset.range(1).flat_map(shuffled)
         dataset = dataset.map(read, num_parallel_calls=2, deterministic=True).prefetch(4)
-        self.dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.steps_per_epoch))
+        self.dataset = counted(dataset, sizes)
 
 
-def evaluation_batches(examples: Examples) -> tf.data.Dataset:
-    """Return every example once, in order, in batches of float32 images and int64 labels."""
+def training_images(
+    examples: Examples, num_classes: int, sizes: BatchSizes, augmentation: Augmentation, seed: int
+) -> TrainingBatches:
+    """Return batches of augmented images (batch, height, width, channels) and labels (batch, classes)."""
+
+    def change(images: Tensor, labels: Tensor, step_seed: Tensor) -> tuple[Tensor, Tensor]:
+        return augment(images, tf.one_hot(labels, num_classes), augmentation, step_seed)
+
+    return TrainingBatches(examples.images, examples.labels, sizes, seed, change)
+
+
+def evaluation_images(examples: Examples, num_classes: int) -> tf.data.Dataset:
+    """Return every example once, in order, in batches of float32 images and one-hot labels."""
     dataset = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
     dataset = dataset.batch(EVALUATION_BATCH_SIZE)
-    return dataset.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(2)
+    return dataset.map(
+        lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, num_classes))
+    ).prefetch(2)

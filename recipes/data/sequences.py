@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recipes.config import ReversalData, TextTraining
+from recipes.config import ReversalData
+from recipes.data.passes import each_pass
+from recipes.schedules import BatchSizes
 
 Ids = npt.NDArray[np.int32]
 
@@ -60,31 +62,32 @@ class TrainingReversals:
 
     Args:
         data: What the sequences are like.
-        training: Sequences a step, steps a pass, seed.
+        sizes: Sequences of each step.
+        seed: Seed of the draws.
 
     Attributes:
         epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
         dataset: ((source, previous), target, weights).
     """
 
-    def __init__(self, data: ReversalData, training: TextTraining) -> None:
-        self.steps_per_epoch = training.steps_per_epoch
+    def __init__(self, data: ReversalData, sizes: BatchSizes, seed: int) -> None:
+        self.sizes = sizes
+        fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
 
-        def read(epoch: Any, step: Any) -> tuple[Ids, Ids]:
-            random = np.random.default_rng([training.seed, int(epoch), int(step)])
-            drawn = draw_reversals(training.batch_size, data, random)
+        def read(epoch: Any, step: Any, size: Any) -> tuple[Ids, Ids]:
+            random = np.random.default_rng([seed, int(epoch), int(step)])
+            drawn = draw_reversals(int(size), data, random)
             return drawn.source, drawn.target
 
-        def load(step: Any) -> Any:
-            source, target = tf.numpy_function(read, [self.epoch, step], (tf.int32, tf.int32))
-            source = tf.ensure_shape(source, (training.batch_size, data.longest))
-            target = tf.ensure_shape(target, (training.batch_size, data.longest + 1))
-            previous = tf.concat([tf.fill((training.batch_size, 1), START), target[:, :-1]], axis=1)
+        def load(step: Any, size: Any) -> Any:
+            source, target = tf.numpy_function(read, [self.epoch, step, size], (tf.int32, tf.int32))
+            source = tf.ensure_shape(source, (fixed, data.longest))
+            target = tf.ensure_shape(target, (fixed, data.longest + 1))
+            previous = tf.pad(target[:, :-1], [[0, 0], [1, 0]], constant_values=START)
             return (source, previous), target, tf.cast(target != PADDING, tf.float32)
 
-        dataset = tf.data.Dataset.range(training.steps_per_epoch).map(load, num_parallel_calls=1).prefetch(8)
-        self.dataset = dataset.apply(tf.data.experimental.assert_cardinality(training.steps_per_epoch))
+        self.dataset = each_pass(sizes, self.epoch, load)
 
 
 def evaluation_batches(reversals: Reversals, batch_size: int = 250) -> tf.data.Dataset:

@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recipes.config import StreamedTextData, TextData, TextTraining, UserError
+from recipes.config import StreamedTextData, TextData, UserError
+from recipes.data.passes import each_pass
 from recipes.data.tokens import Part
+from recipes.schedules import BatchSizes
 
 Ids = npt.NDArray[np.int32]
 
@@ -29,18 +31,22 @@ class TrainingWindows:
         tokens: Ids of the whole text, (tokens,); may be mapped from a file.
         part: Where the training part is; longer than a window.
         data: Size of a window, and whether they are random.
-        training: Windows a step, steps a pass, seed.
+        sizes: Windows of each step.
+        seed: Seed of their places.
 
     Raises:
         UserError: A part too short for the windows of a stateful recipe.
 
     Attributes:
         epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
-        dataset: int32 ids (batch_size, block_size), and the ids that follow them, of the same shape.
+        dataset: int32 ids (batch, block_size), and the ids that follow them, of the same shape.
     """
 
-    def __init__(self, tokens: npt.NDArray[Any], part: Part, data: TextData, training: TextTraining) -> None:
-        block_size, batch_size, steps = data.block_size, training.batch_size, training.steps_per_epoch
+    def __init__(
+        self, tokens: npt.NDArray[Any], part: Part, data: TextData, sizes: BatchSizes, seed: int
+    ) -> None:
+        block_size, steps = data.block_size, sizes.fewest_steps
+        fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
         carried = isinstance(data, StreamedTextData) and data.stateful
         row = (steps if carried else 1) * block_size + 1  # tokens read one after the other
         if row > len(part):
@@ -48,25 +54,24 @@ class TrainingWindows:
                 f"data.stateful: an epoch reads {steps} windows of {block_size} tokens in a row, and the "
                 f"training part has {len(part):,}. Received: training.steps_per_epoch={steps}"
             )
-        self.steps_per_epoch = steps
+        self.sizes = sizes
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
 
-        def read(epoch: Any, step: Any) -> Ids:
-            key = [training.seed, int(epoch)] if carried else [training.seed, int(epoch), int(step)]
+        def read(epoch: Any, step: Any, size: Any) -> Ids:
+            key = [seed, int(epoch)] if carried else [seed, int(epoch), int(step)]
             starts = np.random.default_rng(key).integers(
-                part.start, part.stop - row, batch_size, endpoint=True
+                part.start, part.stop - row, int(size), endpoint=True
             )
             if carried:
                 starts += int(step) * block_size
             return tokens[starts[:, np.newaxis] + np.arange(block_size + 1)].astype(np.int32)
 
-        def pair(step: Any) -> tuple[Any, Any]:
-            windows = tf.numpy_function(read, [self.epoch, step], tf.int32)
-            windows = tf.ensure_shape(windows, (batch_size, block_size + 1))
+        def pair(step: Any, size: Any) -> tuple[Any, Any]:
+            windows = tf.numpy_function(read, [self.epoch, step, size], tf.int32)
+            windows = tf.ensure_shape(windows, (fixed, block_size + 1))
             return windows[:, :-1], windows[:, 1:]
 
-        dataset = tf.data.Dataset.range(steps).map(pair, num_parallel_calls=1).prefetch(8)
-        self.dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+        self.dataset = each_pass(sizes, self.epoch, pair)
 
 
 def evaluation_windows(tokens: npt.NDArray[Any], part: Part, data: TextData) -> tf.data.Dataset:

@@ -62,7 +62,7 @@ def _angles(length: int, count: int) -> npt.NDArray[np.float64]:
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
     """Turn the pairs (x_i, x_{i + head_width / 2}) by the angles of their place."""
-    cos, sin = turn
+    cos, sin = (ops.cast(part, x.dtype) for part in turn)
     return x * cos + ops.roll(x, x.shape[-1] // 2, axis=-1) * sin
 
 

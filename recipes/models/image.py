@@ -31,7 +31,10 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
     x = layers.Rescaling(1 / 255, name="normalize")(image)
     for stage, filters in enumerate(settings.convolutions, start=1):
         x = _convolution_stage(x, filters, settings, name=f"convolution_{stage}")
-    x = layers.Flatten(name="flatten")(x)  # (batch, features)
+    if settings.head == "average":
+        x = layers.GlobalAveragePooling2D(name="average")(x)  # (batch, filters)
+    else:
+        x = layers.Flatten(name="flatten")(x)  # (batch, height * width * filters)
     for number, units in enumerate(settings.dense, start=1):
         x = _dense(x, units, settings, name=f"dense_{number}")
     probabilities = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(x)
@@ -39,16 +42,23 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
 
 
 def _convolution_stage(x: Tensor, filters: int, settings: ImageModel, name: str) -> Tensor:
-    x = layers.Conv2D(
+    for number in range(1, settings.depth):
+        x = _convolution(x, filters, settings, f"{name}_{number}")
+        x = _normalize_and_activate(x, settings, f"{name}_{number}")
+    x = _convolution(x, filters, settings, name)
+    # Pooling first: normalisation and ReLU then see a quarter of the values, at the same accuracy.
+    x = layers.MaxPooling2D(name=f"{name}_pool")(x)
+    return _normalize_and_activate(x, settings, name)
+
+
+def _convolution(x: Tensor, filters: int, settings: ImageModel, name: str) -> Tensor:
+    return layers.Conv2D(
         filters,
         settings.kernel_size,
         padding=settings.padding,
         use_bias=not settings.batch_normalization,
         name=name,
     )(x)
-    # Pooling first: normalisation and ReLU then see a quarter of the values, at the same accuracy.
-    x = layers.MaxPooling2D(name=f"{name}_pool")(x)
-    return _normalize_and_activate(x, settings, name)
 
 
 def _dense(x: Tensor, units: int, settings: ImageModel, name: str) -> Tensor:

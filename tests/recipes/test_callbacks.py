@@ -17,6 +17,7 @@ from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.resume import Checkpoint
 from recipes.config import DivergedError, EarlyStopping, Schedule
 from recipes.schedules import LearningRate
+from tests.recipes.sizes import fixed_sizes
 
 
 def one_weight(**optimizer) -> keras.Model:
@@ -99,7 +100,7 @@ def test_the_moving_average_is_what_is_validated_and_kept():
 
 def plateau(**settings) -> tuple[ReduceOnPlateau, LearningRate]:
     schedule = Schedule(name="plateau", **settings)
-    rate = LearningRate(schedule, highest=1.0, steps_per_epoch=1, epochs=100)
+    rate = LearningRate(schedule, highest=1.0, times=fixed_sizes(1, steps=1, epochs=100).times)
     return ReduceOnPlateau(schedule, rate, "validation_loss"), rate
 
 
@@ -148,7 +149,7 @@ def test_history_is_whole_after_each_epoch(tmp_path):
 
 def test_progress_is_plain_lines_where_there_is_no_terminal():
     text = io.StringIO()
-    rate = LearningRate(Schedule(), highest=0.5, steps_per_epoch=2, epochs=3)
+    rate = LearningRate(Schedule(), highest=0.5, times=fixed_sizes(1, steps=2, epochs=3).times)
     show = ShowProgress(rate, 3, Console(file=text, soft_wrap=True, highlight=False))
     show.set_model(one_weight())
     show.set_params({"steps": 2})
@@ -165,7 +166,9 @@ def test_progress_is_plain_lines_where_there_is_no_terminal():
 
 def test_the_rate_in_the_history_is_the_last_steps():
     model = one_weight()
-    rate = LearningRate(Schedule(name="polynomial"), highest=1.0, steps_per_epoch=1, epochs=4)
+    rate = LearningRate(
+        Schedule(name="polynomial"), highest=1.0, times=fixed_sizes(1, steps=1, epochs=4).times
+    )
     for _ in range(3):
         model.optimizer.apply([keras.ops.ones((1, 1))], model.trainable_variables)
     assert current_rate(rate, model) == 0.5  # steps 0, 1, 2 had rates 1, 0.75, 0.5

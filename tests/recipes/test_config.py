@@ -37,7 +37,7 @@ def test_settings_cannot_be_changed():
             "schedule.power must be above 0. Received: power=0",
         ),
         ({"schedule": {"warmup": 10.0}}, "shorter than the training. Received: warmup=10.0, epochs=10"),
-        ({"optimizer": {"momentum": 0.9}}, "optimizer adam takes beta_2. Received: momentum=0.9"),
+        ({"optimizer": {"momentum": 0.9}}, "optimizer adam takes beta_1, beta_2. Received: momentum=0.9"),
         (
             {"optimizer": {"name": "muon", "beta_2": 1.0}},
             r"optimizer.beta_2 must be in \[0, 1\). Received: beta_2=1.0",

@@ -3,19 +3,31 @@ import numpy as np
 import pytest
 
 from recipes.catalog import CATALOG
-from recipes.config import ImageModel, ImageRecipe, Optimizer, Recipe, Schedule, SequenceRecipe
+from recipes.config import (
+    ImageModel,
+    ImageRecipe,
+    Optimizer,
+    Recipe,
+    RegressionRecipe,
+    Schedule,
+    SequenceRecipe,
+)
 from recipes.language_model import build_model
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
+from recipes.models.regression import build_regression
 from recipes.optimizers import build_optimizer
 from recipes.schedules import LearningRate
+from tests.recipes.sizes import fixed_sizes
 
 
 def build(recipe: Recipe) -> keras.Model:
     """Build a recipe's network for the dataset it was measured on."""
     if isinstance(recipe, ImageRecipe):
         return build_classifier(recipe.model, (28, 28, 1), 10)
+    if isinstance(recipe, RegressionRecipe):
+        return build_regression(recipe.model, np.zeros((2, 10), np.float32), np.zeros((2, 1), np.float32))
     if isinstance(recipe, SequenceRecipe):
         return EncoderDecoder(
             recipe.model, 3 + recipe.data.symbols, recipe.data.longest, recipe.data.longest + 1
@@ -61,7 +73,7 @@ def test_zeros_are_counted():
 
 def test_weight_decay_acts_on_kernels_only():
     model = build_classifier(ImageModel(dense=(), batch_normalization=True, convolutions=(2,)), (4, 4, 1), 2)
-    rate = LearningRate(Schedule(), highest=0.1, steps_per_epoch=1, epochs=1)
+    rate = LearningRate(Schedule(), highest=0.1, times=fixed_sizes(1, steps=1, epochs=1).times)
     settings = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.5)
     optimizer = build_optimizer(settings, rate, model.trainable_variables)
     before = [variable.numpy() for variable in model.trainable_variables]
@@ -74,7 +86,7 @@ def test_weight_decay_acts_on_kernels_only():
 
 def test_muon_turns_hidden_matrices_by_orthogonal_steps_and_leaves_the_rest_to_adam():
     model = build_model(CATALOG["lm-transformer-small"].recipe, 65)
-    rate = LearningRate(Schedule(), highest=0.1, steps_per_epoch=1, epochs=1)
+    rate = LearningRate(Schedule(), highest=0.1, times=fixed_sizes(1, steps=1, epochs=1).times)
     settings = Optimizer(name="muon", learning_rate=0.1, adam_fraction=0.5)
     optimizer = build_optimizer(settings, rate, model.trainable_variables)
     before = [variable.numpy() for variable in model.trainable_variables]

@@ -11,6 +11,7 @@ from recipes.catalog import CATALOG
 from recipes.config import Optimizer, ReversalData, SequenceRecipe, TextTraining, UserError
 from recipes.data.sequences import END, PADDING, START, TrainingReversals, draw_reversals
 from recipes.models.encoder_decoder import EncoderDecoder
+from tests.recipes.sizes import fixed_sizes
 
 
 def test_sequences_are_mirrored_and_padded():
@@ -29,7 +30,7 @@ def test_sequences_are_mirrored_and_padded():
 
 def test_batches_are_a_function_of_seed_and_epoch():
     def read(seed, epoch):
-        batches = TrainingReversals(ReversalData(), TextTraining(batch_size=4, steps_per_epoch=3, seed=seed))
+        batches = TrainingReversals(ReversalData(), fixed_sizes(4, steps=3), seed)
         batches.epoch.assign(epoch)
         return np.concatenate([target for _, target, _ in batches.dataset.as_numpy_iterator()])
 

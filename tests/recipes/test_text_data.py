@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.config import StreamedTextData, TextData, TextTraining, UserError
+from recipes.config import StreamedTextData, TextData, UserError
 from recipes.data import corpus as corpora
 from recipes.data import tokens as token_files
 from recipes.data.corpus import Corpus, open_corpus
 from recipes.data.tokenizers import CharacterTokenizer, decode
 from recipes.data.tokens import Part, cache_folder, load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
+from tests.recipes.sizes import fixed_sizes
 
 
 @pytest.fixture(autouse=True)
@@ -159,8 +160,8 @@ def test_random_windows_are_a_function_of_seed_and_epoch():
     tokens = np.arange(1000, dtype=np.uint16)
 
     def read(seed: int, epoch: int) -> np.ndarray:
-        training = TextTraining(batch_size=4, steps_per_epoch=50, seed=seed)
-        windows = TrainingWindows(tokens, Part(100, 900, 800), TextData(block_size=16), training)
+        sizes = fixed_sizes(4, steps=50)
+        windows = TrainingWindows(tokens, Part(100, 900, 800), TextData(block_size=16), sizes, seed)
         windows.epoch.assign(epoch)
         ids, following = all_windows(windows.dataset)
         np.testing.assert_array_equal(following, ids + 1)
@@ -175,21 +176,21 @@ def test_random_windows_are_a_function_of_seed_and_epoch():
 
 
 def test_windows_reach_both_ends_of_the_part():
-    training = TextTraining(batch_size=64, steps_per_epoch=20)
-    windows = TrainingWindows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), training)
+    sizes = fixed_sizes(64, steps=20)
+    windows = TrainingWindows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
     ids, following = all_windows(windows.dataset)
     assert (ids.min(), following.max()) == (5, 19)
 
 
 def test_stateful_windows_go_on_where_the_last_ones_ended():
-    training = TextTraining(batch_size=3, steps_per_epoch=5)
+    sizes = fixed_sizes(3, steps=5)
     data = StreamedTextData(block_size=4, stateful=True)
-    windows = TrainingWindows(np.arange(100), Part(0, 90, 90), data, training)
+    windows = TrainingWindows(np.arange(100), Part(0, 90, 90), data, sizes, 0)
     steps = [ids for ids, _ in windows.dataset.as_numpy_iterator()]
     for before, after in itertools.pairwise(steps):
         np.testing.assert_array_equal(after[:, 0], before[:, -1] + 1)
     with pytest.raises(UserError, match="5 windows of 4 tokens in a row, and the training part has 20"):
-        TrainingWindows(np.arange(100), Part(0, 20, 20), data, training)
+        TrainingWindows(np.arange(100), Part(0, 20, 20), data, sizes, 0)
 
 
 def test_the_offline_text_needs_nothing():

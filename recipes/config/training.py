@@ -1,0 +1,63 @@
+"""Settings of the training loop, and of what ends it."""
+
+import dataclasses
+from typing import Literal
+
+from recipes.config.errors import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Which epoch's weights are kept, and when to stop looking for better ones."""
+
+    metric: str = "validation_loss"
+    """Validation metric that chooses the epoch; a loss or an error is better low, else better high."""
+    patience: int | None = None
+    """Epochs without improvement after which training stops, at least 1; None never stops early.
+    The best epoch's weights are kept either way."""
+    min_delta: float = 0.0
+    """Smallest change that counts as an improvement, at least 0."""
+    start_epoch: int = 1
+    """First epoch (counted from 1) that may be the best one."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.patience is None or self.patience >= 1,
+            "early_stopping.patience must be at least 1 epoch, or None",
+            patience=self.patience,
+        )
+        require(self.min_delta >= 0, "early_stopping.min_delta must be at least 0", min_delta=self.min_delta)
+        require(
+            self.start_epoch >= 1,
+            "early_stopping.start_epoch must be at least 1",
+            start_epoch=self.start_epoch,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """The training loop."""
+
+    epochs: int = 10
+    """Passes over the training data, at least 1."""
+    batch_size: int = 128
+    """Examples a step, at least 1. What is left of an epoch's shuffled order after the last whole
+    batch is not used in that epoch."""
+    seed: int = 0
+    """Fixes initial weights, data order, dropout and augmentation."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """What layers compute in; weights stay float32. The others are for accelerators that are faster in
+    them: a CPU mostly is slower."""
+    jit: Literal["auto", "on", "off"] = "auto"
+    """Whether XLA compiles a step. auto: where it was measured to help on a CPU, which it does
+    Transformers and not convolutions, and where the batch size does not change all the time."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "training.epochs must be at least 1", epochs=self.epochs)
+        require(self.batch_size >= 1, "training.batch_size must be at least 1", batch_size=self.batch_size)
+        require(self.seed >= 0, "training.seed must be at least 0", seed=self.seed)
+
+
+def better_when_low(metric: str) -> bool:
+    """Tell whether a metric is a loss or an error."""
+    return metric.endswith(("loss", "mse", "mae", "perplexity", "bits_per_character"))

@@ -1,0 +1,32 @@
+"""Random changes to training images, drawn from a seed: the same seed gives the same images."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from recipes.config import Augmentation
+from recipes.data.augmentation.affine import move
+from recipes.data.augmentation.elastic import bend
+from recipes.data.augmentation.erase import erase
+from recipes.data.augmentation.mix import mix
+
+Tensor = Any
+
+
+def augment(images: Tensor, labels: Tensor, settings: Augmentation, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """Move, bend, blacken and mix each image by amounts of its own.
+
+    Args:
+        images: (batch, height, width, channels) float32.
+        labels: (batch, classes) float32, rows summing to 1.
+        settings: Ranges; each amount is drawn evenly.
+        seed: (2,) int32.
+
+    Returns:
+        Images and labels of the same shapes.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    images = move(images, settings, seed)
+    images = bend(images, settings, seeds[0])
+    images = erase(images, settings, seeds[1])
+    return mix(images, labels, settings, seeds[2])

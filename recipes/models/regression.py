@@ -1,0 +1,38 @@
+"""Networks that tell a number from numbers."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers
+
+from recipes.config import RegressionModel
+
+
+def build_regression(
+    settings: RegressionModel, features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]
+) -> keras.Model:
+    """Build a network in the data's own units: what it is trained on says how they are scaled.
+
+    Args:
+        settings: Sizes of the layers.
+        features: (n, features) training rows.
+        targets: (n, 1) training targets.
+
+    Returns:
+        A functional model, float32 (batch, features) → float32 (batch, 1).
+    """
+    count = features.shape[1]
+    means, variances = _numbers(features.mean(axis=0)), _numbers(features.var(axis=0))
+    x = row = keras.Input((count,), name="features")  # (batch, features)
+    x = layers.Normalization(mean=means, variance=variances, name="normalize")(x)
+    for number, units in enumerate(settings.dense, start=1):
+        x = layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
+    x = layers.Dense(1, name="standardized")(x)  # (batch, 1)
+    prediction = layers.Rescaling(float(targets.std()), float(targets.mean()), name="prediction")(x)
+    return keras.Model(row, prediction, name="regression")
+
+
+def _numbers(values: Sequence[float] | npt.NDArray[np.float32]) -> list[float]:
+    return [float(value) for value in values]

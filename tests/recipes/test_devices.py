@@ -1,0 +1,129 @@
+"""How a step is computed: precision, compilation, batches of changing sizes."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import language_model, mnist
+from recipes.config import (
+    BatchSchedule,
+    ImageData,
+    ImageModel,
+    ImageRecipe,
+    Optimizer,
+    Regularization,
+    Schedule,
+    TextData,
+    TextTraining,
+    Training,
+    TransformerModel,
+    TransformerRecipe,
+    UserError,
+    from_dict,
+)
+from tests.recipes.test_training import StopAt, assert_same_result
+
+
+@pytest.fixture
+def recipe(stripes) -> ImageRecipe:
+    return ImageRecipe(
+        data=ImageData(source=str(stripes)),
+        model=ImageModel(convolutions=(4,), dense=(8,), batch_normalization=True),
+        optimizer=Optimizer(learning_rate=0.01),
+        training=Training(epochs=3, batch_size=8),
+    )
+
+
+def with_training(recipe, **settings):
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **settings))
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_layers_compute_in_the_precision_and_weights_stay_float32(recipe, tmp_path, precision):
+    averaged = dataclasses.replace(recipe, optimizer=Optimizer(learning_rate=0.01, moving_average=0.5))
+    run = mnist.train("x", with_training(averaged, precision=precision), tmp_path / "run")
+    model = keras.models.load_model(run.model_path)
+    assert model.get_layer("convolution_1").compute_dtype == precision.removeprefix("mixed_")
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert model.output.dtype == "float32"
+    assert run.metrics["validation_accuracy"] > 0.8
+    assert keras.config.dtype_policy().name == "float32"  # what is built next is not concerned
+
+
+def test_compiled_or_not_the_training_is_the_same_up_to_rounding(recipe, tmp_path):
+    dense = dataclasses.replace(recipe, model=ImageModel(dense=(8,)))
+    losses = [
+        [row["loss"] for row in mnist.train("x", with_training(dense, jit=jit), tmp_path / jit).history]
+        for jit in ("on", "off")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_compiled_max_pooling_is_refused_before_there_is_a_run(recipe, tmp_path):
+    with pytest.raises(UserError, match="XLA has no gradient of max-pooling"):
+        mnist.train("x", with_training(recipe, jit="on"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        BatchSchedule(name="random", largest=16),
+        BatchSchedule(name="growing", largest=16, factor=2.0, boundaries=(0.5,)),
+    ],
+    ids=["random", "growing"],
+)
+def test_a_run_with_changing_batches_learns_and_goes_on_after_a_stop(recipe, tmp_path, batches):
+    changing = dataclasses.replace(recipe, batches=batches, schedule=Schedule(name="cosine"))
+    run = mnist.train("x", changing, tmp_path / "whole")
+    sizes = [row["batch_size"] for row in run.history]
+    assert min(sizes) >= 8
+    assert max(sizes) <= 16
+    assert len(set(sizes)) > 1
+    assert run.history[-1]["learning_rate"] < 0.2 * 0.01  # the last step is near the end of the examples
+    with pytest.raises(KeyboardInterrupt):
+        mnist.train("x", changing, tmp_path / "stopped", callbacks=[StopAt(3, KeyboardInterrupt)])
+    assert_same_result(mnist.train("x", changing, tmp_path / "stopped", resume=True), run)
+
+
+def test_gradient_descent_makes_a_step_an_epoch(recipe, tmp_path):
+    descent = dataclasses.replace(recipe, optimizer=Optimizer(name="gradient-descent", learning_rate=0.1))
+    run = mnist.train("x", descent, tmp_path / "run")
+    examples = run.environment["data"]["train_examples"]
+    assert [row["batch_size"] for row in run.history] == [examples] * 3
+
+
+def test_a_text_recipe_with_changing_batches_and_smoothed_labels(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("to be, or not to be: that is the question. " * 200)
+    recipe = TransformerRecipe(
+        data=TextData(source=str(text), block_size=16),
+        model=TransformerModel(layers=1, width=16, heads=2, feed_forward=16),
+        batches=BatchSchedule(name="growing", largest=16, factor=2.0, boundaries=(0.5,)),
+        regularization=Regularization(label_smoothing=0.1, l2=1e-5),
+        training=TextTraining(epochs=2, steps_per_epoch=16, batch_size=8, precision="mixed_bfloat16"),
+    )
+    run = language_model.train("x", recipe, tmp_path / "run")
+    assert [row["batch_size"] for row in run.history] == [8, 16]
+    assert run.metrics["train_tokens"] == 2 * 16 * 8 * 16
+    assert np.isfinite(run.metrics["validation_loss"])
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"training": {"jit": "on"}, "batches": {"name": "random"}}, "random ones need training.jit off"),
+        ({"training": {"precision": "float16"}}, "one of float32, mixed_bfloat16, mixed_float16"),
+        ({"model": {"head": "average"}}, "for what convolutions see"),
+        ({"loss": "hinge", "augmentation": {"mix_up": 0.2}}, "the hinge loss has one true class"),
+        ({"loss": "hinge", "regularization": {"label_smoothing": 0.1}}, "is for the cross-entropy"),
+        ({"augmentation": {"crop": 1.0}}, "augmentation.crop must be below 1. Received: crop=1.0"),
+        ({"augmentation": {"elastic": -1}}, "augmentation.elastic must be at least 0. Received: elastic=-1"),
+        ({"regularization": {"l1": -1.0}}, "regularization.l1 must be at least 0. Received: l1=-1.0"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tree, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(ImageRecipe, tree)
