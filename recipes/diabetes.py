@@ -37,7 +37,7 @@ from recipes.training import (
     save_model,
 )
 
-LOSS = "mean_squared_error"
+LOSS = keras.losses.MeanSquaredError()
 
 
 def train(
