@@ -66,6 +66,9 @@ bench: $(READY) ## measure what the README's tables say (hours, with real MNIST 
 	$(BIN)/python -m benchmarks.language_model
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.pruning weights
+	$(BIN)/python -m benchmarks.pruning units
+	$(BIN)/python -m benchmarks.pruning language
 
 test: $(READY) ## run the fast tests
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
