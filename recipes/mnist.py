@@ -20,11 +20,12 @@ import numpy.typing as npt
 from recipes.config import Augmentation, ImageData, ImageRecipe, UserError, to_dict
 from recipes.data.augmentation import augment
 from recipes.data.batches import evaluation_images, training_images
-from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource
+from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, with_few_labels
 from recipes.data.images import ImageDataset, load_images, load_test_images
 from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification
 from recipes.losses import build_loss
 from recipes.models.image import build_classifier
+from recipes.pretraining import pretrain
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.augmentation import plot_augmentation
 from recipes.report.classification import plot_confusion, plot_mistakes
@@ -79,10 +80,13 @@ def train(
     """
     fix_seed(recipe.training.seed)
     dataset = load_images(recipe.data)
+    labelled = with_few_labels(
+        dataset.train, recipe.data.labels_per_class, recipe.data.split_seed, dataset.source.classes
+    )
     batches = training_images(
-        dataset.train,
+        labelled,
         len(dataset.source.classes),
-        batch_sizes(recipe, len(dataset.train)),
+        batch_sizes(recipe, len(labelled)),
         recipe.augmentation,
         recipe.training.seed,
     )
@@ -101,7 +105,11 @@ def train(
     )
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(dataset), resume=resume)
     with only_writer(run.path):
-        print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset)}", flush=True)
+        print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset, labelled)}", flush=True)
+        if recipe.pretraining.epochs:
+            unlabelled, validation = dataset.train.images, dataset.validation.images
+            path = run.path / "pretraining"
+            pretrain(name, recipe, model, unlabelled, validation, path, _about(dataset))
         outcome = fit(
             model,
             recipe,
@@ -155,7 +163,8 @@ def reopen(run: Run) -> Reopened:
     Raises:
         UserError: An unfinished run, or data that can't be had any more.
     """
-    kept = {"data": {"source": run.metrics["data_source"]}}
+    # What goes on from it has been pre-trained.
+    kept = {"data": {"source": run.metrics["data_source"]}, "pretraining": {"epochs": 0}}
     recipe = cast(ImageRecipe, with_settings(recorded_recipe(run.config), kept))
     dataset = load_images(recipe.data)
     name = run.metrics["recipe"]
@@ -228,8 +237,9 @@ def _warn_of_flips(recipe: ImageRecipe, dataset: ImageDataset) -> None:
         )
 
 
-def _describe_data(dataset: ImageDataset) -> str:
-    parts = f"{len(dataset.train):,} training and {len(dataset.validation):,} validation images"
+def _describe_data(dataset: ImageDataset, labelled: Examples) -> str:
+    few = f" ({len(labelled):,} with labels)" if len(labelled) < len(dataset.train) else ""
+    parts = f"{len(dataset.train):,} training{few} and {len(dataset.validation):,} validation images"
     warning = f"\nWARNING: {dataset.source.note}" if dataset.source.note else ""
     return f"{dataset.source.name}, {parts}{warning}"
 

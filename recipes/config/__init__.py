@@ -10,6 +10,7 @@ from recipes.config.distillation import Distillation
 from recipes.config.errors import DivergedError, UserError, nearest, require
 from recipes.config.image import ImageData, ImageModel, ImageRecipe, LossName
 from recipes.config.optimizer import Optimizer
+from recipes.config.pretraining import Pretraining
 from recipes.config.pruning import Pruning, RunPruning
 from recipes.config.recipe import Recipe
 from recipes.config.regression import RegressionData, RegressionModel, RegressionRecipe
@@ -42,6 +43,7 @@ __all__ = [
     "ImageRecipe",
     "LossName",
     "Optimizer",
+    "Pretraining",
     "Pruning",
     "Recipe",
     "RecurrentModel",

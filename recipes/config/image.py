@@ -5,6 +5,7 @@ from typing import Literal
 
 from recipes.config.augmentation import Augmentation
 from recipes.config.errors import require, require_at_least_one
+from recipes.config.pretraining import Pretraining
 from recipes.config.recipe import Recipe
 
 
@@ -20,6 +21,9 @@ class ImageData:
     """Part of the training images held out to choose epochs and settings, in (0, 1); stratified."""
     test_fraction: float = 0.2
     """Part held out for the test where a source has no test images of its own (digits, folders)."""
+    labels_per_class: int | None = None
+    """Images of each class whose labels training may use, at least 1, drawn by split_seed (None: all).
+    The validation part keeps all of its own."""
     split_seed: int = 0
     """Seed of the two splits. Not the training seed: runs of all seeds share one validation part."""
 
@@ -33,6 +37,11 @@ class ImageData:
             0 < self.test_fraction < 1,
             "data.test_fraction must be in (0, 1)",
             test_fraction=self.test_fraction,
+        )
+        require(
+            self.labels_per_class is None or self.labels_per_class >= 1,
+            "data.labels_per_class must be at least 1",
+            labels_per_class=self.labels_per_class,
         )
         require(self.split_seed >= 0, "data.split_seed must be at least 0", split_seed=self.split_seed)
 
@@ -86,6 +95,7 @@ class ImageRecipe(Recipe):
 
     data: ImageData = ImageData()
     augmentation: Augmentation = Augmentation()
+    pretraining: Pretraining = Pretraining()
     model: ImageModel = ImageModel()
     loss: LossName = "cross-entropy"
     """What training minimizes: cross-entropy, the mean squared error of the probabilities, or the

@@ -130,6 +130,29 @@ def classes_of_labels(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
     return tuple(str(label) for label in present)
 
 
+def with_few_labels(
+    examples: Examples, labels_per_class: int | None, seed: int, classes: tuple[str, ...]
+) -> Examples:
+    """Return so many examples of each class, drawn by a seed, in their order.
+
+    Raises:
+        UserError: A class with fewer.
+    """
+    if labels_per_class is None:
+        return examples
+    random = np.random.default_rng(seed)
+    chosen = []
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(examples.labels == label)
+        if len(members) < labels_per_class:
+            raise UserError(
+                f"data.labels_per_class: class {name!r} has {len(members)} training images. "
+                f"Received: {labels_per_class}"
+            )
+        chosen.append(random.permutation(members)[:labels_per_class])
+    return examples[np.sort(np.concatenate(chosen))]
+
+
 def stratified_split(
     examples: Examples, fraction: float, seed: int, classes: tuple[str, ...]
 ) -> tuple[Examples, Examples]:

@@ -1,0 +1,114 @@
+"""Let a classifier's hidden layers learn from images without labels, before it is trained.
+
+It is a training like any other, with a run directory of its own inside of the classifier's: its
+history can be looked at, and a kill costs an epoch of it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from recipes.config import EarlyStopping, ImageRecipe, Optimizer, Pretraining, Recipe, Schedule, to_dict
+from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches
+from recipes.models.autoencoder import build_autoencoder
+from recipes.run import Run, only_writer, open_run
+from recipes.training import batch_sizes, common_metrics, compile_model, fit, save_model
+
+Tensor = Any
+Images = npt.NDArray[Any]
+
+
+def pretrain(
+    name: str,
+    recipe: ImageRecipe,
+    model: keras.Model,
+    images: Images,
+    validation: Images,
+    path: Path,
+    about: Mapping[str, Any],
+) -> Run:
+    """Train a classifier's hidden layers to restore images, or take what was trained in that run already.
+
+    Args:
+        name: The recipe's name.
+        recipe: The classifier's settings.
+        model: The classifier; its hidden layers are changed, its last layer is not.
+        images: (n, height, width, channels), 0 to 255.
+        validation: Images that choose the epoch.
+        path: The run directory of the pre-training.
+        about: What the images are, by name, with a fingerprint.
+
+    Returns:
+        The finished run.
+    """
+    settings = recipe.pretraining
+    autoencoder = build_autoencoder(model)
+    run = Run(path)
+    if run.finished:
+        autoencoder.set_weights(keras.models.load_model(run.model_path).get_weights())
+        return run
+    own = _recipe(recipe)
+    sizes = batch_sizes(own, len(images))
+    seed = own.training.seed
+    batches = TrainingBatches(
+        images, np.zeros(len(images)), sizes, seed, lambda batch, _, step: noisy(batch, settings.noise, step)
+    )
+    rate = compile_model(
+        autoencoder, own, loss=keras.losses.BinaryCrossentropy(), sizes=sizes, jit_pays=False
+    )
+    resume = (path / "config.json").exists()
+    run = open_run(path, {"recipe": name, **to_dict(own)}, about, resume=resume)
+    with only_writer(run.path):
+        print(f"{name}: pre-training on {len(images):,} images without labels", flush=True)
+        outcome = fit(autoencoder, own, run, batches, _evaluation(validation, settings), rate)
+        save_model(autoencoder, run)
+        best = min(row["validation_loss"] for row in run.history)
+        metrics = common_metrics(
+            autoencoder, name, run, outcome, dataset=about["name"], data_source=about["source"]
+        )
+        run.finish(metrics | {"validation_loss": best})
+    return run
+
+
+def noisy(images: Tensor, part: float, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """Blacken a part of the pixels.
+
+    Args:
+        images: (batch, height, width, channels), 0 to 255.
+        part: How many of them.
+        seed: (2,) int32.
+
+    Returns:
+        The blackened images, and what they should be: (batch, height * width * channels) in [0, 1].
+    """
+    keep = tf.random.stateless_uniform(tf.shape(images), seed) >= part
+    return tf.where(keep, images, 0.0), tf.reshape(images, (tf.shape(images)[0], -1)) / 255
+
+
+def _recipe(recipe: ImageRecipe) -> Recipe:
+    """Return the settings of the pre-training: the classifier's, but for how it is trained."""
+    settings = recipe.pretraining
+    training = dataclasses.replace(recipe.training, epochs=settings.epochs, batch_size=settings.batch_size)
+    return ImageRecipe(
+        data=recipe.data,
+        model=recipe.model,
+        optimizer=Optimizer(learning_rate=settings.learning_rate),
+        schedule=Schedule(name="cosine"),
+        early_stopping=EarlyStopping(),
+        training=training,
+        pretraining=settings,
+    )
+
+
+def _evaluation(images: Images, settings: Pretraining) -> tf.data.Dataset:
+    """Return all images in order, each with noise that is always the same."""
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE).enumerate()
+    return batches.map(
+        lambda step, batch: noisy(tf.cast(batch, tf.float32), settings.noise, tf.stack([step, step]))
+    ).prefetch(2)
