@@ -229,6 +229,7 @@ def test_a_dense_model_that_misses_the_tolerance_itself_is_refused(dense, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_language_model_without_some_heads_and_units_still_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("abcdefghijklmnopqrstuvwxyz" * 100)
@@ -254,6 +255,7 @@ def test_a_language_model_without_some_heads_and_units_still_writes(tmp_path, mo
     assert quantized.metrics["validation_loss"] == pytest.approx(run.metrics["validation_loss"], abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_latest_run_is_pruned_though_the_new_one_takes_its_name(dense, tmp_path):
     runs = tmp_path / "runs" / "mnist-cnn"
     shutil.copytree(dense.path, runs / "first")

@@ -87,7 +87,8 @@ class Served:
 
 
 @pytest.fixture(
-    scope="module", params=["characters", pytest.param("bytes", marks=pytest.mark.slow), "bpe", "lstm"]
+    scope="module",
+    params=["characters", "bpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bytes", "lstm"))],
 )
 def served(request, text_exports, tmp_path_factory):
     """Each kind of tokenizer, and a recurrent model, behind a server."""

@@ -40,6 +40,7 @@ def worker(address, cwd):
     return start("worker", "--search-dir", "s", "--address", address, "--threads", 1, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_chiefs_trials(tmp_path, address, processes):
     leader = chief(address, *TINY, "--trials", 4, cwd=tmp_path)
     wait_until((tmp_path / "s" / "oracle.json").exists)
