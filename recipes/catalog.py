@@ -141,7 +141,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=80, batch_size=64),
         ),
         parameters=266_610,
-        measured="98.1 %",
+        measured="98.26 ± 0.20 % of MNIST's test images",
     ),
     "mnist-lenet-5-pruned": Entry(
         summary="the same with one weight in 280",
@@ -255,7 +255,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=100, batch_size=32),
         ),
         parameters=61,
-        measured="not measured yet",
+        measured="R² of 0.51 ± 0.04 on test rows of scikit-learn's diabetes data, mean absolute error 46.6 ± 2.2",
     ),
     "seq2seq-reverse": Entry(
         summary="encoder-decoder Transformer that writes sequences of up to 16 symbols backwards",

@@ -202,7 +202,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(recipe, tmp_path)
 
 def test_a_batch_larger_than_the_data_leaves_no_run_behind(recipe, tmp_path):
     recipe = dataclasses.replace(recipe, training=Training(batch_size=1000))
-    with pytest.raises(UserError, match="at most the number of training examples, 44. Received: batch_size=1000"):
+    with pytest.raises(
+        UserError, match="at most the number of training examples, 44. Received: batch_size=1000"
+    ):
         mnist.train("mnist-cnn", recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
