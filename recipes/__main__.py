@@ -159,7 +159,10 @@ def augment(arguments: Sequence[str]) -> None:
     if not isinstance(recipe, ImageRecipe):
         raise UserError(f"augment is for recipes of images. Received: {name}")
     where.out.parent.mkdir(parents=True, exist_ok=True)
-    _module(recipe).preview(recipe, where.out)
+    with command_line.quiet_tensorflow():
+        from recipes.preview import preview
+
+    preview(recipe, where.out)
     print(where.out)
 
 

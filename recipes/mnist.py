@@ -17,8 +17,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import Augmentation, ImageData, ImageRecipe, UserError, to_dict
-from recipes.data.augmentation import augment
+from recipes.config import ImageData, ImageRecipe, UserError, to_dict
+from recipes.data.augmentation import warning
 from recipes.data.batches import evaluation_images, training_images
 from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, with_few_labels
 from recipes.data.images import ImageDataset, load_images, load_test_images
@@ -27,7 +27,6 @@ from recipes.losses import build_loss
 from recipes.models.image import build_classifier
 from recipes.pretraining import pretrain
 from recipes.reopened import Change, Reopened, pruned_in_training
-from recipes.report.augmentation import plot_augmentation
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
@@ -90,7 +89,6 @@ def train(
         recipe.augmentation,
         recipe.training.seed,
     )
-    _warn_of_flips(recipe, dataset)
     classes = dataset.source.classes
     teacher = load_teacher(recipe.distillation, lambda run: run.metrics["classes"], list(classes))
     with precision(recipe.training):
@@ -105,7 +103,8 @@ def train(
     )
     run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(dataset), resume=resume)
     with only_writer(run.path):
-        print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset, labelled)}", flush=True)
+        print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset, labelled)}")
+        print(warning(recipe.augmentation, classes), end="", flush=True)
         if recipe.pretraining.epochs:
             unlabelled, validation = dataset.train.images, dataset.validation.images
             path = run.path / "pretraining"
@@ -127,34 +126,6 @@ def train(
         change = pruned_in_training(model, recipe, _examples(dataset))
         _score_and_report(model, name, run, dataset, outcome, change)
     return run
-
-
-def preview(recipe: ImageRecipe, path: Path, *, images: int = 8, variants: int = 9) -> None:
-    """Draw some training images before and after augmentation.
-
-    Args:
-        recipe: Data, augmentation and seed.
-        path: Where the PNG goes.
-        images: How many.
-        variants: How often each is changed.
-
-    Raises:
-        UserError: Data that can't be had or read.
-    """
-    dataset = load_images(recipe.data)
-    _warn_of_flips(recipe, dataset)
-    seed = recipe.training.seed
-    # Of a shuffled pass, so that images are mixed with others than their neighbours in the file.
-    one = training_images(
-        dataset.train,
-        len(dataset.source.classes),
-        batch_sizes(recipe, len(dataset.train)),
-        Augmentation(),
-        seed,
-    )
-    before, labels = next(iter(one.dataset))
-    after = [augment(before, labels, recipe.augmentation, [seed, variant])[0] for variant in range(variants)]
-    plot_augmentation(before[:images].numpy(), np.stack(after)[:, :images], path)
 
 
 def reopen(run: Run) -> Reopened:
@@ -228,13 +199,6 @@ def _about(dataset: ImageDataset) -> dict[str, Any]:
         "train_examples": len(dataset.train),
         "validation_examples": len(dataset.validation),
     }
-
-
-def _warn_of_flips(recipe: ImageRecipe, dataset: ImageDataset) -> None:
-    if recipe.augmentation.flip != "none" and set(dataset.source.classes) == set("0123456789"):
-        print(
-            f"WARNING: augmentation.flip {recipe.augmentation.flip}: a mirrored digit is another one, or none"
-        )
 
 
 def _describe_data(dataset: ImageDataset, labelled: Examples) -> str:

@@ -10,6 +10,7 @@ from recipes.data.augmentation.affine import move, random_transforms
 from recipes.data.augmentation.elastic import random_shifts, sample
 from recipes.data.augmentation.erase import erase
 from recipes.data.augmentation.mix import mix, random_weights
+from tests.recipes.test_command_line import assert_refused, recipes
 
 EVERYTHING = Augmentation(
     flip="both",
@@ -145,3 +146,30 @@ def test_weights_come_from_their_beta_distribution():
     weights = random_weights(20_000, 0.5, [0, 0]).numpy()
     assert weights.mean() == pytest.approx(0.5, abs=0.01)
     assert weights.var() == pytest.approx(1 / 8, rel=0.03)
+
+
+def test_a_preview_shows_images_before_and_after_and_warns_of_mirrored_digits(tmp_path):
+    done = recipes(
+        "augment", "mnist-cnn", "--data.source", "digits", "--augmentation.flip", "horizontal",
+        "--out", tmp_path / "pictures" / "p.png", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: augmentation.flip horizontal: a mirrored digit is another one, or none" in done.stdout
+    assert (tmp_path / "pictures" / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lm-lstm"], ["augment is for recipes of images. Received: lm-lstm"]),
+        (["mnist-cn"], ["There is no recipe 'mnist-cn'. Did you mean mnist-cnn?"]),
+        (
+            ["mnist-cnn", "--augmentation.crop", "1"],
+            ["augmentation.crop must be below 1. Received: crop=1.0"],
+        ),
+        ([], ["augment needs the name of a recipe"]),
+    ],
+)
+def test_what_has_no_preview_is_refused(tmp_path, arguments, said):
+    assert_refused(recipes("augment", *arguments, cwd=tmp_path), *said)
+    assert not list(tmp_path.iterdir())

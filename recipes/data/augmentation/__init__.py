@@ -1,5 +1,6 @@
 """Random changes to training images, drawn from a seed: the same seed gives the same images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +12,13 @@ from recipes.data.augmentation.erase import erase
 from recipes.data.augmentation.mix import mix
 
 Tensor = Any
+
+
+def warning(settings: Augmentation, classes: Sequence[str]) -> str:
+    """Return a line that says what an augmentation spoils, or "" if it spoils nothing that is known."""
+    if settings.flip == "none" or set(classes) != set("0123456789"):
+        return ""
+    return f"WARNING: augmentation.flip {settings.flip}: a mirrored digit is another one, or none\n"
 
 
 def augment(images: Tensor, labels: Tensor, settings: Augmentation, seed: Tensor) -> tuple[Tensor, Tensor]:
