@@ -117,14 +117,9 @@ def compile_model(
         The owner of the learning rate.
 
     Raises:
-        UserError: There is nothing to prune, or no time for it.
+        UserError: There is nothing to prune, or no time for it; a model that XLA can't compile.
     """
-    pooled = any(isinstance(layer, keras.layers.MaxPooling2D) for layer in model._flatten_layers())
-    require(
-        recipe.training.jit != "on" or not pooled,
-        "XLA has no gradient of max-pooling that is the same each time: leave training.jit at auto or off",
-        jit=recipe.training.jit,
-    )
+    xla = _compiled_by_xla(model, recipe, jit_pays)
     _pruning(recipe, sizes)  # what can't be pruned is refused before there is a run directory
     if recipe.pruning.sparsity:
         prunable(model, recipe.pruning.leave_out, biases=recipe.pruning.biases)
@@ -142,12 +137,22 @@ def compile_model(
         jit_compile=False,
     )
     # Keras refuses XLA where operations must be deterministic, because on a GPU some are not under
-    # XLA. There TensorFlow says so; on a CPU all are.
-    model._jit_compile = {"on": True, "off": False, "auto": jit_pays and recipe.batches.name != "random"}[
-        recipe.training.jit
-    ]
+    # XLA. There TensorFlow says so; on a CPU all are, but for what `_compiled_by_xla` refuses.
+    model._jit_compile = xla
     model.optimizer.build(model.trainable_variables)
     return rate
+
+
+def _compiled_by_xla(model: keras.Model, recipe: Recipe, pays: bool) -> bool:
+    if recipe.training.jit != "on":
+        return recipe.training.jit == "auto" and pays and recipe.batches.name != "random"
+    pooled = any(isinstance(layer, keras.layers.MaxPooling2D) for layer in model._flatten_layers())
+    require(
+        not pooled,
+        "XLA has no gradient of max-pooling that is the same each time: leave training.jit at auto or off",
+        jit=recipe.training.jit,
+    )
+    return True
 
 
 def fit(  # noqa: PLR0913 - what a training is made of
