@@ -1,6 +1,6 @@
 """Print the README's table of image recipes: test accuracy as mean and spread over seeds.
 
-    TFDS_DATA_DIR=... python -m benchmarks.mnist                      all recipes, seeds 0 to 2
+    TFDS_DATA_DIR=... python -m benchmarks.mnist                      all image recipes, seeds 0 to 2
     TFDS_DATA_DIR=... python -m benchmarks.mnist --recipes mnist-mlp  some of them
 
 Each run is `python -m recipes train RECIPE --data.source mnist --training.seed SEED` as a user would
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from recipes.catalog import CATALOG
+from recipes.config import ImageRecipe
 
+IMAGES = [name for name, entry in CATALOG.items() if isinstance(entry.recipe, ImageRecipe)]
 ROOT = Path(__file__).parent.parent
 
 
@@ -48,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipes", nargs="+", choices=list(CATALOG), default=list(CATALOG))
+    parser.add_argument("--recipes", nargs="+", choices=IMAGES, default=IMAGES)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     arguments = parser.parse_args()
     print("| recipe | parameters | test accuracy, % | validation accuracy, % | epochs | training, s |")
