@@ -1,6 +1,7 @@
 """What every command of the project does alike: exit statuses, and errors of one or two lines."""
 
 import contextlib
+import difflib
 import io
 import json
 import os
@@ -64,7 +65,11 @@ def unframe(frame: str) -> str:
     said = " ".join(blocks[0].split())
     meant = [block for block in blocks[1:] if block.startswith("Perhaps you meant")]
     if meant:
-        said += f". Did you mean {meant[0].splitlines()[1].split()[0]}?"
+        # tyro names those that contain what was received first in the alphabet's order.
+        flags = re.findall(r"^\s*(--[\w.-]+)", meant[0], re.MULTILINE)
+        received = re.findall(r"--[\w.-]+", said)
+        near = difflib.get_close_matches(received[0], flags, n=1, cutoff=0.0) if received else flags
+        said += f". Did you mean {near[0]}?"
     return re.sub(r"^Error parsing recipe[\w.]*: ", "", said)
 
 
