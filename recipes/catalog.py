@@ -130,7 +130,7 @@ CATALOG: Mapping[str, Entry] = {
     # regrowth 3.5 → 2.2 %; the penalty 2.3 → 1.9 %, and without it on the pruned weights' dense copies
     # half as much. Weight decay, label smoothing and shifted images made it worse.
     "mnist-lenet-300-100-pruned": Entry(
-        summary="the same with one weight in 68: magnitude pruning with regrowth and an L1 penalty",
+        summary="LeNet-300-100 with one weight in 68: magnitude pruning with regrowth and an L1 penalty",
         recipe=ImageRecipe(
             model=ImageModel(dense=(300, 100)),
             optimizer=Optimizer(learning_rate=0.002),
@@ -144,7 +144,7 @@ CATALOG: Mapping[str, Entry] = {
         measured="98.26 ± 0.20 % of MNIST's test images",
     ),
     "mnist-lenet-5-pruned": Entry(
-        summary="the same with one weight in 280",
+        summary="LeNet-5 with one weight in 280, pruned in the same way",
         recipe=ImageRecipe(
             model=ImageModel(convolutions=(20, 50), kernel_size=5, padding="valid", dense=(500,)),
             optimizer=Optimizer(learning_rate=0.002),
@@ -155,7 +155,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=32, batch_size=64),
         ),
         parameters=431_080,
-        measured="99.2 %",
+        measured="99.10 ± 0.04 % of MNIST's test images",
     ),
     # What moved its validation loss, one run each: windows of 256 rather than 128 characters 1.430 → 1.402;
     # in nanoGPT's budget, convolutions 1.534 → 1.510; Muon at 0.02 with weight decay 0.1 rather than at
