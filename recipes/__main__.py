@@ -112,9 +112,10 @@ def list_recipes(arguments: Sequence[str]) -> None:
     """Print the catalog."""
     if arguments:
         raise UserError(f"list takes no arguments. Received: {' '.join(arguments)}")
+    width = max(map(len, CATALOG))
     for name, entry in CATALOG.items():
-        print(f"{name:22} {entry.parameters:>9,} parameters   {entry.measured}")
-        print(textwrap.indent(entry.summary, " " * 23))
+        print(f"{name:{width}} {entry.parameters:>9,} parameters   {entry.measured}")
+        print(textwrap.indent(entry.summary, " " * (width + 1)))
 
 
 def train(arguments: Sequence[str]) -> None:
