@@ -114,10 +114,10 @@ CATALOG: Mapping[str, Entry] = {
         measured="99.32 ± 0.10 % of MNIST's test images",
     ),
     "mnist-pretrained": Entry(
-        summary="784-512-256-10, first trained to restore blackened images, then with 10 labels a class",
+        summary="784-512-256-10, first trained to restore moved and blackened images, then with 10 labels a class",
         recipe=ImageRecipe(
             data=ImageData(labels_per_class=10),
-            pretraining=Pretraining(epochs=20),
+            pretraining=Pretraining(epochs=10, moves=Augmentation(rotate=15, scale=0.15, shift=3, shear=15)),
             model=ImageModel(dense=(512, 256), dropout=0.3),
             schedule=Schedule(name="cosine"),
             early_stopping=EarlyStopping(metric="validation_accuracy"),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes.config import EarlyStopping, ImageRecipe, Optimizer, Pretraining, Recipe, Schedule, to_dict
+from recipes.data.augmentation import augment
 from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches
 from recipes.models.autoencoder import build_autoencoder
 from recipes.run import Run, only_writer, open_run
@@ -57,7 +58,7 @@ def pretrain(
     sizes = batch_sizes(own, len(images))
     seed = own.training.seed
     batches = TrainingBatches(
-        images, np.zeros(len(images)), sizes, seed, lambda batch, _, step: noisy(batch, settings.noise, step)
+        images, np.zeros(len(images)), sizes, seed, lambda batch, _, step: spoil(batch, settings, step)
     )
     rate = compile_model(
         autoencoder, own, loss=keras.losses.BinaryCrossentropy(), sizes=sizes, jit_pays=False
@@ -76,19 +77,21 @@ def pretrain(
     return run
 
 
-def noisy(images: Tensor, part: float, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Blacken a part of the pixels.
+def spoil(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """Move images and blacken a part of their pixels.
 
     Args:
         images: (batch, height, width, channels), 0 to 255.
-        part: How many of them.
+        settings: How far, and how many of them.
         seed: (2,) int32.
 
     Returns:
-        The blackened images, and what they should be: (batch, height * width * channels) in [0, 1].
+        The spoilt images, and what they should be: (batch, height * width * channels) in [0, 1].
     """
-    keep = tf.random.stateless_uniform(tf.shape(images), seed) >= part
-    return tf.where(keep, images, 0.0), tf.reshape(images, (tf.shape(images)[0], -1)) / 255
+    no_labels = tf.zeros((tf.shape(images)[0], 1))
+    moved, _ = augment(images, no_labels, settings.moves, seed)
+    keep = tf.random.stateless_uniform(tf.shape(images), seed) >= settings.noise
+    return tf.where(keep, moved, 0.0), tf.reshape(images, (tf.shape(images)[0], -1)) / 255
 
 
 def _recipe(recipe: ImageRecipe) -> Recipe:
@@ -110,5 +113,5 @@ def _evaluation(images: Images, settings: Pretraining) -> tf.data.Dataset:
     """Return all images in order, each with noise that is always the same."""
     batches = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE).enumerate()
     return batches.map(
-        lambda step, batch: noisy(tf.cast(batch, tf.float32), settings.noise, tf.stack([step, step]))
+        lambda step, batch: spoil(tf.cast(batch, tf.float32), settings, tf.cast([step, step], tf.int32))
     ).prefetch(2)

@@ -8,11 +8,20 @@ import pytest
 import tensorflow as tf
 
 from recipes import mnist
-from recipes.config import ImageData, ImageModel, ImageRecipe, Optimizer, Pretraining, Training, UserError
+from recipes.config import (
+    Augmentation,
+    ImageData,
+    ImageModel,
+    ImageRecipe,
+    Optimizer,
+    Pretraining,
+    Training,
+    UserError,
+)
 from recipes.data.examples import Examples, with_few_labels
 from recipes.models.autoencoder import build_autoencoder
 from recipes.models.image import build_classifier
-from recipes.pretraining import noisy
+from recipes.pretraining import spoil
 from recipes.run import Run
 from tests.recipes.test_training import StopAt, assert_same_result
 
@@ -30,11 +39,20 @@ def recipe(stripes) -> ImageRecipe:
 
 def test_a_part_of_the_pixels_is_blackened_and_the_image_is_the_target():
     images = np.full((100, 28, 28, 1), 255, np.float32)
-    blackened, targets = noisy(images, 0.3, tf.constant([0, 1]))
+    blackened, targets = spoil(images, Pretraining(noise=0.3), tf.constant([0, 1]))
     assert float(tf.reduce_mean(tf.cast(blackened == 0, tf.float32))) == pytest.approx(0.3, abs=0.01)
     assert set(np.unique(blackened)) == {0, 255}
     assert targets.shape == (100, 784)
     assert float(tf.reduce_min(targets)) == 1.0
+
+
+def test_a_moved_image_is_to_be_moved_back():
+    images = np.zeros((50, 28, 28, 1), np.float32)
+    images[:, 14, 14] = 255
+    moved, targets = spoil(images, Pretraining(noise=0.0, moves=Augmentation(shift=5)), tf.constant([0, 1]))
+    np.testing.assert_array_equal(targets, images.reshape(50, -1) / 255)
+    places = moved.numpy().reshape(50, -1).argmax(axis=1)
+    assert len(set(places.tolist())) > 10
 
 
 def test_the_encoder_is_the_classifier_and_the_decoder_its_mirror():
@@ -106,6 +124,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(recipe, tmp_path, stopped_in, mon
     [
         ({"epochs": -1}, "pretraining.epochs must be at least 0. Received: epochs=-1"),
         ({"noise": 1.0}, "pretraining.noise must be in .0, 1.. Received: noise=1.0"),
+        ({"moves": Augmentation(mix_up=0.2)}, "an image that is mixed with another can't be restored"),
         ({"batch_size": 0}, "pretraining.batch_size must be at least 1"),
     ],
 )
