@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-UNITS = ["--epochs", "4", "--fraction", "0.3", "--steps", "4"]
+UNITS = ["--epochs", "4", "--fraction", "0.3", "--steps", "8"]
 BATCH_SIZE = 256
 LENETS = ("mnist-lenet-300-100-pruned", "mnist-lenet-5-pruned")
 PUBLISHED = """\
