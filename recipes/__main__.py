@@ -120,13 +120,10 @@ def list_recipes(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train a recipe."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: python -m recipes train RECIPE [flags]\n\nRECIPE is one of: {', '.join(CATALOG)}")
-        if not arguments:
-            raise UserError("train needs the name of a recipe")
+    usage = f"train RECIPE [flags]\n\nRECIPE is one of: {', '.join(CATALOG)}"
+    if not _names_a_recipe("train", usage, arguments):
         return
     name, flags = arguments[0], list(arguments[1:])
-    _check_known(name)
     recipe, where = _parse_training(name, _starting_settings(name, flags), flags)
     path = _run_path(name, where)
     going_on = where.resume and (path / "config.json").exists()
@@ -146,13 +143,9 @@ def train(arguments: Sequence[str]) -> None:
 
 def augment(arguments: Sequence[str]) -> None:
     """Draw what a recipe's augmentation makes of its training images."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m recipes augment RECIPE [--out preview.png] [flags of train]")
-        if not arguments:
-            raise UserError("augment needs the name of a recipe")
+    if not _names_a_recipe("augment", "augment RECIPE [--out preview.png] [flags of train]", arguments):
         return
     name, flags = arguments[0], list(arguments[1:])
-    _check_known(name)
     summary = "Draw training images before and after augmentation."
     recipe, where = parse_flags(
         f"recipes augment {name}", summary, CATALOG[name].recipe, AugmentArguments(), flags
@@ -167,9 +160,20 @@ def augment(arguments: Sequence[str]) -> None:
     print(where.out)
 
 
-def _check_known(name: str) -> None:
-    if name not in CATALOG:
-        raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
+def _names_a_recipe(command: str, usage: str, arguments: Sequence[str]) -> bool:
+    """Tell whether the first argument is a recipe; where help was asked for, it is printed instead.
+
+    Raises:
+        UserError: There is no argument, or no such recipe.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: python -m recipes {usage}")
+        if not arguments:
+            raise UserError(f"{command} needs the name of a recipe")
+        return False
+    if arguments[0] not in CATALOG:
+        raise UserError(f"There is no recipe {arguments[0]!r}. {nearest(arguments[0], CATALOG)}")
+    return True
 
 
 def _module(recipe: Recipe) -> Any:

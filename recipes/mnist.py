@@ -107,8 +107,7 @@ def train(
         print(warning(recipe.augmentation, classes), end="", flush=True)
         if recipe.pretraining.epochs:
             unlabelled, validation = dataset.train.images, dataset.validation.images
-            path = run.path / "pretraining"
-            pretrain(name, recipe, model, unlabelled, validation, path, _about(dataset))
+            pretrain(name, recipe, model, unlabelled, validation, run.path / "pretraining", _about(dataset))
         outcome = fit(
             model,
             recipe,

@@ -129,7 +129,9 @@ class Penalty:
     def __call__(self, loss: Tensor, x: Tensor, outputs: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Return the loss and the penalty together."""
         for variable in self.variables:
-            signs = ops.stop_gradient(ops.sign(dense_values(variable)))
-            loss = loss + self.settings.l1 * ops.sum(signs * variable)  # sign * w is |w|, or 0 where pruned
-            loss = loss + self.settings.l2 * ops.sum(ops.square(variable))
+            if self.settings.l1:
+                signs = ops.stop_gradient(ops.sign(dense_values(variable)))
+                loss = loss + self.settings.l1 * ops.sum(signs * variable)  # |w|, or 0 where pruned
+            if self.settings.l2:
+                loss = loss + self.settings.l2 * ops.sum(ops.square(variable))
         return loss

@@ -34,10 +34,15 @@ class Examples:
 
     def fingerprint(self) -> str:
         """Return a short hash of pixels and labels, so that a resumed run can tell its data is the same."""
-        digest = hashlib.blake2b(digest_size=8)
-        for array in (self.images, self.labels):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return fingerprint(self.images, self.labels)
+
+
+def fingerprint(*arrays: npt.NDArray[Any]) -> str:
+    """Return a short hash of arrays."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

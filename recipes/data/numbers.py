@@ -1,6 +1,5 @@
 """Tables of numbers for a regression."""
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes.config import RegressionData
+from recipes.data.examples import fingerprint
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,10 +47,7 @@ class RegressionDataset:
 
     def fingerprint(self) -> str:
         """Return a short hash of the training part."""
-        digest = hashlib.blake2b(digest_size=8)
-        for array in (self.train.features, self.train.targets):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return fingerprint(self.train.features, self.train.targets)
 
 
 def load_numbers(settings: RegressionData) -> RegressionDataset:

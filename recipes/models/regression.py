@@ -1,7 +1,5 @@
 """Networks that tell a number from numbers."""
 
-from collections.abc import Sequence
-
 import keras
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +22,7 @@ def build_regression(
         A functional model, float32 (batch, features) → float32 (batch, 1).
     """
     count = features.shape[1]
-    means, variances = _numbers(features.mean(axis=0)), _numbers(features.var(axis=0))
+    means, variances = features.mean(axis=0).tolist(), features.var(axis=0).tolist()
     x = row = keras.Input((count,), name="features")  # (batch, features)
     x = layers.Normalization(mean=means, variance=variances, name="normalize")(x)
     for number, units in enumerate(settings.dense, start=1):
@@ -32,7 +30,3 @@ def build_regression(
     x = layers.Dense(1, name="standardized")(x)  # (batch, 1)
     prediction = layers.Rescaling(float(targets.std()), float(targets.mean()), name="prediction")(x)
     return keras.Model(row, prediction, name="regression")
-
-
-def _numbers(values: Sequence[float] | npt.NDArray[np.float32]) -> list[float]:
-    return [float(value) for value in values]
