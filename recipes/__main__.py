@@ -6,6 +6,7 @@ Settings are read and checked before anything slow is imported, so help and erro
 import dataclasses
 import json
 import sys
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from recipes import command_line
+from recipes import command_line, local_cluster
 from recipes.catalog import CATALOG
+from recipes.cluster import read_cluster
 from recipes.config import ImageRecipe, Recipe, RunPruning, Sampling, UserError, nearest, require
 from recipes.kinds import module_of
 from recipes.run import RUNS, Run, check_replaceable, check_vacant, followed, latest_path, new_path
@@ -26,6 +28,7 @@ HELP = """usage: python -m recipes COMMAND ...
 
   list                    every recipe, its parameters and its measured result
   train RECIPE [flags]    train a recipe; train RECIPE --help names its flags
+  workers N RECIPE [flags]  train a recipe with N processes of this machine, as a cluster of machines would
   augment RECIPE [flags]  draw training images before and after a recipe's augmentation
   prune RUN [flags]       make a finished run's model smaller, as far as its validation metric allows
   quantize RUN            give a finished run's model int8 weights
@@ -125,6 +128,10 @@ def train(arguments: Sequence[str]) -> None:
         return
     name, flags = arguments[0], list(arguments[1:])
     recipe, where = _parse_training(name, _starting_settings(name, flags), flags)
+    cluster = read_cluster()
+    if cluster and not cluster.is_chief:
+        _work(name, recipe, where, flags)
+        return
     path = _run_path(name, where)
     going_on = where.resume and (path / "config.json").exists()
     if going_on:
@@ -139,6 +146,32 @@ def train(arguments: Sequence[str]) -> None:
             print(f"Go on with: python -m recipes train {name} --resume --run-dir {path}", file=sys.stderr)
         raise
     print(_result(run))
+
+
+def _work(name: str, recipe: Recipe, where: RunArguments, flags: Sequence[str]) -> None:
+    """Train with the chief of a cluster, which alone writes the run directory."""
+    path = where.run_dir or RUNS / name / "latest"
+    if where.resume and (path / "config.json").exists():
+        recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
+    with tempfile.TemporaryDirectory() as scratch:
+        _module(recipe).train(name, recipe, Path(scratch) / "run", final=False)
+
+
+def workers(arguments: Sequence[str]) -> None:
+    """Train a recipe with several processes of this machine."""
+    usage = "workers N RECIPE [flags of train]"
+    if arguments and arguments[0] not in ("-h", "--help"):
+        count, *arguments = arguments
+        if not count.isdecimal() or int(count) < 1:
+            raise UserError(f"workers needs a number of processes, at least 1. Received: {count}")
+    if not _names_a_recipe("workers", usage, arguments):
+        return
+    name, flags = arguments[0], list(arguments[1:])
+    _, where = _parse_training(name, _starting_settings(name, flags), flags)
+    path = _run_path(name, where)
+    if where.run_dir is None:
+        flags += ["--run-dir", str(path)]
+    local_cluster.train(int(count), name, path, flags)
 
 
 def augment(arguments: Sequence[str]) -> None:
@@ -352,6 +385,7 @@ if __name__ == "__main__":
     commands = {
         "list": list_recipes,
         "train": train,
+        "workers": workers,
         "augment": augment,
         "prune": prune,
         "quantize": quantize,

@@ -10,17 +10,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from recipes.config import UserError, nearest
+from recipes.config import LostWorkerError, UserError, nearest
 
 Command = Callable[[Sequence[str]], None]
+
+LOST_WORKER_STATUS = 138
+"""What Kubeflow's training operator takes for a fault that beginning again may cure."""
 
 
 def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str]) -> int:
     """Run the command that the arguments name.
 
     Returns:
-        The exit status: 0 done, 2 the user's input is wrong, 130 Ctrl-C. A fault goes through as
-        the exception it is, and Python exits with 1.
+        The exit status: 0 done, 2 the user's input is wrong, 130 Ctrl-C, 138 another worker of the
+        cluster is gone. A fault goes through as the exception it is, and Python exits with 1.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(help_text, end="", file=sys.stdout if arguments else sys.stderr)
@@ -32,6 +35,9 @@ def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except LostWorkerError as error:
+        print(f"error: {error}\nGo on with: the same command in each process, with --resume", file=sys.stderr)
+        return LOST_WORKER_STATUS
     except BrokenPipeError:  # the reader has had enough, as in `... --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

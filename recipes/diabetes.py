@@ -18,6 +18,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from recipes.config import RegressionData, RegressionRecipe, to_dict
 from recipes.data.batches import TrainingBatches
 from recipes.data.numbers import RegressionDataset, Rows, evaluation_rows, keep, load_numbers
+from recipes.distribution import join, on_one_device
 from recipes.models.regression import build_regression
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
@@ -28,12 +29,12 @@ from recipes.settings import recorded_recipe
 from recipes.training import (
     Outcome,
     batch_sizes,
+    building,
     common_metrics,
     compile_model,
     fit,
     fix_seed,
     load_teacher,
-    precision,
     save_model,
 )
 
@@ -51,6 +52,7 @@ def train(
     final: bool = True,
 ) -> Run:
     """Train a recipe to its end and write the run directory. Arguments and errors as `recipes.mnist.train`."""
+    strategy = join(name, recipe)
     fix_seed(recipe.training.seed)
     dataset = load_numbers(recipe.data)
     rows = dataset.train
@@ -58,7 +60,7 @@ def train(
         rows.features, rows.targets, batch_sizes(recipe, len(rows)), recipe.training.seed, keep
     )
     teacher = load_teacher(recipe.distillation, lambda run: run.metrics["dataset"], dataset.name)
-    with precision(recipe.training):
+    with building(recipe.training, strategy):
         model = model or build_regression(recipe.model, rows.features, rows.targets)
     rate = compile_model(
         model,
@@ -77,6 +79,7 @@ def train(
         print(f"{name}: {model.count_params():,} parameters; {dataset.name}, {len(rows)} training rows")
         validation = evaluation_rows(dataset.validation)
         outcome = fit(model, recipe, run, batches, validation, rate, teacher=teacher, after_history=callbacks)
+        model = on_one_device(model)
         save_model(model, run)
         if not final:
             run.finish(_metrics(model, name, run, dataset, outcome))

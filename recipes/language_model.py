@@ -24,6 +24,7 @@ from recipes.config import RecurrentRecipe, Sampling, TextData, TextRecipe, to_d
 from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
 from recipes.data.tokens import Part, TokenizedText, load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
+from recipes.distribution import join, on_one_device
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.reopened import Change, Reopened, pruned_in_training
@@ -34,12 +35,12 @@ from recipes.settings import recorded_recipe, with_settings
 from recipes.training import (
     Outcome,
     batch_sizes,
+    building,
     common_metrics,
     compile_model,
     fit,
     fix_seed,
     load_teacher,
-    precision,
     save_model,
 )
 
@@ -78,6 +79,7 @@ def train(
         UserError: Text that can't be had or read, or that is shorter than a window; on resume, other
             settings or text than the run began with.
     """
+    strategy = join(name, recipe)
     fix_seed(recipe.training.seed)
     start = _starting_point(recipe)
     text = load_text(recipe.data, start[1] if start else None)
@@ -85,7 +87,7 @@ def train(
     batches = TrainingWindows(text.tokens, text.train, recipe.data, sizes, recipe.training.seed)
     tokens = text.tokenizer.tokens
     teacher = load_teacher(recipe.distillation, lambda run: load(run)[1].tokens, tokens)
-    with precision(recipe.training):
+    with building(recipe.training, strategy):
         model = model or (start[0] if start else build_model(recipe, len(tokens)))
     rate = compile_model(
         model,
@@ -121,6 +123,7 @@ def train(
             before_history=before,
             after_history=callbacks,
         )
+        model = on_one_device(model)
         save_model(model, run)
         if not final:
             run.finish(_metrics(model, name, recipe, run, text, outcome))

@@ -22,6 +22,7 @@ from recipes.data.augmentation import warning
 from recipes.data.batches import evaluation_images, training_images
 from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, with_few_labels
 from recipes.data.images import ImageDataset, load_images, load_test_images
+from recipes.distribution import join, on_one_device
 from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification
 from recipes.losses import build_loss
 from recipes.models.image import build_classifier
@@ -35,12 +36,12 @@ from recipes.settings import recorded_recipe, with_settings
 from recipes.training import (
     Outcome,
     batch_sizes,
+    building,
     common_metrics,
     compile_model,
     fit,
     fix_seed,
     load_teacher,
-    precision,
     save_model,
 )
 
@@ -77,6 +78,7 @@ def train(
         UserError: Data that can't be had or read, a batch larger than the data, or, on resume,
             other settings or data than the run began with.
     """
+    strategy = join(name, recipe)
     fix_seed(recipe.training.seed)
     dataset = load_images(recipe.data)
     labelled = with_few_labels(
@@ -91,7 +93,7 @@ def train(
     )
     classes = dataset.source.classes
     teacher = load_teacher(recipe.distillation, lambda run: run.metrics["classes"], list(classes))
-    with precision(recipe.training):
+    with building(recipe.training, strategy):
         model = model or build_classifier(recipe.model, IMAGE_SHAPE, len(classes))
     rate = compile_model(
         model,
@@ -118,6 +120,7 @@ def train(
             teacher=teacher,
             after_history=callbacks,
         )
+        model = on_one_device(model)
         save_model(model, run)
         if not final:
             run.finish(_metrics(model, name, run, dataset, outcome))

@@ -239,7 +239,7 @@ def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float)
     return with_settings(
         recipe,
         {
-            "training": {"epochs": settings.epochs},
+            "training": {"epochs": settings.epochs, "replicas": 1},
             "schedule": {"warmup": min(recipe.schedule.warmup, settings.epochs / 5)},
             "early_stopping": {"start_epoch": 1, "patience": None},
             "pruning": weights if settings.structure == "weights" else {"sparsity": 0.0},

@@ -23,6 +23,7 @@ from recipes.data.sequences import (
     evaluation_batches,
     held_out,
 )
+from recipes.distribution import join, on_one_device
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
@@ -32,12 +33,12 @@ from recipes.settings import recorded_recipe
 from recipes.training import (
     Outcome,
     batch_sizes,
+    building,
     common_metrics,
     compile_model,
     fit,
     fix_seed,
     load_teacher,
-    precision,
     save_model,
 )
 
@@ -58,12 +59,13 @@ def train(
     final: bool = True,
 ) -> Run:
     """Train a recipe to its end and write the run directory. Arguments and errors as `recipes.mnist.train`."""
+    strategy = join(name, recipe)
     fix_seed(recipe.training.seed)
     data = recipe.data
     sizes = batch_sizes(recipe, recipe.training.windows_per_epoch)
     batches = TrainingReversals(data, sizes, recipe.training.seed)
     teacher = load_teacher(recipe.distillation, lambda run: run.config["data"]["symbols"], data.symbols)
-    with precision(recipe.training):
+    with building(recipe.training, strategy):
         model = model or EncoderDecoder(
             recipe.model, FIRST_SYMBOL + data.symbols, data.longest, data.longest + 1
         )
@@ -80,6 +82,7 @@ def train(
         print(f"{name}: {model.count_params():,} parameters; sequences of up to {data.longest}", flush=True)
         validation = evaluation_batches(held_out(data, VALIDATION_SEED))
         outcome = fit(model, recipe, run, batches, validation, rate, teacher=teacher, after_history=callbacks)
+        model = on_one_device(model)
         save_model(model, run)
         if not final:
             run.finish(_metrics(model, name, run, data, outcome))

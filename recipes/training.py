@@ -21,7 +21,8 @@ from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
 from recipes.callbacks.training_loss import Penalty, SmoothLabels, Teacher, Term, TrainingLoss
-from recipes.config import Distillation, DivergedError, Recipe, Training, UserError, require
+from recipes.config import Distillation, DivergedError, LostWorkerError, Recipe, Training, UserError, require
+from recipes.distribution import divided, share_checkpoint
 from recipes.models.bare import bare_copy
 from recipes.models.parameters import count_nonzero, sparsity
 from recipes.optimizers import build_optimizer
@@ -82,12 +83,13 @@ def batch_sizes(recipe: Recipe, examples: int) -> BatchSizes:
 
 
 @contextlib.contextmanager
-def precision(training: Training) -> Iterator[None]:
-    """Make layers that are built inside compute in a training's precision."""
+def building(training: Training, strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Make layers that are built inside compute in a training's precision, on each of its replicas."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(training.precision)
     try:
-        yield
+        with strategy.scope():
+            yield
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -128,18 +130,26 @@ def compile_model(
         highest=recipe.optimizer.learning_rate,
         times=sizes.times,
     )
-    model.compile(
-        optimizer=build_optimizer(recipe.optimizer, rate, model.trainable_variables),
-        loss=loss,
-        metrics=list(metrics),
-        weighted_metrics=list(weighted_metrics),
-        steps_per_execution=min(STEPS_PER_EXECUTION, sizes.fewest_steps, recipe.pruning.frequency),
-        jit_compile=False,
-    )
+    alone = model.distribute_strategy.num_replicas_in_sync == 1
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = not alone  # normalise the whole batch, not each replica's part
+    with model.distribute_strategy.scope():
+        model.compile(
+            optimizer=build_optimizer(recipe.optimizer, rate, model.trainable_variables),
+            loss=loss,
+            metrics=list(metrics),
+            weighted_metrics=list(weighted_metrics),
+            # Keras's loop over several steps can't take its batches from several replicas' iterators.
+            steps_per_execution=min(STEPS_PER_EXECUTION, sizes.fewest_steps, recipe.pruning.frequency)
+            if alone
+            else 1,
+            jit_compile=False,
+        )
+        model.optimizer.build(model.trainable_variables)
     # Keras refuses XLA where operations must be deterministic, because on a GPU some are not under
     # XLA. There TensorFlow says so; on a CPU all are, but for what `_compiled_by_xla` refuses.
-    model._jit_compile = xla
-    model.optimizer.build(model.trainable_variables)
+    model._jit_compile = xla and alone
     return rate
 
 
@@ -184,6 +194,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
 
     Raises:
         DivergedError: The loss became NaN or infinite; the run says so.
+        LostWorkerError: Another worker is gone; the checkpoint is there to go on from.
         KeyboardInterrupt: Ctrl-C; the best weights so far are saved and the run says so.
     """
     pruning, pruned_epoch = _pruning(recipe, batches.sizes)
@@ -205,13 +216,15 @@ def fit(  # noqa: PLR0913 - what a training is made of
     if recipe.optimizer.moving_average:
         callbacks.append(ValidateMovingAverage())
     callbacks += [*pruning, *_training_loss(model, recipe, teacher), history, *after_history]
+    strategy = model.distribute_strategy
+    share_checkpoint(strategy, run.checkpoint)
     checkpoint = Checkpoint(run.checkpoint, callbacks)
     board = keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
     epochs = recipe.training.epochs
     try:
         model.fit(
-            batches.dataset,
-            validation_data=validation,
+            divided(strategy, batches.dataset),
+            validation_data=divided(strategy, validation),
             initial_epoch=epochs if checkpoint.stopped() else checkpoint.finished_epochs(),
             epochs=epochs,
             shuffle=False,  # the batches are shuffled already
@@ -226,6 +239,12 @@ def fit(  # noqa: PLR0913 - what a training is made of
     except DivergedError as error:
         run.set_aside("failed", str(error))
         raise
+    except tf.errors.OpError as error:
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise
+        raise LostWorkerError(
+            f"another worker is gone, in epoch {len(history.rows) + 1}: {error.message}"
+        ) from error
     finally:
         progress.close()
     seconds = sum(row["seconds"] for row in history.rows)
@@ -242,7 +261,8 @@ def _training_loss(model: keras.Model, recipe: Recipe, teacher: keras.Model | No
         terms.append(Teacher(recipe.distillation, teacher, from_logits=from_logits))
     if recipe.regularization.l1 or recipe.regularization.l2:
         terms.append(Penalty(recipe.regularization, model))
-    return [TrainingLoss(terms)] if terms else []
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    return [TrainingLoss(terms, replicas=replicas)] if terms else []
 
 
 def _pruning(recipe: Recipe, sizes: BatchSizes) -> tuple[list[Prune], int]:

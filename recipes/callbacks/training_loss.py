@@ -22,11 +22,14 @@ class TrainingLoss(keras.callbacks.Callback):
 
     Args:
         terms: What is added, in this order.
+        replicas: Devices that share a batch: Keras divides each one's loss by their number, because
+            it adds their gradients up.
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[Term], *, replicas: int = 1) -> None:
         super().__init__()
         self.terms = terms
+        self.replicas = replicas
 
     def set_model(self, model: keras.Model) -> None:
         """Replace the loss of the model that is to be trained."""
@@ -48,9 +51,12 @@ class TrainingLoss(keras.callbacks.Callback):
     ) -> Tensor:
         """Return the loss of a batch."""
         loss = self.of_labels(x, y, y_pred, sample_weight, training=training)
-        for term in self.terms if training else ():
+        if not training:
+            return loss
+        loss = loss * self.replicas
+        for term in self.terms:
             loss = term(loss, x, y_pred, sample_weight)
-        return loss
+        return loss / self.replicas
 
 
 def log_probabilities(outputs: Tensor, from_logits: bool, temperature: float = 1.0) -> Tensor:

@@ -7,7 +7,7 @@ A run's `config.json` holds the same tree.
 from recipes.config.augmentation import Augmentation
 from recipes.config.batch_schedule import BatchSchedule
 from recipes.config.distillation import Distillation
-from recipes.config.errors import DivergedError, UserError, nearest, require
+from recipes.config.errors import DivergedError, LostWorkerError, UserError, nearest, require
 from recipes.config.image import ImageData, ImageModel, ImageRecipe, LossName
 from recipes.config.optimizer import Optimizer
 from recipes.config.pretraining import Pretraining
@@ -42,6 +42,7 @@ __all__ = [
     "ImageModel",
     "ImageRecipe",
     "LossName",
+    "LostWorkerError",
     "Optimizer",
     "Pretraining",
     "Pruning",

@@ -13,6 +13,10 @@ class DivergedError(UserError):
     """The training loss is no longer a number."""
 
 
+class LostWorkerError(RuntimeError):
+    """Another process of the cluster is gone: the command line exits with 138, for a launcher to begin again."""
+
+
 def nearest(name: str, possible: Iterable[str]) -> str:
     """Say which of the possible names is meant; where none is near, name them (the first dozen)."""
     possible = sorted(possible)

@@ -45,6 +45,10 @@ class Training:
     batch is not used in that epoch."""
     seed: int = 0
     """Fixes initial weights, data order, dropout and augmentation."""
+    replicas: int | None = None
+    """Devices of this machine that share each batch, at least 1 (None: every GPU, else the CPU as one).
+    Without a GPU the CPU is divided into as many, which is for trying things out, not for speed. Across
+    machines TF_CONFIG says who takes part; batch_size is that of all replicas together."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What layers compute in; weights stay float32. The others are for accelerators that are faster in
     them: a CPU mostly is slower."""
@@ -55,6 +59,11 @@ class Training:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "training.epochs must be at least 1", epochs=self.epochs)
         require(self.batch_size >= 1, "training.batch_size must be at least 1", batch_size=self.batch_size)
+        require(
+            self.replicas is None or self.replicas >= 1,
+            "training.replicas must be at least 1, or None",
+            replicas=self.replicas,
+        )
         require(self.seed >= 0, "training.seed must be at least 0", seed=self.seed)
 
 

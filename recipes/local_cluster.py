@@ -1,0 +1,96 @@
+"""A cluster on one machine: as many training processes as asked for, begun again when one dies.
+
+Each gets the TF_CONFIG that a launcher of real clusters would give it. They train on with the others or
+not at all, so when one is gone all of them are begun again, from the chief's last checkpoint.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from recipes.command_line import LOST_WORKER_STATUS
+from recipes.config import LostWorkerError
+
+RESTARTS = 5
+PATIENCE = 20.0
+"""Seconds that the chief has to write down where it was, after Ctrl-C."""
+
+
+def train(count: int, name: str, path: Path, flags: Sequence[str]) -> None:
+    """Train a recipe with several processes until the chief is done.
+
+    Args:
+        count: Number of processes; the first is the chief.
+        name: The recipe's name.
+        path: The run directory.
+        flags: Those of `train`, with that directory.
+
+    Raises:
+        LostWorkerError: Processes die again and again.
+        KeyboardInterrupt: Ctrl-C; the chief wrote down where it was.
+        SystemExit: With a process's exit status, when it fails for a reason of its own.
+    """
+    before = _written(path)
+    for _ in range(RESTARTS + 1):
+        # A run that is gone on with has its settings.
+        begun = _written(path) != before
+        status = _train_once(count, [name, *(["--run-dir", str(path), "--resume"] if begun else flags)])
+        if status == 0:
+            return
+        if status > 0 and status != LOST_WORKER_STATUS:
+            raise SystemExit(status)
+        print(f"A process is gone: all {count} go on from the last checkpoint", file=sys.stderr, flush=True)
+    raise LostWorkerError(f"a process died {RESTARTS + 1} times")
+
+
+def _written(path: Path) -> int | None:
+    """Return when a run was begun in a directory; None without one."""
+    config = path / "config.json"
+    return config.stat().st_mtime_ns if config.exists() else None
+
+
+def _train_once(count: int, arguments: Sequence[str]) -> int:
+    """Return the exit status of the first process that ended training: the chief, or one that failed."""
+    addresses = _free_addresses(count)
+    processes = [_start(index, addresses, arguments) for index in range(count)]
+    try:
+        while True:
+            statuses = [process.poll() for process in processes]
+            failed = [status for status in statuses if status]
+            if failed:
+                return next((each for each in failed if each > 0 and each != LOST_WORKER_STATUS), failed[0])
+            if statuses[0] == 0:
+                return 0
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        processes[0].wait(PATIENCE)
+        raise
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _start(index: int, addresses: Sequence[str], arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    config = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+    return subprocess.Popen(
+        [sys.executable, "-m", "recipes", "train", *arguments],
+        env={**os.environ, "TF_CONFIG": json.dumps(config)},
+        stdout=None if index == 0 else subprocess.DEVNULL,
+        start_new_session=index > 0,  # Ctrl-C is for the chief: the others follow it
+    )
+
+
+def _free_addresses(count: int) -> list[str]:
+    """Return addresses of this machine that nothing listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
