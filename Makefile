@@ -7,6 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 RUN ?=
 SETTINGS ?=
+WORKERS ?= 2
 WITH_SETTINGS = $(if $(SETTINGS),--settings $(SETTINGS))
 
 VENV := .venv
@@ -22,6 +23,9 @@ help: ## print the tasks
 
 train-mnist: $(READY) ## train the digit classifier (mnist-cnn)
 	$(BIN)/python -m recipes train mnist-cnn $(WITH_SETTINGS) $(ARGS)
+
+train-mnist-workers: $(READY) ## the same with WORKERS=2 processes of this machine, as a cluster of machines would
+	$(BIN)/python -m recipes workers $(WORKERS) mnist-cnn $(WITH_SETTINGS) $(ARGS)
 
 train-lm: $(READY) ## train the character language model (lm-transformer) and print a sample
 	$(BIN)/python -m recipes train lm-transformer $(WITH_SETTINGS) $(ARGS)
@@ -100,4 +104,4 @@ $(READY): requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
-.PHONY: help train-mnist train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench test lint lock clean
+.PHONY: help train-mnist train-mnist-workers train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench test lint lock clean

@@ -102,23 +102,42 @@ def units(seeds: int, folder: Path) -> None:
         "| the same exported | SavedModel, bytes |\n|---|---|---|---|---|---|---|---|"
     )
     images = np.random.default_rng(0).uniform(0, 255, (BATCH_SIZE, 28, 28, 1)).astype(np.float32)
+    rows = []
     for seed in range(seeds):
-        dense, pruned = folder / f"dense-{seed}", folder / f"pruned-{seed}"
-        where = ["--data.source", "mnist", "--training.seed", seed, "--run-dir", dense]
-        command("recipes", "train", "mnist-cnn", *where)
-        command("recipes", "prune", dense, *UNITS, "--run-dir", pruned)
-        before, after = (metrics_of(pruned)["compression"][name] for name in ("before", "after"))
-        paths = [exported(run, folder / "models") for run in (dense, pruned)]
-        seconds = signature_seconds(paths, {"image": images})
-        print(
-            f"| {seed} | {100 * metrics_of(dense)['test_accuracy']:.2f} "
-            f"| {100 * metrics_of(pruned)['test_accuracy']:.2f} "
-            f"| {before['multiply_adds'] / after['multiply_adds']:.1f} "
-            f"| {before['parameters']:,} → {after['parameters']:,} "
-            f"| {after['examples_per_second'] / before['examples_per_second']:.1f} "
-            f"| {seconds[0] / seconds[1]:.1f} | {bytes_of(paths[0]):,} → {bytes_of(paths[1]):,} |",
-            flush=True,
-        )
+        rows.append(_prune_units(seed, folder, {"image": images}))
+        print(_units_row(str(seed), rows[-1]), flush=True)
+    print(_units_row("mean", {name: statistics.mean(row[name] for row in rows) for name in rows[0]}))
+
+
+def _prune_units(seed: int, folder: Path, batch: dict[str, Any]) -> dict[str, float]:
+    """Train and prune mnist-cnn; return what it was before and after, and how many times less or faster."""
+    dense, pruned = folder / f"dense-{seed}", folder / f"pruned-{seed}"
+    where = ["--data.source", "mnist", "--training.seed", seed, "--run-dir", dense]
+    command("recipes", "train", "mnist-cnn", *where)
+    command("recipes", "prune", dense, *UNITS, "--run-dir", pruned)
+    before, after = (metrics_of(pruned)["compression"][name] for name in ("before", "after"))
+    paths = [exported(run, folder / "models") for run in (dense, pruned)]
+    seconds = signature_seconds(paths, batch)
+    return {
+        "dense": 100 * metrics_of(dense)["test_accuracy"],
+        "pruned": 100 * metrics_of(pruned)["test_accuracy"],
+        "multiply_adds": before["multiply_adds"] / after["multiply_adds"],
+        "parameters_before": before["parameters"],
+        "parameters_after": after["parameters"],
+        "speed": after["examples_per_second"] / before["examples_per_second"],
+        "exported_speed": seconds[0] / seconds[1],
+        "bytes_before": bytes_of(paths[0]),
+        "bytes_after": bytes_of(paths[1]),
+    }
+
+
+def _units_row(name: str, row: dict[str, float]) -> str:
+    return (
+        f"| {name} | {row['dense']:.2f} | {row['pruned']:.2f} | {row['multiply_adds']:.1f} "
+        f"| {row['parameters_before']:,.0f} → {row['parameters_after']:,.0f} "
+        f"| {row['speed']:.1f} | {row['exported_speed']:.1f} "
+        f"| {row['bytes_before']:,.0f} → {row['bytes_after']:,.0f} |"
+    )
 
 
 def language(folder: Path) -> None:

@@ -1,0 +1,258 @@
+"""Several replicas and several processes train one model, as one would alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from recipes.cluster import Cluster, read_cluster
+from recipes.config import (
+    BatchSchedule,
+    ImageRecipe,
+    Optimizer,
+    Pretraining,
+    Pruning,
+    Training,
+    UserError,
+)
+from recipes.distribution import check_divisible
+from recipes.local_cluster import _free_addresses
+from tests.conftest import ROOT
+
+TWO = {"worker": ["a:1", "b:1"]}
+
+
+def config(cluster, job="worker", index=0):
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "job", "index", "is_chief"),
+    [
+        (TWO, "worker", 0, True),
+        (TWO, "worker", 1, False),
+        ({"chief": ["c:1"], **TWO}, "chief", 0, True),
+        ({"chief": ["c:1"], **TWO}, "worker", 0, False),
+    ],
+)
+def test_the_chief_is_the_first_worker_unless_there_is_one_by_name(cluster, job, index, is_chief):
+    found = read_cluster(config(cluster, job, index))
+    assert isinstance(found, Cluster)
+    assert found.is_chief == is_chief
+    assert found.size == sum(map(len, cluster.values()))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"cluster": {}}', json.dumps({"cluster": {"worker": ["a:1"]}})])
+def test_one_process_is_no_cluster(text):
+    assert read_cluster({"TF_CONFIG": text}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be a JSON object"),
+        ('{"cluster": {"worker": "a:1"}}', "must be a list of HOST:PORT. Received: 'a:1'"),
+        ('{"cluster": {"worker": ["a", "b:1"]}}', "must be a list of HOST:PORT"),
+        ('{"cluster": {"worker": ["a:1", "b:99999"]}}', "must be a list of HOST:PORT"),
+        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}', "train with chief and worker. Received: ps"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "task must be a JSON object. Received: None"),
+        (config(TWO, "chief")["TF_CONFIG"], "task type must be one of worker. Received: 'chief'"),
+        (config(TWO, index=2)["TF_CONFIG"], "task index must be 0 to 1. Received: 2"),
+        (config({"chief": ["c:1", "d:1"]}, "chief")["TF_CONFIG"], "one chief at most"),
+    ],
+)
+def test_a_malformed_tf_config_is_named(text, said):
+    with pytest.raises(UserError, match=said.replace(".", r"\.")):
+        read_cluster({"TF_CONFIG": text})
+
+
+def test_the_command_line_refuses_it_before_anything_slow(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "recipes",
+            "train",
+            "mnist-mlp",
+            "--run-dir",
+            tmp_path / "run",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "TF_CONFIG": "{"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: TF_CONFIG is not JSON")
+    assert " tensorflow\n" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"training": Training(batch_size=9)}, "batch_size must be a multiple"),
+        ({"batches": BatchSchedule(name="growing")}, "batches must be fixed"),
+        ({"optimizer": Optimizer(name="gradient-descent")}, "sgd with training.batch_size"),
+        ({"optimizer": Optimizer(clip_norm=1.0)}, "clip its own part"),
+        ({"pruning": Pruning(sparsity=0.5)}, "can't be pruned in training"),
+        ({"pretraining": Pretraining(epochs=1)}, "no pre-training"),
+        ({"training": Training(jit="on")}, "XLA"),
+    ],
+)
+def test_what_replicas_would_train_otherwise_is_refused(settings, said):
+    recipe = ImageRecipe(**settings)
+    check_divisible(recipe, 1)
+    with pytest.raises(UserError, match=said):
+        check_divisible(recipe, 2)
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from recipes import mnist
+from recipes.settings import from_dict
+from recipes.config import ImageRecipe
+import json
+mnist.train("x", from_dict(ImageRecipe, json.loads(sys.argv[1])), Path(sys.argv[2]), final=False)
+"""
+
+
+def settings(**training):
+    """Return settings with each part that is computed in another way on several replicas."""
+    return {
+        "data": {"source": "digits"},
+        "model": {"convolutions": [4], "dense": [8], "batch_normalization": True},
+        "augmentation": {"shift": 2, "mix_up": 0.2},
+        "regularization": {"l2": 0.001, "label_smoothing": 0.1},
+        "optimizer": {"name": "momentum", "learning_rate": 0.05, "moving_average": 0.5},
+        "training": {"epochs": 1, "batch_size": 64, **training},
+    }
+
+
+def start(tree, path, cluster=None, index=0):
+    environment = {**os.environ, **(config({"worker": cluster}, "worker", index) if cluster else {})}
+    command = [sys.executable, "-c", TRAIN, json.dumps(tree), str(path)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment)
+
+
+def weights(path):
+    return keras.models.load_model(path / "model.keras").get_weights()
+
+
+def test_workers_and_replicas_end_with_the_weights_of_one_process(tmp_path):
+    addresses = _free_addresses(2)
+    processes = {
+        "chief": start(settings(), tmp_path / "chief", addresses, 0),
+        "worker": start(settings(), tmp_path / "worker", addresses, 1),
+        "replicas": start(settings(replicas=2), tmp_path / "replicas"),
+        "alone": start(settings(), tmp_path / "alone"),
+    }
+    for name, process in processes.items():
+        assert process.wait(240) == 0, name
+    alone = weights(tmp_path / "alone")
+    for name in ("chief", "worker", "replicas"):
+        for ours, theirs in zip(weights(tmp_path / name), alone, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max(), err_msg=name)
+    for one, other in zip(weights(tmp_path / "chief"), weights(tmp_path / "worker"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    rows = [
+        json.dumps([{**row, "seconds": 0} for row in history(tmp_path / name)])
+        for name in ("chief", "worker")
+    ]
+    assert rows[0] == rows[1]
+
+
+def history(path):
+    lines = (path / "history.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    return [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
+
+
+def test_a_worker_with_other_settings_stops_all_of_them(tmp_path, capfd):
+    addresses = _free_addresses(2)
+    other = settings(seed=1)
+    chief = start(settings(), tmp_path / "chief", addresses, 0)
+    worker = start(other, tmp_path / "worker", addresses, 1)
+    assert (chief.wait(120), worker.wait(120)) == (1, 1)
+    said = capfd.readouterr().err
+    assert "UserError: A worker has other settings than the chief" in said
+    assert "chief's settings. Changed: training.seed was 0 and is 1" in said
+    assert not (tmp_path / "chief").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_the_epoch_under_way(stripes, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "recipes", "workers", "2", "mnist-mlp", "--data.source", str(stripes)]
+    flags = ["--training.epochs", "8", "--training.batch-size", "8", "--run-dir", str(run)]
+    process = subprocess.Popen(
+        [*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    wait_for_rows(run, 2)
+    os.kill(children_of(process.pid)[1], signal.SIGKILL)
+    out, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error
+    assert error.count("A process is gone: all 2 go on from the last checkpoint") == 1
+    assert [row["epoch"] for row in history(run)] == [str(epoch) for epoch in range(1, 9)]
+    assert out.count("epoch 1/8") == 1  # what was done is not done again
+    assert (run / "metrics.json").exists()
+    assert not (run / "checkpoint").exists()
+
+
+def test_a_process_that_lost_another_says_so_with_its_own_status(stripes, tmp_path):
+    addresses = _free_addresses(2)
+    flags = ["--data.source", str(stripes), "--training.epochs", "500", "--training.batch-size", "8"]
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "recipes",
+                "train",
+                "mnist-mlp",
+                *flags,
+                "--run-dir",
+                str(tmp_path / "run"),
+            ],
+            cwd=ROOT,
+            env={**os.environ, **config({"worker": addresses}, "worker", index)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    wait_for_rows(tmp_path / "run", 1)
+    processes[1].kill()
+    processes[1].communicate()
+    _, error = processes[0].communicate(timeout=120)
+    assert processes[0].returncode == 138
+    assert "error: another worker is gone, in epoch" in error
+    assert (tmp_path / "run" / "checkpoint" / "state.npz").exists()
+
+
+def wait_for_rows(run: Path, count: int) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        if (run / "history.csv").exists() and len(history(run)) >= count:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no {count} epochs in {run}")
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the children in the order of their start."""
+    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True)
+    return sorted(map(int, found.stdout.split()))
