@@ -19,7 +19,7 @@ READY := $(VENV)/.ready-$(subst /,_,$(PYTHON))
 .DELETE_ON_ERROR:
 
 help: ## print the tasks
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
 
 train-mnist: $(READY) ## train the digit classifier (mnist-cnn)
 	$(BIN)/python -m recipes train mnist-cnn $(WITH_SETTINGS) $(ARGS)

@@ -79,6 +79,37 @@ CATALOG: Mapping[str, Entry] = {
         parameters=185_258,
         measured="99.59 ± 0.04 % of MNIST's test images",
     ),
+    # A batch of 64 rather than 128 gave one epoch 99.12 rather than 98.93 % of the validation images, in a
+    # fifth more time; augmentation and dropout need more epochs than one.
+    "mnist-fast": Entry(
+        summary="one epoch of two convolution stages at a high rate: 99 % in seconds",
+        recipe=ImageRecipe(
+            model=ImageModel(
+                convolutions=(16, 32), kernel_size=5, padding="valid", dense=(64,), batch_normalization=True
+            ),
+            optimizer=Optimizer(name="adamw", learning_rate=0.01, weight_decay=0.01),
+            schedule=Schedule(name="one-cycle"),
+            early_stopping=EarlyStopping(metric="validation_accuracy"),
+            training=Training(epochs=1, batch_size=64),
+        ),
+        parameters=47_066,
+        measured="",
+    ),
+    "mnist-tiny": Entry(
+        summary="three stages of two small convolutions, an averaging head: fewer than 8,000 parameters",
+        recipe=ImageRecipe(
+            model=ImageModel(
+                convolutions=(8, 12, 16), depth=2, head="average", dense=(), batch_normalization=True
+            ),
+            augmentation=Augmentation(rotate=8, scale=0.08, shift=1.5),
+            optimizer=Optimizer(name="adamw", learning_rate=0.008, weight_decay=0.01),
+            schedule=Schedule(name="one-cycle"),
+            early_stopping=EarlyStopping(metric="validation_accuracy"),
+            training=Training(epochs=30, batch_size=128),
+        ),
+        parameters=7_298,
+        measured="",
+    ),
     "mnist-mlp": Entry(
         summary="784-128-64-10, Adam 0.001, cosine decay, augmentation",
         recipe=ImageRecipe(

@@ -44,13 +44,13 @@ def join(name: str, recipe: Recipe) -> tf.distribute.Strategy:
         strategy = _local(recipe.training.replicas)
         check_divisible(recipe, strategy.num_replicas_in_sync)
         return strategy
+    strategy = _all_workers()
+    _agree(strategy, cluster, {"recipe": name, **to_dict(recipe)})
     require(
         recipe.training.replicas is None,
         "training.replicas is for one machine: here TF_CONFIG says who takes part",
         replicas=recipe.training.replicas,
     )
-    strategy = _all_workers()
-    _agree(strategy, cluster, {"recipe": name, **to_dict(recipe)})
     check_divisible(recipe, strategy.num_replicas_in_sync)
     return strategy
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from recipes.command_line import LOST_WORKER_STATUS
@@ -37,7 +37,11 @@ def train(count: int, name: str, path: Path, flags: Sequence[str]) -> None:
         SystemExit: With a process's exit status, when it fails for a reason of its own.
     """
     before = _written(path)
-    for _ in range(RESTARTS + 1):
+    for restart in range(RESTARTS + 1):
+        if restart:
+            print(
+                f"A process is gone: all {count} go on from the last checkpoint", file=sys.stderr, flush=True
+            )
         # A run that is gone on with has its settings.
         begun = _written(path) != before
         status = _train_once(count, [name, *(["--run-dir", str(path), "--resume"] if begun else flags)])
@@ -45,7 +49,6 @@ def train(count: int, name: str, path: Path, flags: Sequence[str]) -> None:
             return
         if status > 0 and status != LOST_WORKER_STATUS:
             raise SystemExit(status)
-        print(f"A process is gone: all {count} go on from the last checkpoint", file=sys.stderr, flush=True)
     raise LostWorkerError(f"a process died {RESTARTS + 1} times")
 
 
@@ -63,13 +66,14 @@ def _train_once(count: int, arguments: Sequence[str]) -> int:
         while True:
             statuses = [process.poll() for process in processes]
             failed = [status for status in statuses if status]
-            if failed:
-                return next((each for each in failed if each > 0 and each != LOST_WORKER_STATUS), failed[0])
             if statuses[0] == 0:
                 return 0
+            if failed:
+                return next((each for each in failed if each > 0 and each != LOST_WORKER_STATUS), failed[0])
             time.sleep(0.2)
     except KeyboardInterrupt:
-        processes[0].wait(PATIENCE)
+        with suppress(subprocess.TimeoutExpired):
+            processes[0].wait(PATIENCE)
         raise
     finally:
         for process in processes:

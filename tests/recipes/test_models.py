@@ -47,6 +47,11 @@ def test_language_models_that_are_compared_have_the_same_number_of_parameters():
     assert CATALOG["lm-transformer-small"].parameters <= 804_224  # nanoGPT's on a CPU
 
 
+def test_the_records_are_held_within_their_sizes():
+    assert CATALOG["mnist-tiny"].parameters < 8_000
+    assert CATALOG["mnist-best"].parameters <= 1_500_000
+
+
 def test_the_textbook_networks_have_the_textbook_sizes():
     assert CATALOG["mnist-lenet-300-100"].parameters == 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
     assert CATALOG["mnist-lenet-5"].parameters == 520 + 25_050 + 400_500 + 5_010
