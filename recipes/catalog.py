@@ -79,18 +79,18 @@ CATALOG: Mapping[str, Entry] = {
         parameters=185_258,
         measured="99.59 ± 0.04 % of MNIST's test images",
     ),
-    # A batch of 64 rather than 128 gave one epoch 99.12 rather than 98.93 % of the validation images, in a
-    # fifth more time; augmentation and dropout need more epochs than one.
+    # Validation accuracy after its one epoch, mean of two seeds: a rate that rises for a third of the time
+    # rather than a fifth 99.02 → 99.09 %; batches of 64 99.06 %, in a second more; 12 filters for 16 99.01 %.
     "mnist-fast": Entry(
         summary="one epoch of two convolution stages at a high rate: 99 % in seconds",
         recipe=ImageRecipe(
             model=ImageModel(
                 convolutions=(16, 32), kernel_size=5, padding="valid", dense=(64,), batch_normalization=True
             ),
-            optimizer=Optimizer(name="adamw", learning_rate=0.01, weight_decay=0.01),
-            schedule=Schedule(name="one-cycle"),
+            optimizer=Optimizer(name="adamw", learning_rate=0.02, weight_decay=0.01),
+            schedule=Schedule(name="one-cycle", rise_fraction=0.35),
             early_stopping=EarlyStopping(metric="validation_accuracy"),
-            training=Training(epochs=1, batch_size=64),
+            training=Training(epochs=1, batch_size=128),
         ),
         parameters=47_066,
         measured="",
