@@ -77,7 +77,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=12, batch_size=128),
         ),
         parameters=185_258,
-        measured="99.59 ± 0.04 % of MNIST's test images",
+        measured="99.45 ± 0.09 % of MNIST's test images",
     ),
     # Validation accuracy after its one epoch, mean of two seeds: a rate that rises for a third of the time
     # rather than a fifth 99.02 → 99.09 %; batches of 64 99.06 %, in a second more; 12 filters for 16 99.01 %.
@@ -93,7 +93,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=1, batch_size=128),
         ),
         parameters=47_066,
-        measured="",
+        measured="99.11 ± 0.06 % of MNIST's test images (5 seeds) after 6.1 s",
     ),
     "mnist-tiny": Entry(
         summary="three stages of two small convolutions, an averaging head: fewer than 8,000 parameters",

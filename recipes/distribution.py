@@ -17,7 +17,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes.cluster import Cluster, read_cluster
-from recipes.config import ImageRecipe, LostWorkerError, Recipe, UserError, require, to_dict
+from recipes.config import (
+    ImageRecipe,
+    LostWorkerError,
+    Recipe,
+    RecurrentRecipe,
+    UserError,
+    require,
+    to_dict,
+)
 from recipes.files import write_file
 from recipes.models.bare import bare_copy
 from recipes.multi_worker_fit import mend_fit
@@ -124,8 +132,15 @@ def check_divisible(recipe: Recipe, replicas: int) -> None:
         sparsity=recipe.pruning.sparsity,
     )
     require(
-        not (isinstance(recipe, ImageRecipe) and recipe.pretraining.epochs),
+        not (isinstance(recipe, RecurrentRecipe) and recipe.data.stateful),
+        f"{on}, each window would go on from another's state: leave data.stateful out",
+        stateful=True,
+    )
+    pretraining = recipe.pretraining.epochs if isinstance(recipe, ImageRecipe) else 0
+    require(
+        not pretraining,
         f"{on}, there is no pre-training: leave pretraining.epochs at 0",
+        epochs=pretraining,
     )
     require(
         recipe.training.jit != "on", f"{on}, XLA can't compile a step: leave training.jit at auto", jit="on"

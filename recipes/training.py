@@ -155,7 +155,7 @@ def compile_model(
 
 def _compiled_by_xla(model: keras.Model, recipe: Recipe, pays: bool) -> bool:
     if recipe.training.jit != "on":
-        return recipe.training.jit == "auto" and pays and recipe.batches.name != "random"
+        return recipe.training.jit == "auto" and pays and recipe.batches.name == "fixed"
     pooled = any(isinstance(layer, keras.layers.MaxPooling2D) for layer in model._flatten_layers())
     require(
         not pooled,

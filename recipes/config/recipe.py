@@ -48,9 +48,10 @@ class Recipe:
             batch_size=self.training.batch_size,
         )
         require(
-            self.training.jit != "on" or self.batches.name != "random",
-            "XLA compiles a step anew for each batch size: random ones need training.jit off",
+            self.training.jit != "on" or self.batches.name == "fixed",
+            "XLA compiles a step for one batch size: growing and random ones need training.jit auto or off",
             jit=self.training.jit,
+            batches=self.batches.name,
         )
         require(
             self.optimizer.name != "gradient-descent" or self.batches.name == "fixed",

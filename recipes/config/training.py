@@ -54,7 +54,7 @@ class Training:
     them: a CPU mostly is slower."""
     jit: Literal["auto", "on", "off"] = "auto"
     """Whether XLA compiles a step. auto: where it was measured to help on a CPU, which it does
-    Transformers and not convolutions, and where the batch size does not change all the time."""
+    Transformers and not convolutions, and where the batch size is fixed."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "training.epochs must be at least 1", epochs=self.epochs)

@@ -114,7 +114,8 @@ def test_a_text_recipe_with_changing_batches_and_smoothed_labels(tmp_path):
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"training": {"jit": "on"}, "batches": {"name": "random"}}, "random ones need training.jit off"),
+        ({"training": {"jit": "on"}, "batches": {"name": "random"}}, "one batch size"),
+        ({"training": {"jit": "on"}, "batches": {"name": "growing"}}, "one batch size"),
         ({"training": {"precision": "float16"}}, "one of float32, mixed_bfloat16, mixed_float16"),
         ({"model": {"head": "average"}}, "for what convolutions see"),
         ({"loss": "hinge", "augmentation": {"mix_up": 0.2}}, "the hinge loss has one true class"),
