@@ -127,6 +127,11 @@ def check_divisible(recipe: Recipe, replicas: int) -> None:
         clip_norm=recipe.optimizer.clip_norm,
     )
     require(
+        recipe.optimizer.accumulate == 1,
+        f"{on}, Keras can't accumulate gradients: leave optimizer.accumulate at 1",
+        accumulate=recipe.optimizer.accumulate,
+    )
+    require(
         not recipe.pruning.sparsity,
         f"{on}, weights can't be pruned in training: training.replicas 1, or `prune` the finished run",
         sparsity=recipe.pruning.sparsity,

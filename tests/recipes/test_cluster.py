@@ -106,6 +106,7 @@ def test_the_command_line_refuses_it_before_anything_slow(tmp_path):
         ({"batches": BatchSchedule(name="growing")}, "batches must be fixed"),
         ({"optimizer": Optimizer(name="gradient-descent")}, "sgd with training.batch_size"),
         ({"optimizer": Optimizer(clip_norm=1.0)}, "clip its own part"),
+        ({"optimizer": Optimizer(accumulate=2)}, "accumulate gradients"),
         ({"pruning": Pruning(sparsity=0.5)}, "can't be pruned in training"),
         ({"pretraining": Pretraining(epochs=1)}, "no pre-training"),
         ({"training": Training(jit="on")}, "XLA"),
