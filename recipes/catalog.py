@@ -59,6 +59,8 @@ CLASSIC = TransformerModel(
 )
 
 CATALOG: Mapping[str, Entry] = {
+    # The best of its last two epochs: 99.54 ± 0.03 % of the test images; the best of all twelve, at high rates
+    # by luck, 99.45 ± 0.09 %.
     "mnist-cnn": Entry(
         summary="two convolution stages, batch normalisation, dropout, augmentation, one-cycle AdamW",
         recipe=ImageRecipe(
@@ -73,11 +75,11 @@ CATALOG: Mapping[str, Entry] = {
             augmentation=Augmentation(rotate=10, scale=0.1, shift=2),
             optimizer=Optimizer(name="adamw", learning_rate=0.004, weight_decay=0.01),
             schedule=Schedule(name="one-cycle"),
-            early_stopping=EarlyStopping(metric="validation_accuracy"),
+            early_stopping=EarlyStopping(metric="validation_accuracy", start_fraction=0.85),
             training=Training(epochs=12, batch_size=128),
         ),
         parameters=185_258,
-        measured="99.45 ± 0.09 % of MNIST's test images",
+        measured="99.54 ± 0.03 % of MNIST's test images",
     ),
     # Validation accuracy after its one epoch, mean of two seeds: a rate that rises for a third of the time
     # rather than a fifth 99.02 → 99.09 %; batches of 64 99.06 %, in a second more; 12 filters for 16 99.01 %.

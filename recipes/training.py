@@ -198,7 +198,8 @@ def fit(  # noqa: PLR0913 - what a training is made of
         KeyboardInterrupt: Ctrl-C; the best weights so far are saved and the run says so.
     """
     pruning, pruned_epoch = _pruning(recipe, batches.sizes)
-    keep_best = KeepBest(recipe.early_stopping, first_epoch=pruned_epoch)
+    annealed_epoch = 1 + int(recipe.early_stopping.start_fraction * recipe.training.epochs)
+    keep_best = KeepBest(recipe.early_stopping, first_epoch=max(annealed_epoch, pruned_epoch))
     progress = ShowProgress(rate, recipe.training.epochs)
     history = History(
         run.history_path,

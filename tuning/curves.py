@@ -15,6 +15,14 @@ def best_by_epoch(run: Run, plan: Plan) -> list[float]:
     return best
 
 
+def kept_value(run: Run, plan: Plan) -> float:
+    """Return the objective at the epoch whose weights a run holds; of a paused one, its best so far."""
+    if not run.finished:
+        return best_by_epoch(run, plan)[-1]
+    kept = int(run.metrics["best_epoch"])  # 0 where it ended before one could be chosen: it holds the last
+    return run.history[kept - 1][plan.objective]
+
+
 def finished_curves(search: SearchDirectory, plan: Plan, *, longer_than: int) -> list[list[float]]:
     """Return the best value up to each epoch of the finished trials' first seeds.
 

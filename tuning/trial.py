@@ -16,7 +16,7 @@ from recipes.kinds import module_of
 from recipes.run import Run, only_writer
 from recipes.settings import with_settings
 from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell
-from tuning.curves import best_by_epoch
+from tuning.curves import best_by_epoch, kept_value
 from tuning.hparams import write_hparams
 from tuning.plan import Order, Plan, SearchDirectory, Trial
 from tuning.space import apply
@@ -47,7 +47,7 @@ def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
                 # A seed that was cut short says less than those that were not.
                 values = values or [best_by_epoch(run, plan)[-1]]
                 break
-            values.append(best_by_epoch(run, plan)[-1])
+            values.append(kept_value(run, plan))
         value = statistics.mean(values)
         trial = replace(trial, status="stopped" if reason else "finished", value=value, reason=reason)
     except DivergedError as error:

@@ -19,6 +19,9 @@ class EarlyStopping:
     """Smallest change that counts as an improvement, at least 0."""
     start_epoch: int = 1
     """First epoch (counted from 1) that may be the best one."""
+    start_fraction: float = 0.0
+    """Part of the epochs, from the first on, that can't be the best, in [0, 1). Under a schedule that
+    ends at 0 an epoch at a high rate may be the best by luck, which the last ones need less of."""
 
     def __post_init__(self) -> None:
         require(
@@ -31,6 +34,11 @@ class EarlyStopping:
             self.start_epoch >= 1,
             "early_stopping.start_epoch must be at least 1",
             start_epoch=self.start_epoch,
+        )
+        require(
+            0 <= self.start_fraction < 1,
+            "early_stopping.start_fraction must be in [0, 1)",
+            start_fraction=self.start_fraction,
         )
 
 

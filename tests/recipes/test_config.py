@@ -45,6 +45,7 @@ def test_settings_cannot_be_changed():
         ({"optimizer": {"clip_norm": 0.0}}, "clip_norm=0.0"),
         ({"early_stopping": {"metric": "validation_acc"}}, "Did you mean validation_accuracy?"),
         ({"early_stopping": {"start_epoch": 11}}, "start_epoch=11, epochs=10"),
+        ({"early_stopping": {"start_fraction": 1.0}}, r"in \[0, 1\). Received: start_fraction=1.0"),
     ],
 )
 def test_wrong_settings_say_what_was_received(tree, message):

@@ -263,6 +263,11 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, kills):
     assert_same_result(Run(tmp_path / "whole"), resumed)
 
 
+def test_epochs_at_high_rates_are_not_the_best(recipe, tmp_path):
+    late = dataclasses.replace(recipe, early_stopping=EarlyStopping(start_fraction=0.75))
+    assert mnist.train("x", late, tmp_path / "run").metrics["best_epoch"] == 4
+
+
 @pytest.mark.slow
 @pytest.mark.real_mnist
 @pytest.mark.parametrize(("name", "accuracy"), [("mnist-mlp", 0.98), ("mnist-cnn", 0.994)])

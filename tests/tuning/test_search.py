@@ -157,11 +157,12 @@ def test_hyperband_goes_on_with_the_best_where_they_paused(tmp_path):
     assert done.returncode == 0, done.stderr
     epochs = [trial["epochs"] for trial in trials(tmp_path / "s")]
     assert set(epochs) == {1, 3}
+    assert {trial["status"] for trial in trials(tmp_path / "s")} == {"finished"}
     state = json.loads((tmp_path / "s" / "oracle.json").read_text())
-    for trial in state["trials"]:
+    promoted = [trial for trial in state["trials"] if "tuner/trial_id" in trial["hyperparameters"]["values"]]
+    assert promoted
+    for trial in promoted:
         values = trial["hyperparameters"]["values"]
-        if "tuner/trial_id" not in values:
-            continue
         histories = [
             (tmp_path / "s" / "trials" / number / "seed-0" / "history.csv").read_text().splitlines()
             for number in (values["tuner/trial_id"], trial["trial_id"])
