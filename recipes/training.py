@@ -131,19 +131,16 @@ def compile_model(
         times=sizes.times,
     )
     alone = model.distribute_strategy.num_replicas_in_sync == 1
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = not alone  # normalise the whole batch, not each replica's part
+    _normalize_whole_batches(model, synchronized=not alone)
+    # Keras's loop over several steps can't take its batches from several replicas' iterators.
+    most_steps = STEPS_PER_EXECUTION if alone else 1
     with model.distribute_strategy.scope():
         model.compile(
             optimizer=build_optimizer(recipe.optimizer, rate, model.trainable_variables),
             loss=loss,
             metrics=list(metrics),
             weighted_metrics=list(weighted_metrics),
-            # Keras's loop over several steps can't take its batches from several replicas' iterators.
-            steps_per_execution=min(STEPS_PER_EXECUTION, sizes.fewest_steps, recipe.pruning.frequency)
-            if alone
-            else 1,
+            steps_per_execution=min(most_steps, sizes.fewest_steps, recipe.pruning.frequency),
             jit_compile=False,
         )
         model.optimizer.build(model.trainable_variables)
@@ -151,6 +148,13 @@ def compile_model(
     # XLA. There TensorFlow says so; on a CPU all are, but for what `_compiled_by_xla` refuses.
     model._jit_compile = xla and alone
     return rate
+
+
+def _normalize_whole_batches(model: keras.Model, *, synchronized: bool) -> None:
+    """Let batch normalisation see a whole batch, where it is divided among replicas."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
 
 
 def _compiled_by_xla(model: keras.Model, recipe: Recipe, pays: bool) -> bool:
