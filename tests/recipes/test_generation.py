@@ -96,7 +96,7 @@ def greedy(model, prompts: list[list[int]], count: int) -> np.ndarray:
     return generation.extend(model, state, tf.zeros((len(prompts), count)), *sampling)[0].numpy()
 
 
-FAST = ("best", "lstm", "gru")  # all parts of the Transformer, and states of two arrays and of one
+FAST = ("best", "lstm")  # all parts of the Transformer, and a state of two arrays
 
 
 @pytest.mark.parametrize(

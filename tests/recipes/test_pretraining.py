@@ -99,7 +99,7 @@ def test_the_hidden_layers_learn_to_restore_images_before_the_classifier_is_trai
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("stopped_in", ["pretraining", "training"])
+@pytest.mark.parametrize("stopped_in", ["pretraining", pytest.param("training", marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_end(recipe, tmp_path, stopped_in, monkeypatch):
     whole = mnist.train("x", recipe, tmp_path / "whole")
     if stopped_in == "training":

@@ -183,7 +183,9 @@ def test_ranking_over_the_model_or_in_each_layer():
         assert [int(np.sum(layer.kernel.numpy() == 0)) for layer in model.layers] == zeros
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
+@pytest.mark.parametrize(
+    "name", ["adam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw", "sgd")), "muon"]
+)
 @pytest.mark.parametrize("regrow", [True, False])
 def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, name, regrow):
     pruning = dataclasses.replace(recipe.pruning, regrow=regrow)
@@ -215,7 +217,7 @@ def test_layers_that_are_left_out_stay_whole(recipe, tmp_path):
     assert np.sum(dense == 0) == dense.size - round(dense.size * 0.2)
 
 
-@pytest.mark.parametrize("epoch", [2, 4])
+@pytest.mark.parametrize("epoch", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_died_resumes_to_the_same_masks_and_weights(recipe, tmp_path, epoch):
     whole = mnist.train("x", recipe, tmp_path / "whole")
     with pytest.raises(RuntimeError):
@@ -252,7 +254,7 @@ def test_what_can_not_be_pruned_is_refused_and_leaves_nothing(recipe, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", ["transformer", "gru"])
+@pytest.mark.parametrize("kind", ["transformer", pytest.param("gru", marks=pytest.mark.slow)])
 def test_language_models_are_pruned_too(tmp_path, monkeypatch, kind):
     """The Transformer's step is compiled by XLA, the recurrent one's is a loop."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

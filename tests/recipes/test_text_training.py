@@ -138,7 +138,10 @@ def test_the_validation_loss_is_the_mean_over_the_tokens(run, recipe):
     assert kept["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-@pytest.mark.parametrize(("finished", "settings"), [("run", "recipe"), ("recurrent_run", "recurrent")])
+@pytest.mark.parametrize(
+    ("finished", "settings"),
+    [("run", "recipe"), pytest.param("recurrent_run", "recurrent", marks=pytest.mark.slow)],
+)
 def test_a_run_that_died_resumes_to_the_very_same_result(finished, settings, request, tmp_path):
     whole, recipe = request.getfixturevalue(finished), request.getfixturevalue(settings)
     name = whole.config["recipe"]

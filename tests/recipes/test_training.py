@@ -135,7 +135,9 @@ def test_one_seed_gives_one_result_and_another_seed_another(recipe, tmp_path):
     assert without_seconds(one) != without_seconds(other)
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 4])
+@pytest.mark.parametrize(
+    "epoch", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_run_that_died_resumes_to_the_very_same_result(recipe, tmp_path, epoch):
     whole = mnist.train("mnist-cnn", recipe, tmp_path / "whole")
     with pytest.raises(MemoryError):

@@ -127,7 +127,7 @@ def test_a_trial_that_is_killed_again_has_failed(tmp_path):
     assert trials(tmp_path / "s")[0]["status"] == "failed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_search_says_how_to_go_on(tmp_path, number):
     own = ("--search-dir", "s", *TINY, "--training.epochs", 400, "--trials", 2)
     with start("search", "mnist-mlp", *own, cwd=tmp_path) as process:
@@ -151,6 +151,7 @@ def test_the_end_of_the_time_ends_the_search_and_counts_what_there_is(tmp_path):
     assert found[-1]["saved_seconds"] > 10
 
 
+@pytest.mark.slow
 def test_hyperband_goes_on_with_the_best_where_they_paused(tmp_path):
     own = ("--search-dir", "s", *TINY, "--training.epochs", 3, "--algorithm", "hyperband", "--trials", 6)
     done = run("search", "mnist-mlp", *own, cwd=tmp_path)
