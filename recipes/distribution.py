@@ -190,7 +190,7 @@ def _sum_of_replicas(
     try:
         total = _adder(strategy)(values, only_first)
     except tf.errors.OpError as error:
-        raise LostWorkerError(f"another worker is gone, before training: {error.message}") from error
+        raise lost_worker(error, "before training") from error
     sums: npt.NDArray[np.int32] = strategy.experimental_local_results(total)[0].numpy()
     return sums
 
@@ -207,6 +207,12 @@ def _adder(strategy: tf.distribute.Strategy) -> Any:
         return strategy.run(of_replica)
 
     return add
+
+
+def lost_worker(error: tf.errors.OpError, when: str) -> LostWorkerError:
+    """Return what is to be said of a collective operation that failed: of its pages of text, the line with the cause."""
+    causes = [line for line in error.message.splitlines() if "aborted" in line]
+    return LostWorkerError(f"another worker is gone, {when}: {causes[0] if causes else error.message}")
 
 
 def share_checkpoint(strategy: tf.distribute.Strategy, path: Path) -> None:

@@ -21,8 +21,8 @@ from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
 from recipes.callbacks.training_loss import Penalty, SmoothLabels, Teacher, Term, TrainingLoss
-from recipes.config import Distillation, DivergedError, LostWorkerError, Recipe, Training, UserError, require
-from recipes.distribution import divided, share_checkpoint
+from recipes.config import Distillation, DivergedError, Recipe, Training, UserError, require
+from recipes.distribution import divided, lost_worker, share_checkpoint
 from recipes.models.bare import bare_copy
 from recipes.models.parameters import count_nonzero, sparsity
 from recipes.optimizers import build_optimizer
@@ -247,9 +247,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
     except tf.errors.OpError as error:
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise
-        raise LostWorkerError(
-            f"another worker is gone, in epoch {len(history.rows) + 1}: {error.message}"
-        ) from error
+        raise lost_worker(error, f"in epoch {len(history.rows) + 1}") from error
     finally:
         progress.close()
     seconds = sum(row["seconds"] for row in history.rows)

@@ -240,7 +240,9 @@ def test_a_process_that_lost_another_says_so_with_its_own_status(stripes, tmp_pa
     processes[1].communicate()
     _, error = processes[0].communicate(timeout=120)
     assert processes[0].returncode == 138
-    assert "error: another worker is gone, in epoch" in error
+    (said,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert "another worker is gone, in epoch" in said
+    assert error.splitlines()[-2:] == [said, "Go on with: the same command in each process, with --resume"]
     assert (tmp_path / "run" / "checkpoint" / "state.npz").exists()
 
 
