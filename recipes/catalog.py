@@ -112,6 +112,21 @@ CATALOG: Mapping[str, Entry] = {
         parameters=7_298,
         measured="99.51 ± 0.06 % of MNIST's test images (5 seeds)",
     ),
+    "mnist-best": Entry(
+        summary="three stages of two convolutions and a dense layer, more augmentation, a quarter of an hour",
+        recipe=ImageRecipe(
+            model=ImageModel(
+                convolutions=(16, 48, 96), depth=2, dense=(128,), batch_normalization=True, dropout=0.4
+            ),
+            augmentation=Augmentation(rotate=12, scale=0.12, shift=2.5, shear=8),
+            optimizer=Optimizer(name="adamw", learning_rate=0.004, weight_decay=0.05),
+            schedule=Schedule(name="one-cycle"),
+            early_stopping=EarlyStopping(metric="validation_accuracy", start_fraction=0.85),
+            training=Training(epochs=24, batch_size=128),
+        ),
+        parameters=268_186,
+        measured="99.67 % of MNIST's test images (seed 0)",
+    ),
     "mnist-mlp": Entry(
         summary="784-128-64-10, Adam 0.001, cosine decay, augmentation",
         recipe=ImageRecipe(

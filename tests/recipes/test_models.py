@@ -47,8 +47,9 @@ def test_language_models_that_are_compared_have_the_same_number_of_parameters():
     assert CATALOG["lm-transformer-small"].parameters <= 804_224  # nanoGPT's on a CPU
 
 
-def test_the_smallest_classifier_has_fewer_than_8000_parameters():
+def test_the_records_are_held_within_their_sizes():
     assert CATALOG["mnist-tiny"].parameters < 8_000
+    assert CATALOG["mnist-best"].parameters <= 1_500_000
 
 
 def test_the_textbook_networks_have_the_textbook_sizes():
