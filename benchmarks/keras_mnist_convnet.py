@@ -13,8 +13,9 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
+
+from benchmarks.commands import ROOT
 
 EPOCHS = 15
 BATCH_SIZE = 128
@@ -24,9 +25,7 @@ GOAL = 0.99
 def measure(seed: int) -> dict[str, float]:
     """Train it in a process of its own; return `seconds` and `epochs` until the goal, or of all of it."""
     command = [sys.executable, "-m", "benchmarks.keras_mnist_convnet", str(seed)]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parent.parent, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 

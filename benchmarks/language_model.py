@@ -13,7 +13,6 @@ Each run is `python -m recipes train RECIPE --data.source tiny_shakespeare --tra
 
 import argparse
 import csv
-import json
 import statistics
 import subprocess
 import sys
@@ -23,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import ROOT, command, metrics_of
 from recipes.catalog import CATALOG
 from recipes.config import TextRecipe
 
-ROOT = Path(__file__).parent.parent
 TEXT_RECIPES = [name for name, entry in CATALOG.items() if isinstance(entry.recipe, TextRecipe)]
 NANOGPT_CPU_LOSS = 1.88
 PEERS = """| nanoGPT on CPU (published) | 804,096 | 1.54 M | 1.88 | | |
@@ -72,15 +71,8 @@ SHORT = [
 def train(recipe: str, folder: Path, name: str, *flags: str) -> Path:
     """Train a recipe in a process of its own and return its run directory."""
     path = folder / name
-    command = [sys.executable, "-m", "recipes", "train", recipe, "--run-dir", str(path), *flags]
-    subprocess.run([*command, "--data.source", "tiny_shakespeare"], cwd=ROOT, check=True, stdout=sys.stderr)
+    command("recipes", "train", recipe, "--run-dir", path, *flags, "--data.source", "tiny_shakespeare")
     return path
-
-
-def read_metrics(run: Path) -> dict[str, Any]:
-    """Read a run's metrics."""
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
-    return metrics
 
 
 def losses(recipes: list[str], seeds: int, folder: Path) -> None:
@@ -90,7 +82,7 @@ def losses(recipes: list[str], seeds: int, folder: Path) -> None:
     print(PEERS, flush=True)
     for recipe in recipes:
         runs = [
-            read_metrics(train(recipe, folder, f"{recipe}-{seed}", "--training.seed", str(seed)))
+            metrics_of(train(recipe, folder, f"{recipe}-{seed}", "--training.seed", str(seed)))
             for seed in range(seeds)
         ]
         both = [run["validation_and_test_loss"] for run in runs]
@@ -119,7 +111,7 @@ def time_to_loss(folder: Path) -> None:
         ("textbook at nanoGPT's settings", textbook),
         ("a third of `lm-transformer-small`", ours),
     ]:
-        metrics = read_metrics(run)
+        metrics = metrics_of(run)
         rows = list(csv.DictReader((run / "history.csv").open()))
         speed = statistics.median(float(row["tokens_per_second"]) for row in rows[1:])
         seconds.append(metrics["train_tokens"] / speed)
@@ -183,11 +175,9 @@ def serving(run: Path) -> None:
     from serving.client import Client
 
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [sys.executable, "-m", "serving", "export", str(run), "--models", folder], cwd=ROOT, check=True
-        )
+        command("serving", "export", run, "--models", folder)
         address = f"unix:{folder}/socket"
-        command = [
+        serve = [
             sys.executable,
             "-m",
             "serving",
@@ -201,7 +191,7 @@ def serving(run: Path) -> None:
             "--rest_api_port=0",
             "--enable_batching=true",
         ]
-        with subprocess.Popen([*command, *flags], cwd=ROOT, stderr=subprocess.DEVNULL) as server:
+        with subprocess.Popen([*serve, *flags], cwd=ROOT, stderr=subprocess.DEVNULL) as server:
             one: dict[str, Any] = {
                 "prompt": np.array([b"ROMEO:"], np.object_),
                 "max_new_tokens": np.array([200], np.int32),

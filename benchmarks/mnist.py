@@ -11,16 +11,14 @@ What others published was mostly chosen on the test part. For the two pruned rec
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import keras_mnist_convnet
+from benchmarks.commands import command, metrics_of
 from recipes.catalog import CATALOG
 from recipes.config import ImageRecipe
 
@@ -37,17 +35,14 @@ PUBLISHED = """\
 | PyTorch's mnist | 1,199,882 | 99.19 | | 14 | |
 | Flax's mnist | 825 k | 99.17 to 99.25 | | 10 | |
 | MnistSimpleCNN M3 (An et al. 2020) | 1,124,180 | 99.72 to 99.74 | | 150 | |"""
-ROOT = Path(__file__).parent.parent
 
 
 def train(recipe: str, seed: int, folder: Path, *flags: str) -> dict[str, Any]:
     """Train a recipe in a process of its own and return its metrics."""
     path = folder / "-".join([recipe, str(seed), *flags])
-    command = [sys.executable, "-m", "recipes", "train", recipe, "--run-dir", str(path), *flags]
-    where = ["--data.source", "mnist", "--training.seed", str(seed)]
-    subprocess.run([*command, *where], cwd=ROOT, check=True, stdout=sys.stderr)
-    metrics: dict[str, Any] = json.loads((path / "metrics.json").read_text())
-    return metrics
+    where = ["--run-dir", path, "--data.source", "mnist", "--training.seed", seed]
+    command("recipes", "train", recipe, *where, *flags)
+    return metrics_of(path)
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

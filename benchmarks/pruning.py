@@ -10,16 +10,14 @@ model; the choice of the model is validation's. Times are medians of calls in tu
 
 import argparse
 import functools
-import json
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.commands import command, metrics_of
+
 UNITS = ["--epochs", "4", "--fraction", "0.3", "--steps", "8"]
 BATCH_SIZE = 256
 LENETS = ("mnist-lenet-300-100-pruned", "mnist-lenet-5-pruned")
@@ -29,17 +27,6 @@ PUBLISHED = """\
 | Dynamic Network Surgery, 2016 | 56 ×, 1.99 | 108 ×, 0.91 |
 | soft weight sharing, 2017 | 23 ×, 1.94 | 200 ×, 0.97 |
 | sparse variational dropout, 2017 | 68 ×, 1.92 | 280 ×, 0.75 |"""
-
-
-def command(*arguments: object) -> None:
-    """Run a command of the project."""
-    subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
-
-
-def metrics_of(run: Path) -> dict[str, Any]:
-    """Return a run's metrics."""
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
-    return metrics
 
 
 def exported(run: Path, models: Path) -> Path:

@@ -17,19 +17,14 @@ from pathlib import Path
 import grpc.aio
 import uvloop
 
+from benchmarks.commands import ROOT, command
 from serving.client import PREDICTION, Client, ServingError
 from serving.load import made_up_request, measure
 
-ROOT = Path(__file__).parent.parent
 PORT = 8599
 ADDRESS = f"localhost:{PORT}"
 LOADS = ((1, 1), (8, 1), (32, 1), (1, 100))
 HEADER = "| server | callers | images a request | requests/s | images/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|"
-
-
-def run(*arguments: str) -> None:
-    """Run a command of this project to its end."""
-    subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
 def wait_until_served(address: str, model: str) -> None:
@@ -97,8 +92,8 @@ def main() -> None:
         path = arguments.run or Path(folder) / "run"
         if not arguments.run:
             flags = ["--run-dir", str(path), "--data.source", "digits", "--training.epochs", "1"]
-            run("recipes", "train", "mnist-cnn", *flags)
-        run("serving", "export", str(path), "--models", f"{folder}/models")
+            command("recipes", "train", "mnist-cnn", *flags)
+        command("serving", "export", str(path), "--models", f"{folder}/models")
         serve = [
             "serving",
             "serve",
