@@ -129,16 +129,17 @@ def train(arguments: Sequence[str]) -> None:
     name, flags = arguments[0], list(arguments[1:])
     recipe, where = _parse_training(name, _starting_settings(name, flags), flags)
     cluster = read_cluster()
-    if cluster and not cluster.is_chief:
-        _work(name, recipe, where, flags)
-        return
-    path = _run_path(name, where)
+    chief = cluster is None or cluster.is_chief
+    path = _run_path(name, where) if chief else where.run_dir or RUNS / name / "latest"
     going_on = where.resume and (path / "config.json").exists()
     if going_on:
         if Run(path).finished:
             print(f"{path} is finished already: {path / 'report.html'}")
             return
         recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
+    if not chief:
+        _work(name, recipe)
+        return
     try:
         run = _module(recipe).train(name, recipe, path, resume=going_on)
     except KeyboardInterrupt:
@@ -148,11 +149,8 @@ def train(arguments: Sequence[str]) -> None:
     print(_result(run))
 
 
-def _work(name: str, recipe: Recipe, where: RunArguments, flags: Sequence[str]) -> None:
+def _work(name: str, recipe: Recipe) -> None:
     """Train with the chief of a cluster, which alone writes the run directory."""
-    path = where.run_dir or RUNS / name / "latest"
-    if where.resume and (path / "config.json").exists():
-        recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
     with tempfile.TemporaryDirectory() as scratch:
         _module(recipe).train(name, recipe, Path(scratch) / "run", final=False)
 

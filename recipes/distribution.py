@@ -50,15 +50,14 @@ def join(name: str, recipe: Recipe) -> tf.distribute.Strategy:
     cluster = read_cluster()
     if cluster is None:
         strategy = _local(recipe.training.replicas)
-        check_divisible(recipe, strategy.num_replicas_in_sync)
-        return strategy
-    strategy = _all_workers()
-    _agree(strategy, cluster, {"recipe": name, **to_dict(recipe)})
-    require(
-        recipe.training.replicas is None,
-        "training.replicas is for one machine: here TF_CONFIG says who takes part",
-        replicas=recipe.training.replicas,
-    )
+    else:
+        strategy = _all_workers()
+        _agree(strategy, cluster, {"recipe": name, **to_dict(recipe)})
+        require(
+            recipe.training.replicas is None,
+            "training.replicas is for one machine: here TF_CONFIG says who takes part",
+            replicas=recipe.training.replicas,
+        )
     check_divisible(recipe, strategy.num_replicas_in_sync)
     return strategy
 
@@ -164,7 +163,7 @@ def _agree(strategy: tf.distribute.Strategy, cluster: Cluster, settings: dict[st
         check_same(theirs, settings, "All workers train with the chief's settings")
     except UserError as error:
         differ = error
-    differing = _sum_of_replicas(strategy, np.array([differ is not None], np.int32))[0]
+    [differing] = _sum_over_workers(strategy, cluster, np.array([differ is not None], np.int32))
     if differ:
         raise differ
     require(
@@ -175,20 +174,20 @@ def _agree(strategy: tf.distribute.Strategy, cluster: Cluster, settings: dict[st
 def from_chief(strategy: tf.distribute.Strategy, cluster: Cluster, content: bytes) -> bytes:
     """Return the chief's content to all workers; what the others give is not looked at."""
     mine = np.frombuffer(content if cluster.is_chief else b"", np.uint8).astype(np.int32)
-    [length] = _sum_of_replicas(strategy, np.array([len(mine)], np.int32), only_first=True)
+    [length] = _sum_over_workers(strategy, cluster, np.array([len(mine)], np.int32))
     if not length:
         return b""  # TensorFlow 2.21 crashes when it adds up nothing
     padded = np.zeros(int(length), np.int32)
     padded[: len(mine)] = mine
-    return _sum_of_replicas(strategy, padded, only_first=True).astype(np.uint8).tobytes()
+    return _sum_over_workers(strategy, cluster, padded).astype(np.uint8).tobytes()
 
 
-def _sum_of_replicas(
-    strategy: tf.distribute.Strategy, values: npt.NDArray[np.int32], *, only_first: bool = False
+def _sum_over_workers(
+    strategy: tf.distribute.Strategy, cluster: Cluster, values: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32]:
-    """Return the sum over the values (n,) of all replicas, or those of the chief's first one alone."""
+    """Return the sum of all workers' values (n,), each worker's counted once however many replicas it has."""
     try:
-        total = _adder(strategy)(values, only_first)
+        total = _adder(strategy, strategy.num_replicas_in_sync // cluster.size)(values)
     except tf.errors.OpError as error:
         raise lost_worker(error, "before training") from error
     sums: npt.NDArray[np.int32] = strategy.experimental_local_results(total)[0].numpy()
@@ -196,12 +195,12 @@ def _sum_of_replicas(
 
 
 @functools.cache
-def _adder(strategy: tf.distribute.Strategy) -> Any:
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.bool)])
-    def add(values: Tensor, only_first: Tensor) -> Tensor:
+def _adder(strategy: tf.distribute.Strategy, replicas_of_worker: int) -> Any:
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def add(values: Tensor) -> Tensor:
         def of_replica() -> Tensor:
             replica = tf.distribute.get_replica_context()
-            counts = tf.logical_or(replica.replica_id_in_sync_group == 0, tf.logical_not(only_first))
+            counts = replica.replica_id_in_sync_group % replicas_of_worker == 0
             return replica.all_reduce(tf.distribute.ReduceOp.SUM, values * tf.cast(counts, tf.int32))
 
         return strategy.run(of_replica)
