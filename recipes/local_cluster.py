@@ -60,7 +60,7 @@ def _written(path: Path) -> int | None:
 
 def _train_once(count: int, arguments: Sequence[str]) -> int:
     """Return the exit status of the first process that ended training: the chief, or one that failed."""
-    addresses = _free_addresses(count)
+    addresses = free_addresses(count)
     processes = [_start(index, addresses, arguments) for index in range(count)]
     try:
         while True:
@@ -91,7 +91,7 @@ def _start(index: int, addresses: Sequence[str], arguments: Sequence[str]) -> su
     )
 
 
-def _free_addresses(count: int) -> list[str]:
+def free_addresses(count: int) -> list[str]:
     """Return addresses of this machine that nothing listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

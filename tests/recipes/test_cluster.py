@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -23,8 +21,10 @@ from recipes.config import (
     UserError,
 )
 from recipes.distribution import check_divisible
-from recipes.local_cluster import _free_addresses
+from recipes.local_cluster import free_addresses
+from recipes.run import Run
 from tests.conftest import ROOT
+from tests.processes import children, kill, wait_until
 
 TWO = {"worker": ["a:1", "b:1"]}
 
@@ -153,7 +153,7 @@ def weights(path):
 
 
 def test_workers_and_replicas_end_with_the_weights_of_one_process(tmp_path):
-    addresses = _free_addresses(2)
+    addresses = free_addresses(2)
     processes = {
         "chief": start(settings(), tmp_path / "chief", addresses, 0),
         "worker": start(settings(), tmp_path / "worker", addresses, 1),
@@ -169,20 +169,14 @@ def test_workers_and_replicas_end_with_the_weights_of_one_process(tmp_path):
     for one, other in zip(weights(tmp_path / "chief"), weights(tmp_path / "worker"), strict=True):
         np.testing.assert_array_equal(one, other)
     rows = [
-        json.dumps([{**row, "seconds": 0} for row in history(tmp_path / name)])
+        json.dumps([{**row, "seconds": 0} for row in Run(tmp_path / name).history])
         for name in ("chief", "worker")
     ]
     assert rows[0] == rows[1]
 
 
-def history(path):
-    lines = (path / "history.csv").read_text().splitlines()
-    names = lines[0].split(",")
-    return [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
-
-
 def test_a_worker_with_other_settings_stops_all_of_them(tmp_path, capfd):
-    addresses = _free_addresses(2)
+    addresses = free_addresses(2)
     other = settings(seed=1)
     chief = start(settings(), tmp_path / "chief", addresses, 0)
     worker = start(other, tmp_path / "worker", addresses, 1)
@@ -201,19 +195,19 @@ def test_a_killed_worker_costs_the_epoch_under_way(stripes, tmp_path):
     process = subprocess.Popen(
         [*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    wait_for_rows(run, 2)
-    os.kill(children_of(process.pid)[1], signal.SIGKILL)
+    wait_until(lambda: has_rows(run, 2))
+    kill(sorted(children(process.pid))[1])  # the first is the chief
     out, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
     assert error.count("A process is gone: all 2 go on from the last checkpoint") == 1
-    assert [row["epoch"] for row in history(run)] == [str(epoch) for epoch in range(1, 9)]
+    assert [row["epoch"] for row in Run(run).history] == list(range(1, 9))
     assert out.count("epoch 1/8") == 1  # what was done is not done again
     assert (run / "metrics.json").exists()
     assert not (run / "checkpoint").exists()
 
 
 def test_a_process_that_lost_another_says_so_with_its_own_status(stripes, tmp_path):
-    addresses = _free_addresses(2)
+    addresses = free_addresses(2)
     flags = ["--data.source", str(stripes), "--training.epochs", "500", "--training.batch-size", "8"]
     processes = [
         subprocess.Popen(
@@ -235,7 +229,7 @@ def test_a_process_that_lost_another_says_so_with_its_own_status(stripes, tmp_pa
         )
         for index in (0, 1)
     ]
-    wait_for_rows(tmp_path / "run", 1)
+    wait_until(lambda: has_rows(tmp_path / "run", 1))
     processes[1].kill()
     processes[1].communicate()
     _, error = processes[0].communicate(timeout=120)
@@ -246,16 +240,5 @@ def test_a_process_that_lost_another_says_so_with_its_own_status(stripes, tmp_pa
     assert (tmp_path / "run" / "checkpoint" / "state.npz").exists()
 
 
-def wait_for_rows(run: Path, count: int) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        if (run / "history.csv").exists() and len(history(run)) >= count:
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"no {count} epochs in {run}")
-
-
-def children_of(parent: int) -> list[int]:
-    """Return the children in the order of their start."""
-    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True)
-    return sorted(map(int, found.stdout.split()))
+def has_rows(run: Path, count: int) -> bool:
+    return (run / "history.csv").exists() and len(Run(run).history) >= count

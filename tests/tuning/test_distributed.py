@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from tests.tuning.processes import TINY, assert_whole, ended, kill, run, start, trials, wait_until
+from tests.processes import kill, wait_until
+from tests.tuning.processes import TINY, assert_whole, ended, run, start, trials
 from tuning.distributed import PatientOracle
 
 LONG = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "60", "--no-early-ending")

@@ -10,18 +10,16 @@ import time
 import pytest
 
 from recipes.run import Run
+from tests.processes import gone, kill, wait_until
 from tests.tuning.processes import (
     TINY,
     assert_whole,
     ended,
-    gone,
-    kill,
     resident_mib,
     run,
     start,
     trial_processes,
     trials,
-    wait_until,
 )
 
 
