@@ -202,9 +202,10 @@ def fit(  # noqa: PLR0913 - what a training is made of
         KeyboardInterrupt: Ctrl-C; the best weights so far are saved and the run says so.
     """
     pruning, pruned_epoch = _pruning(recipe, batches.sizes)
-    annealed_epoch = 1 + int(recipe.early_stopping.start_fraction * recipe.training.epochs)
-    keep_best = KeepBest(recipe.early_stopping, first_epoch=max(annealed_epoch, pruned_epoch))
-    progress = ShowProgress(rate, recipe.training.epochs)
+    epochs = recipe.training.epochs
+    first_epoch = max(recipe.early_stopping.first_epoch(epochs), pruned_epoch)
+    keep_best = KeepBest(recipe.early_stopping, first_epoch=first_epoch)
+    progress = ShowProgress(rate, epochs)
     history = History(
         run.history_path,
         columns={
@@ -225,7 +226,6 @@ def fit(  # noqa: PLR0913 - what a training is made of
     share_checkpoint(strategy, run.checkpoint)
     checkpoint = Checkpoint(run.checkpoint, callbacks)
     board = keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False)
-    epochs = recipe.training.epochs
     try:
         model.fit(
             divided(strategy, batches.dataset),

@@ -18,8 +18,8 @@ class KeepBest(keras.callbacks.Callback):
     the weights that were scored when these are moving averages, and can say its state for a resume.
 
     Args:
-        settings: Metric, patience in epochs, smallest change, first epoch that may be the best.
-        first_epoch: First epoch that may be the best for another reason, as that the model is pruned.
+        settings: Metric, patience in epochs, smallest change.
+        first_epoch: First epoch, counted from 1, that may be the best one.
 
     Attributes:
         best: The metric's best value; infinitely bad before the first epoch that counts.
@@ -30,7 +30,7 @@ class KeepBest(keras.callbacks.Callback):
     def __init__(self, settings: EarlyStopping, *, first_epoch: int = 1) -> None:
         super().__init__()
         self.settings = settings
-        self.first_epoch = max(settings.start_epoch, first_epoch)
+        self.first_epoch = first_epoch
         self.sign = -1.0 if better_when_low(settings.metric) else 1.0
         self._reset()
 

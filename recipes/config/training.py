@@ -41,6 +41,10 @@ class EarlyStopping:
             start_fraction=self.start_fraction,
         )
 
+    def first_epoch(self, epochs: int) -> int:
+        """Return the first of a training's epochs, counted from 1, that may be the best one."""
+        return max(self.start_epoch, 1 + int(self.start_fraction * epochs))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:

@@ -55,11 +55,13 @@ def drive(callback, model, values, metric="val_loss"):
         ({"patience": 2}, [3, 1, 2, 2, 0], 2, 4),
         ({"patience": 2, "min_delta": 0.5}, [3, 2.6, 2.6, 0], 1, 3),  # 0.4 better is not enough
         ({"patience": 1, "start_epoch": 3}, [0, 1, 3, 2, 2], 4, 5),  # the first two don't count
+        ({"start_fraction": 0.4}, [0, 1, 3, 2, 2], 4, 5),
         ({"patience": 1}, [math.nan, math.nan], 0, 1),
     ],
 )
 def test_the_best_epoch_is_kept_and_patience_ends_the_wait(settings, values, best_epoch, epochs):
-    model, keep = one_weight(), KeepBest(EarlyStopping(metric="validation_loss", **settings))
+    stopping = EarlyStopping(metric="validation_loss", **settings)
+    model, keep = one_weight(), KeepBest(stopping, first_epoch=stopping.first_epoch(len(values)))
     assert drive(keep, model, values) == epochs
     assert keep.best_epoch == best_epoch
     assert weight(model) == (best_epoch or epochs)
