@@ -112,20 +112,23 @@ CATALOG: Mapping[str, Entry] = {
         parameters=7_298,
         measured="99.51 ± 0.06 % of MNIST's test images (5 seeds)",
     ),
+    # Validation loss of seed 0, beside its 0.0166 and at the epoch that was kept: a hidden layer of 128 units
+    # with dropout on the flattened last stage, 56 epochs, 0.0186, and with 24, 64 and 128 filters, 36 epochs,
+    # 0.0166; moves a quarter larger, with elastic shifts of 0.7 pixels, 0.0230.
     "mnist-best": Entry(
-        summary="three stages of two convolutions and a dense layer, more augmentation, a quarter of an hour",
+        summary="three stages of two convolutions, an averaging head, more augmentation",
         recipe=ImageRecipe(
             model=ImageModel(
-                convolutions=(16, 48, 96), depth=2, dense=(128,), batch_normalization=True, dropout=0.4
+                convolutions=(16, 48, 96), depth=2, head="average", dense=(), batch_normalization=True
             ),
             augmentation=Augmentation(rotate=12, scale=0.12, shift=2.5, shear=8),
             optimizer=Optimizer(name="adamw", learning_rate=0.004, weight_decay=0.05),
             schedule=Schedule(name="one-cycle"),
             early_stopping=EarlyStopping(metric="validation_accuracy", start_fraction=0.85),
-            training=Training(epochs=24, batch_size=128),
+            training=Training(epochs=20, batch_size=128),
         ),
-        parameters=268_186,
-        measured="99.67 % of MNIST's test images (seed 0)",
+        parameters=156_762,
+        measured="99.69 ± 0.04 % of MNIST's test images",
     ),
     "mnist-mlp": Entry(
         summary="784-128-64-10, Adam 0.001, cosine decay, augmentation",
