@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from recipes import language_model, mnist
 from recipes.config import (
@@ -39,6 +40,13 @@ from serving.client import Client
 from serving.export import export
 
 ROOT = Path(__file__).parents[2]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -182,3 +190,22 @@ def client(server: ServerProcess) -> Iterator[Client]:
     """A client of the server under test."""
     with Client(server.address) as connected:
         yield connected
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window of it, of the size of a small laptop's."""
+    with browser.new_page(viewport={"width": 1000, "height": 700}) as opened:
+        yield opened

@@ -1,22 +1,13 @@
-"""The demo page in Debian's Chromium: drawn on with mouse and keys, on a phone, and as a file."""
+"""The demo page in Debian's Chromium: drawn on with mouse and keys, on a phone, and as a file.
 
-import shutil
+Its half for texts is tried in test_text.py, where there is a language model.
+"""
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from serving.server.rest_api import DEMO_PAGE
 from tests.serving.conftest import start_server
-
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -29,28 +20,6 @@ def served(exported, tmp_path_factory):
     server = start_server(tmp_path_factory.mktemp("demo") / "log", *flags)
     yield server
     assert server.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def served_text(text_exports, tmp_path_factory):
-    flags = ["--model_name=lm", f"--model_base_path={text_exports('characters')[1].parent}"]
-    server = start_server(tmp_path_factory.mktemp("demo") / "log", *flags)
-    yield server
-    assert server.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def page(browser):
-    with browser.new_page(viewport={"width": 1000, "height": 700}) as opened:
-        yield opened
 
 
 def draw_a_one(page: Page) -> None:
@@ -117,35 +86,6 @@ def test_a_server_that_refuses_is_said(page, served):
     draw_a_one(page)
     page.wait_for_selector("#said.error")
     assert "Servable not found for request: Latest(foo)" in page.locator("#said").inner_text()
-
-
-def test_a_text_goes_on_and_the_digit_half_is_not_offered(page, served_text):
-    page.goto(served_text.rest)
-    page.wait_for_selector("#digit", state="hidden")
-    page.get_by_label("It begins with").fill("The class")
-    page.get_by_label("Tokens").fill("40")
-    page.get_by_label("Temperature").fill("0")
-    page.get_by_role("button", name="Write").click()
-    page.wait_for_function("document.getElementById('text_said').textContent.startsWith('40 tokens in')")
-    written = page.locator("#written").inner_text()
-    assert written.startswith("The class")
-    assert len(written) == len("The class") + 40
-    assert page.locator("#written b").inner_text() == "The class"
-
-
-def test_characters_the_model_lacks_are_said(page, served_text):
-    page.goto(served_text.rest)
-    page.get_by_label("It begins with").fill("日本")
-    page.get_by_role("button", name="Write").click()
-    page.wait_for_selector("#text_said.error")
-    assert "the vocabulary lacks" in page.locator("#text_said").inner_text()
-
-
-def test_the_text_half_fits_a_phone(browser, served_text):
-    with browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as phone:
-        phone.goto(served_text.rest)
-        phone.wait_for_selector("#digit", state="hidden")
-        assert phone.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_the_text_half_is_not_offered_where_only_digits_are(page, served):

@@ -85,26 +85,29 @@ def callers(images):
         caller.end()
 
 
-def test_versions_are_swapped_under_load_without_a_failed_request(models, tmp_path, callers):
+@pytest.mark.parametrize("last", [6, pytest.param(21, marks=pytest.mark.slow)])
+def test_versions_are_swapped_under_load_without_a_failed_request(models, tmp_path, callers, last):
+    broken = last // 2
     server = start_server(
         tmp_path / "log", "--model_name=mnist", f"--model_base_path={models}", "--max_num_load_retries=0"
     )
     loads = callers(server.address, 8)
     good, client = models / "1", Client(server.address)
-    for version in range(2, 22):
+    for version in range(2, last + 1):
         beside = models / f".new-{version}"
         shutil.copytree(good, beside)
-        if version == 11:
+        if version == broken:
             (beside / "saved_model.pb").write_bytes(b"broken")
         beside.rename(models / str(version))
-        if version == 11:
+        if version == broken:
             wait_for(
                 lambda: (
-                    client.status("mnist").get(11) is not None and client.status("mnist")[11].state == "END"
+                    client.status("mnist").get(broken) is not None
+                    and client.status("mnist")[broken].state == "END"
                 )
             )
-            assert client.status("mnist")[11].error_code != 0
-            assert client.status("mnist")[10].state == "AVAILABLE"
+            assert client.status("mnist")[broken].error_code != 0
+            assert client.status("mnist")[broken - 1].state == "AVAILABLE"
         else:
             wait_for(
                 lambda v=version: (

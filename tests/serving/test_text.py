@@ -84,6 +84,7 @@ class Served:
     writer: Writer
     client: Client
     address: str
+    rest: str
 
 
 @pytest.fixture(
@@ -96,7 +97,7 @@ def served(request, text_exports, tmp_path_factory):
     flags = ["--model_name=lm", f"--model_base_path={path.parent}", "--enable_batching=true"]
     server = start_server(tmp_path_factory.mktemp("server") / "log", *flags)
     with Client(server.address, timeout=60) as client:
-        yield Served(run, path, Writer(*load(run)), client, server.address)
+        yield Served(run, path, Writer(*load(run)), client, server.address, server.rest)
     assert server.stop() == 0
 
 
@@ -237,3 +238,32 @@ def test_the_command_line_asks_the_server(served):
     )
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: top_p must be in (0, 1]")
+
+
+def test_on_the_page_a_text_goes_on_and_the_digit_half_is_not_offered(page, served):
+    page.goto(served.rest)
+    page.wait_for_selector("#digit", state="hidden")
+    page.get_by_label("It begins with").fill("The class")
+    page.get_by_label("Tokens").fill("40")
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_role("button", name="Write").click()
+    page.wait_for_function("document.getElementById('text_said').textContent.startsWith('40 tokens in')")
+    assert page.locator("#written").inner_text() == ask(served, ["The class"])[0]
+    assert page.locator("#written b").inner_text() == "The class"
+
+
+def test_the_page_says_which_characters_the_model_lacks(page, served):
+    if served.run.metrics["tokenizer"] != "characters":
+        pytest.skip("bytes know every text")
+    page.goto(served.rest)
+    page.get_by_label("It begins with").fill("日本")
+    page.get_by_role("button", name="Write").click()
+    page.wait_for_selector("#text_said.error")
+    assert "the vocabulary lacks" in page.locator("#text_said").inner_text()
+
+
+def test_the_pages_text_half_fits_a_phone(browser, served):
+    with browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as phone:
+        phone.goto(served.rest)
+        phone.wait_for_selector("#digit", state="hidden")
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 360
