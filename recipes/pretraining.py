@@ -17,6 +17,7 @@ import tensorflow as tf
 from recipes.config import EarlyStopping, ImageRecipe, Optimizer, Pretraining, Recipe, Schedule, to_dict
 from recipes.data.augmentation import augment
 from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches
+from recipes.data.passes import read_ahead
 from recipes.models.autoencoder import build_autoencoder
 from recipes.run import Run, only_writer, open_run
 from recipes.training import batch_sizes, common_metrics, compile_model, fit, save_model
@@ -111,7 +112,8 @@ def _recipe(recipe: ImageRecipe) -> Recipe:
 
 def _evaluation(images: Images, settings: Pretraining) -> tf.data.Dataset:
     """Return all images in order, each with noise that is always the same."""
-    batches = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE).enumerate()
-    return batches.map(
+    dataset = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE).enumerate()
+    batches = dataset.map(
         lambda step, batch: spoil(tf.cast(batch, tf.float32), settings, tf.cast([step, step], tf.int32))
-    ).prefetch(2)
+    )
+    return read_ahead(batches, 2)

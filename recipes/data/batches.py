@@ -9,7 +9,7 @@ import tensorflow as tf
 from recipes.config import Augmentation
 from recipes.data.augmentation import augment
 from recipes.data.examples import Examples
-from recipes.data.passes import batch_limits, counted
+from recipes.data.passes import batch_limits, counted, read_ahead
 from recipes.schedules import BatchSizes
 
 Tensor = Any
@@ -62,8 +62,8 @@ class TrainingBatches:
             return change(batch, tf.gather(all_targets, index), tf.cast(step_seed, tf.int32))
 
         dataset = tf.data.Dataset.range(1).flat_map(shuffled)
-        dataset = dataset.map(read, num_parallel_calls=2, deterministic=True).prefetch(4)
-        self.dataset = counted(dataset, sizes)
+        batches = dataset.map(read, num_parallel_calls=2, deterministic=True)
+        self.dataset = counted(read_ahead(batches, 4), sizes)
 
 
 def training_images(
@@ -80,7 +80,7 @@ def training_images(
 def evaluation_images(examples: Examples, num_classes: int) -> tf.data.Dataset:
     """Return every example once, in order, in batches of float32 images and one-hot labels."""
     dataset = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
-    dataset = dataset.batch(EVALUATION_BATCH_SIZE)
-    return dataset.map(
+    batches = dataset.batch(EVALUATION_BATCH_SIZE).map(
         lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, num_classes))
-    ).prefetch(2)
+    )
+    return read_ahead(batches, 2)

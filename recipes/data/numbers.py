@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from recipes.config import RegressionData
 from recipes.data.examples import fingerprint
+from recipes.data.passes import read_ahead
 
 Floats = npt.NDArray[np.float32]
 
@@ -67,7 +68,8 @@ def load_numbers(settings: RegressionData) -> RegressionDataset:
 
 def evaluation_rows(rows: Rows) -> tf.data.Dataset:
     """Return all rows as one batch of (features, targets)."""
-    return tf.data.Dataset.from_tensor_slices((rows.features, rows.targets)).batch(len(rows))
+    dataset = tf.data.Dataset.from_tensor_slices((rows.features, rows.targets))
+    return read_ahead(dataset.batch(len(rows)), 1)
 
 
 def keep(features: Any, targets: Any, seed: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes.config import ReversalData
-from recipes.data.passes import each_pass
+from recipes.data.passes import each_pass, read_ahead
 from recipes.schedules import BatchSizes
 
 Ids = npt.NDArray[np.int32]
@@ -93,4 +93,5 @@ class TrainingReversals:
 def evaluation_batches(reversals: Reversals, batch_size: int = 250) -> tf.data.Dataset:
     """Return every sequence once, as ((source, previous), target, weights)."""
     inputs = (reversals.source, reversals.previous)
-    return tf.data.Dataset.from_tensor_slices((inputs, reversals.target, reversals.weights)).batch(batch_size)
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, reversals.target, reversals.weights))
+    return read_ahead(dataset.batch(batch_size), 2)

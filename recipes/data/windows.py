@@ -7,7 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes.config import StreamedTextData, TextData, UserError
-from recipes.data.passes import each_pass
+from recipes.data.passes import each_pass, read_ahead
 from recipes.data.tokens import Part
 from recipes.schedules import BatchSizes
 
@@ -118,4 +118,4 @@ def evaluation_windows(tokens: npt.NDArray[Any], part: Part, data: TextData) -> 
         )
 
     begins = tf.data.Dataset.range(0, len(starts), batch)
-    return begins.map(load, num_parallel_calls=1).prefetch(2)
+    return read_ahead(begins.map(load, num_parallel_calls=1), 2)

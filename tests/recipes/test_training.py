@@ -27,7 +27,9 @@ from recipes.config import (
     Training,
     UserError,
 )
+from recipes.kinds import module_of
 from recipes.run import Run
+from recipes.settings import with_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,6 +114,36 @@ def test_a_run_learns_and_leaves_what_the_contract_names(recipe, tmp_path):
         "seconds",
     ]
     assert list((run.path / "tensorboard" / "validation").glob("events.*"))
+
+
+class BegunError(Exception):
+    """What a test raises where training begins."""
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("mnist-mlp", "digits"),
+        ("mnist-pretrained", "digits"),
+        ("lm-transformer", str(ROOT / "README.md")),
+        ("seq2seq-reverse", "reversal"),
+        ("diabetes-mlp", "diabetes"),
+    ],
+)
+def test_no_pass_waits_for_a_thread_that_tunes_it(name, source, tmp_path, monkeypatch):
+    """TensorFlow's tuning of a pipeline can make a pass take twice as long: see read_ahead."""
+    passes = []
+
+    def fit(model, batches, *, validation_data, **settings):
+        passes.extend([batches, validation_data])
+        raise BegunError
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe = with_settings(CATALOG[name].recipe, {"data": {"source": source}})
+    with pytest.raises(BegunError):
+        module_of(recipe).train(name, recipe, tmp_path / "run")
+    assert [dataset.options().autotune.enabled for dataset in passes] == [False, False]
 
 
 def test_the_saved_model_needs_nothing_of_this_project(recipe, tmp_path):
