@@ -59,7 +59,7 @@ def pretrain(
     sizes = batch_sizes(own, len(images))
     seed = own.training.seed
     batches = TrainingBatches(
-        images, np.zeros(len(images)), sizes, seed, lambda batch, _, step: spoil(batch, settings, step)
+        images, np.zeros(len(images)), sizes, seed, lambda batch, _, step, epoch: spoil(batch, settings, step)
     )
     rate = compile_model(
         autoencoder, own, loss=keras.losses.BinaryCrossentropy(), sizes=sizes, jit_pays=False

@@ -38,6 +38,10 @@ class Augmentation:
     """Alpha of the Beta distribution of the area that is left of an image when a rectangle of another
     is put into it, and labels are mixed by area (Yun et al. 2019, arXiv:1905.04899). With mix_up, half
     of the images get one, half the other."""
+    end_fraction: float = 1.0
+    """Part of the training, by epochs, after which images stay as they are, in [0, 1]. Images that were
+    moved are smoother than those the model will see; a network that ends on those knows them better
+    (He et al. 2019, arXiv:1909.09148)."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -47,6 +51,11 @@ class Augmentation:
                 f"augmentation.{field.name} must be at least 0",
                 **{field.name: value},
             )
+        require(
+            self.end_fraction <= 1,
+            "augmentation.end_fraction must be in [0, 1]",
+            end_fraction=self.end_fraction,
+        )
         for name in ("scale", "crop", "erase"):
             value = getattr(self, name)
             require(value < 1, f"augmentation.{name} must be below 1", **{name: value})
@@ -56,3 +65,7 @@ class Augmentation:
             "augmentation.elastic_smoothness must be above 0",
             elastic_smoothness=self.elastic_smoothness,
         )
+
+    def end(self, epochs: int) -> int:
+        """Return how many of a training's epochs come before images stay as they are."""
+        return int(self.end_fraction * epochs)

@@ -19,7 +19,7 @@ class Pretraining:
     """Part of the pixels that are blackened, in [0, 1)."""
     moves: Augmentation = Augmentation()
     """Changes to the images that are to be taken back: a network that can do that knows a digit wherever
-    it stands. No mixing."""
+    it stands. No mixing, and to the end."""
     learning_rate: float = 0.001
     """Highest learning rate of Adam, which falls along half a cosine."""
     batch_size: int = 128
@@ -39,4 +39,9 @@ class Pretraining:
             "pretraining.moves: an image that is mixed with another can't be restored",
             mix_up=self.moves.mix_up,
             cut_mix=self.moves.cut_mix,
+        )
+        require(
+            self.moves.end_fraction == 1,
+            "pretraining.moves.end_fraction must be 1: images that are not moved teach nothing here",
+            end_fraction=self.moves.end_fraction,
         )

@@ -13,8 +13,8 @@ from recipes.data.passes import batch_limits, counted, read_ahead
 from recipes.schedules import BatchSizes
 
 Tensor = Any
-Change = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(inputs, targets, seed of the step) → what the model is trained on."""
+Change = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(inputs, targets, seed of the step, epoch) → what the model is trained on."""
 
 EVALUATION_BATCH_SIZE = 500
 
@@ -59,7 +59,8 @@ class TrainingBatches:
             index = tf.ensure_shape(index, (fixed,))
             step_seed = tf.random.experimental.stateless_fold_in([seed, self.epoch], step)
             batch = tf.cast(tf.gather(all_inputs, index), tf.float32)
-            return change(batch, tf.gather(all_targets, index), tf.cast(step_seed, tf.int32))
+            targets = tf.gather(all_targets, index)
+            return change(batch, targets, tf.cast(step_seed, tf.int32), self.epoch)
 
         dataset = tf.data.Dataset.range(1).flat_map(shuffled)
         batches = dataset.map(read, num_parallel_calls=2, deterministic=True)
@@ -70,9 +71,15 @@ def training_images(
     examples: Examples, num_classes: int, sizes: BatchSizes, augmentation: Augmentation, seed: int
 ) -> TrainingBatches:
     """Return batches of augmented images (batch, height, width, channels) and labels (batch, classes)."""
+    end = augmentation.end(sizes.epochs)
 
-    def change(images: Tensor, labels: Tensor, step_seed: Tensor) -> tuple[Tensor, Tensor]:
-        return augment(images, tf.one_hot(labels, num_classes), augmentation, step_seed)
+    def change(images: Tensor, labels: Tensor, step_seed: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
+        labels = tf.one_hot(labels, num_classes)
+        return tf.cond(
+            epoch < end,
+            lambda: augment(images, labels, augmentation, step_seed),
+            lambda: (images, labels),
+        )
 
     return TrainingBatches(examples.images, examples.labels, sizes, seed, change)
 

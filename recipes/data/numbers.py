@@ -72,6 +72,6 @@ def evaluation_rows(rows: Rows) -> tf.data.Dataset:
     return read_ahead(dataset.batch(len(rows)), 1)
 
 
-def keep(features: Any, targets: Any, seed: Any) -> tuple[Any, Any]:
+def keep(features: Any, targets: Any, seed: Any, epoch: Any) -> tuple[Any, Any]:
     """Change nothing: numbers have no augmentation."""
     return features, targets

@@ -60,6 +60,22 @@ def test_batches_of_changing_sizes_are_cut_from_the_same_order():
     assert [len(labels) for _, labels in growing.dataset] == [2] * 10
 
 
+def test_images_stay_as_they_are_after_their_part_of_the_training():
+    sizes = batch_sizes(ImageRecipe(training=Training(batch_size=5, epochs=4)), 20)
+    batches = training_images(numbered(20), 20, sizes, Augmentation(shift=5, end_fraction=0.7), 0)
+
+    def moved(epoch: int) -> int:
+        """Count the images that are not their number in every pixel; 0 moved is 0 still."""
+        batches.epoch.assign(epoch)
+        return sum(
+            bool(np.any(image != label))
+            for images, labels in batches.dataset
+            for image, label in zip(images, np.argmax(labels, axis=1), strict=True)
+        )
+
+    assert [moved(epoch) for epoch in range(4)] == [19, 19, 0, 0]
+
+
 def test_gradient_descent_takes_all_examples_at_once():
     recipe = ImageRecipe(optimizer=Optimizer(name="gradient-descent"), training=Training(batch_size=2))
     assert batch_sizes(recipe, 23).of_epoch(0).tolist() == [23]

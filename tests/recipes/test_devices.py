@@ -121,6 +121,10 @@ def test_a_text_recipe_with_changing_batches_and_smoothed_labels(tmp_path):
         ({"loss": "hinge", "augmentation": {"mix_up": 0.2}}, "the hinge loss has one true class"),
         ({"loss": "hinge", "regularization": {"label_smoothing": 0.1}}, "is for the cross-entropy"),
         ({"augmentation": {"crop": 1.0}}, "augmentation.crop must be below 1. Received: crop=1.0"),
+        (
+            {"augmentation": {"end_fraction": 1.5}},
+            r"augmentation.end_fraction must be in \[0, 1\]. Received: end_fraction=1.5",
+        ),
         ({"augmentation": {"elastic": -1}}, "augmentation.elastic must be at least 0. Received: elastic=-1"),
         ({"regularization": {"l1": -1.0}}, "regularization.l1 must be at least 0. Received: l1=-1.0"),
     ],
