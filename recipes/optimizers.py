@@ -11,7 +11,7 @@ from recipes.config import Optimizer
 from recipes.config.optimizer import OptimizerName
 from recipes.schedules import LearningRate
 
-NO_HIDDEN_MATRIX = ("embedding", "positions", "convolution", "head", "probabilities")
+NO_HIDDEN_MATRIX = ("embedding", "positions", "convolution", "head", "logits", "probabilities")
 """Words in the names of the layers that Muon leaves to AdamW: orthogonal updates are for matrices
 between hidden vectors (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
 

@@ -67,6 +67,9 @@ class ImageModel:
     """Normalise after each convolution and hidden dense layer (these then have no bias)."""
     dropout: float = 0.0
     """Part of the units dropped after each hidden dense layer in training, in [0, 1)."""
+    members: int = 1
+    """Such networks side by side, at least 1: one model whose logits are the mean of theirs, each trained
+    as if it were alone."""
 
     def __post_init__(self) -> None:
         for name in ("convolutions", "dense"):
@@ -74,7 +77,7 @@ class ImageModel:
             require(
                 all(size >= 1 for size in sizes), f"model.{name} must be at least 1 each", **{name: sizes}
             )
-        require_at_least_one("model", self, "depth")
+        require_at_least_one("model", self, "depth", "members")
         require(
             self.convolutions != () or self.head == "flatten",
             "model.head average is for what convolutions see",
@@ -113,4 +116,14 @@ class ImageRecipe(Recipe):
             self.loss == "cross-entropy" or not self.regularization.label_smoothing,
             "regularization.label_smoothing is for the cross-entropy",
             loss=self.loss,
+        )
+        require(
+            self.loss == "cross-entropy" or self.model.members == 1,
+            "model.members above 1 is for the cross-entropy",
+            loss=self.loss,
+        )
+        require(
+            not self.pretraining.epochs or self.model.members == 1,
+            "pretraining restores images from one network's layers: model.members must be 1",
+            members=self.model.members,
         )

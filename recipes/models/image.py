@@ -7,6 +7,7 @@ import keras
 from keras import layers
 
 from recipes.config import ImageModel
+from recipes.models.members import AverageOfMembers
 
 Tensor = Any
 
@@ -29,16 +30,29 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
     """
     image = keras.Input(image_shape, name="image")  # (batch, height, width, channels)
     x = layers.Rescaling(1 / 255, name="normalize")(image)
-    for stage, filters in enumerate(settings.convolutions, start=1):
-        x = _convolution_stage(x, filters, settings, name=f"convolution_{stage}")
-    if settings.head == "average":
-        x = layers.GlobalAveragePooling2D(name="average")(x)  # (batch, filters)
-    else:
-        x = layers.Flatten(name="flatten")(x)  # (batch, height * width * filters)
-    for number, units in enumerate(settings.dense, start=1):
-        x = _dense(x, units, settings, name=f"dense_{number}")
-    probabilities = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    if settings.members == 1:
+        output = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")
+        return keras.Model(image, output(_hidden(x, settings)), name="image_classifier")
+    logits = []
+    for number in range(1, settings.members + 1):
+        output = layers.Dense(num_classes, dtype="float32", name=f"member_{number}_logits")
+        logits.append(output(_hidden(x, settings, prefix=f"member_{number}_")))
+    mean = AverageOfMembers(dtype="float32", name="average_of_members")(logits)
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(mean)
     return keras.Model(image, probabilities, name="image_classifier")
+
+
+def _hidden(x: Tensor, settings: ImageModel, prefix: str = "") -> Tensor:
+    """Return what the last layer of a network sees, (batch, units)."""
+    for stage, filters in enumerate(settings.convolutions, start=1):
+        x = _convolution_stage(x, filters, settings, name=f"{prefix}convolution_{stage}")
+    if settings.head == "average":
+        x = layers.GlobalAveragePooling2D(name=f"{prefix}average")(x)  # (batch, filters)
+    else:
+        x = layers.Flatten(name=f"{prefix}flatten")(x)  # (batch, height * width * filters)
+    for number, units in enumerate(settings.dense, start=1):
+        x = _dense(x, units, settings, name=f"{prefix}dense_{number}")
+    return x
 
 
 def _convolution_stage(x: Tensor, filters: int, settings: ImageModel, name: str) -> Tensor:

@@ -134,7 +134,7 @@ def settings(**training):
     """Return settings with each part that is computed in another way on several replicas."""
     return {
         "data": {"source": "digits"},
-        "model": {"convolutions": [4], "dense": [8], "batch_normalization": True},
+        "model": {"convolutions": [4], "dense": [8], "batch_normalization": True, "members": 2},
         "augmentation": {"shift": 2, "mix_up": 0.2},
         "regularization": {"l2": 0.001, "label_smoothing": 0.1},
         "optimizer": {"name": "momentum", "learning_rate": 0.05, "moving_average": 0.5},
@@ -142,10 +142,10 @@ def settings(**training):
     }
 
 
-def start(tree, path, cluster=None, index=0):
+def start(tree, path, cluster=None, index=0, stderr=None):
     environment = {**os.environ, **(config({"worker": cluster}, "worker", index) if cluster else {})}
     command = [sys.executable, "-c", TRAIN, json.dumps(tree), str(path)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr)
 
 
 def weights(path):
@@ -175,15 +175,16 @@ def test_workers_and_replicas_end_with_the_weights_of_one_process(tmp_path):
     assert rows[0] == rows[1]
 
 
-def test_a_worker_with_other_settings_stops_all_of_them(tmp_path, capfd):
+def test_a_worker_with_other_settings_stops_all_of_them(tmp_path):
     addresses = free_addresses(2)
-    other = settings(seed=1)
-    chief = start(settings(), tmp_path / "chief", addresses, 0)
-    worker = start(other, tmp_path / "worker", addresses, 1)
-    assert (chief.wait(120), worker.wait(120)) == (1, 1)
-    said = capfd.readouterr().err
-    assert "UserError: A worker has other settings than the chief" in said
-    assert "chief's settings. Changed: training.seed was 0 and is 1" in said
+    # A file each: they speak at once, and in one they would write into each other's lines.
+    chief_said, worker_said = tmp_path / "chief.log", tmp_path / "worker.log"
+    with chief_said.open("w") as of_chief, worker_said.open("w") as of_worker:
+        chief = start(settings(), tmp_path / "chief", addresses, 0, of_chief)
+        worker = start(settings(seed=1), tmp_path / "worker", addresses, 1, of_worker)
+        assert (chief.wait(120), worker.wait(120)) == (1, 1)
+    assert "UserError: A worker has other settings than the chief" in chief_said.read_text()
+    assert "chief's settings. Changed: training.seed was 0 and is 1" in worker_said.read_text()
     assert not (tmp_path / "chief").exists()
 
 

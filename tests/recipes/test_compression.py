@@ -13,7 +13,8 @@ from recipes.compression.masks import silence, unread
 from recipes.compression.quantize import left_as_they_are, quantize
 from recipes.compression.shrink import shrink
 from recipes.compression.units import KINDS, find_units
-from recipes.config import RecurrentModel, TransformerModel, UserError
+from recipes.config import ImageModel, RecurrentModel, TransformerModel, UserError
+from recipes.models.image import build_classifier
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.transformer import TransformerLanguageModel
 
@@ -86,6 +87,23 @@ def test_a_shrunken_network_computes_what_the_masked_one_does(
     images = np.random.default_rng(1).normal(size=(5, 8, 8, 2)).astype(np.float32)
     assert_same_outputs(model, smaller, images)
     assert smaller.count_params() < model.count_params() or not chosen.any()
+
+
+def test_members_of_a_model_are_shrunk_each_by_itself():
+    model = shuffle(build_classifier(ImageModel(convolutions=(4,), dense=(6,), members=2), (8, 8, 1), 3))
+    units = find_units(model)
+    names = [group.name for group in units.groups]
+    assert sorted(names) == [
+        f"member_{number}_{layer}" for number in (1, 2) for layer in ("convolution_1", "dense_1")
+    ]
+    first = next(group for group in units.groups if group.name == "member_1_dense_1")
+    chosen = np.zeros(units.count, bool)
+    chosen[first.units[:5]] = True
+    silence(units, chosen)
+    smaller = shrink(model)
+    assert [smaller.get_layer(f"member_{number}_dense_1").units for number in (1, 2)] == [1, 6]
+    images = np.random.default_rng(1).normal(size=(5, 8, 8, 1)).astype(np.float32)
+    assert_same_outputs(model, smaller, images)
 
 
 def test_units_of_a_residual_block_are_one():

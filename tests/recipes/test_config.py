@@ -45,6 +45,12 @@ def test_settings_cannot_be_changed():
         ({"optimizer": {"clip_norm": 0.0}}, "clip_norm=0.0"),
         ({"early_stopping": {"metric": "validation_acc"}}, "Did you mean validation_accuracy?"),
         ({"early_stopping": {"start_epoch": 11}}, "start_epoch=11, epochs=10"),
+        ({"model": {"members": 0}}, "model.members must be at least 1. Received: members=0"),
+        ({"model": {"members": 2}, "loss": "hinge"}, "members above 1 is for the cross-entropy"),
+        (
+            {"model": {"members": 2}, "pretraining": {"epochs": 1}},
+            "model.members must be 1. Received: members=2",
+        ),
         ({"early_stopping": {"start_fraction": 1.0}}, r"in \[0, 1\). Received: start_fraction=1.0"),
     ],
 )

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from recipes.catalog import CATALOG
 from recipes.config import (
@@ -13,6 +14,7 @@ from recipes.config import (
     SequenceRecipe,
 )
 from recipes.language_model import build_model
+from recipes.models.bare import bare_copy
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
@@ -66,6 +68,55 @@ def test_pixels_are_normalised_inside_the_model():
     image = np.zeros((1, 2, 2, 1), np.float32)
     image[0, 0, 0, 0] = 255
     assert model.predict(image, verbose=0)[0] == pytest.approx([1 / (1 + np.e), np.e / (1 + np.e)])
+
+
+MEMBERS = ImageModel(convolutions=(3,), dense=(), head="average", members=3)
+
+
+def images_of_four_classes():
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1)).astype(np.float32)
+    return images, np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 0, 1, 2]]
+
+
+def member(model, number):
+    """Return a copy of one member of a model, a network of its own."""
+    alone = keras.Model(model.input, layers.Softmax()(model.get_layer(f"member_{number}_logits").output))
+    return bare_copy(alone)
+
+
+def test_a_model_of_members_gives_the_softmax_of_their_mean_logits():
+    model = build_classifier(MEMBERS, (6, 6, 1), 4)
+    images, _ = images_of_four_classes()
+    logs = [np.log(member(model, number).predict(images, verbose=0)) for number in (1, 2, 3)]
+    expected = np.exp(np.mean(logs, axis=0))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-5)
+
+
+def test_each_member_is_trained_as_if_it_were_alone():
+    model = build_classifier(MEMBERS, (6, 6, 1), 4)
+    images, labels = images_of_four_classes()
+    members = [member(model, number) for number in (1, 2, 3)]
+    losses = []
+    for alone, rate in [*((alone, 0.5) for alone in members), (model, 1.5)]:  # the mean's gradient is a third
+        alone.compile(keras.optimizers.SGD(rate), loss="categorical_crossentropy")
+        losses.append(alone.fit(images, labels, batch_size=8, verbose=0).history["loss"][0])
+    assert losses[3] == pytest.approx(np.mean(losses[:3]), rel=1e-5)
+    for number, alone in enumerate(members, start=1):
+        for ours, theirs in zip(member(model, number).get_weights(), alone.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_members_are_validated_by_the_loss_of_their_mean_and_saved_as_plain_layers(tmp_path):
+    model = build_classifier(MEMBERS, (6, 6, 1), 4)
+    images, labels = images_of_four_classes()
+    model.compile(loss="categorical_crossentropy")
+    right = model.predict(images, verbose=0)[labels == 1]
+    assert model.evaluate(images, labels, verbose=0) == pytest.approx(-np.log(right).mean(), rel=1e-5)
+    bare_copy(model).save(tmp_path / "model.keras")
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    assert {type(layer).__module__.split(".")[0] for layer in saved.layers} == {"keras"}
+    np.testing.assert_array_equal(saved.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
 def test_zeros_are_counted():
