@@ -34,7 +34,10 @@ class AverageOfMembers(layers.Average):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> layers.Average:
-        """Return a plain Average: a model that is saved needs nothing of this project."""
+        """Return a plain Average: a model that is saved needs nothing of this project.
+
+        Members of such a model that are trained on, as in a pruning, learn by the loss of their mean.
+        """
         return layers.Average(**config)
 
 
