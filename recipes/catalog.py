@@ -112,14 +112,20 @@ CATALOG: Mapping[str, Entry] = {
         parameters=7_298,
         measured="99.51 ± 0.06 % of MNIST's test images (5 seeds)",
     ),
-    # Validation loss of seed 0 at the epoch that was kept: 0.0133. These moves to the end, 20 epochs: 0.0218.
+    # One of its three members alone (model.members 1): 99.69 ± 0.02 %; validation loss of seed 0 at the epoch
+    # that was kept 0.0133, of all three 0.0129. One member's with these moves to the end, 20 epochs: 0.0218.
     # Moves a fifth smaller without elastic shifts, to the end, 20 epochs: 0.0166; so with a hidden layer of 128
     # units with dropout on the flattened last stage instead, 56 epochs: 0.0186.
     "mnist-best": Entry(
-        summary="three stages of two convolutions, an averaging head, more augmentation",
+        summary="three networks in one, each of three stages of two convolutions; more augmentation",
         recipe=ImageRecipe(
             model=ImageModel(
-                convolutions=(16, 48, 96), depth=2, head="average", dense=(), batch_normalization=True
+                convolutions=(16, 48, 96),
+                depth=2,
+                head="average",
+                dense=(),
+                batch_normalization=True,
+                members=3,
             ),
             # The last epochs are of images as they are: the validation loss halves in the first of them.
             augmentation=Augmentation(
@@ -130,8 +136,8 @@ CATALOG: Mapping[str, Entry] = {
             early_stopping=EarlyStopping(metric="validation_loss", start_fraction=0.85),
             training=Training(epochs=24, batch_size=128),
         ),
-        parameters=156_762,
-        measured="99.69 ± 0.02 % of MNIST's test images",
+        parameters=470_286,
+        measured="99.71 ± 0.00 % of MNIST's test images",
     ),
     "mnist-mlp": Entry(
         summary="784-128-64-10, Adam 0.001, cosine decay, augmentation",
