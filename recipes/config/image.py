@@ -69,7 +69,7 @@ class ImageModel:
     """Part of the units dropped after each hidden dense layer in training, in [0, 1)."""
     members: int = 1
     """Such networks side by side, at least 1: one model whose logits are the mean of theirs, each trained
-    as if it were alone."""
+    as if it were alone, but for label smoothing and distillation, which see the mean."""
 
     def __post_init__(self) -> None:
         for name in ("convolutions", "dense"):

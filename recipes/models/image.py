@@ -32,13 +32,14 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
     x = layers.Rescaling(1 / 255, name="normalize")(image)
     if settings.members == 1:
         output = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")
-        return keras.Model(image, output(_hidden(x, settings)), name="image_classifier")
-    logits = []
-    for number in range(1, settings.members + 1):
-        output = layers.Dense(num_classes, dtype="float32", name=f"member_{number}_logits")
-        logits.append(output(_hidden(x, settings, prefix=f"member_{number}_")))
-    mean = AverageOfMembers(dtype="float32", name="average_of_members")(logits)
-    probabilities = layers.Softmax(dtype="float32", name="probabilities")(mean)
+        probabilities = output(_hidden(x, settings))
+    else:
+        logits = []
+        for number in range(1, settings.members + 1):
+            output = layers.Dense(num_classes, dtype="float32", name=f"member_{number}_logits")
+            logits.append(output(_hidden(x, settings, prefix=f"member_{number}_")))
+        mean = AverageOfMembers(dtype="float32", name="average_of_members")(logits)
+        probabilities = layers.Softmax(dtype="float32", name="probabilities")(mean)
     return keras.Model(image, probabilities, name="image_classifier")
 
 

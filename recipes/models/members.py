@@ -19,6 +19,8 @@ class AverageOfMembers(layers.Average):
     mean and how much they disagree, whatever the labels (Wood et al. 2023, arXiv:2301.03962). That is
     what this layer adds to the loss in training; no member then knows of the others. Each one's gradient
     is its own divided by their number, which Adam and all that scale their steps by it do not notice.
+    Label smoothing and a teacher take a part of this loss away and judge the mean instead: by that part
+    the members learn together.
     """
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
