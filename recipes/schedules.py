@@ -239,10 +239,7 @@ class Sparsity:
     def __init__(self, settings: Pruning, total_steps: int) -> None:
         self.settings = settings
         self.begin = settings.begin
-        self.end = settings.end if settings.end is not None else max(self.begin + 1, total_steps // 2)
-        self.settle = (
-            settings.settle if settings.settle is not None else max(self.end, int(0.85 * total_steps))
-        )
+        self.end, self.settle = settings.last_steps(total_steps)
         require(
             self.settle <= total_steps,
             f"pruning must end within the {total_steps} steps of the training",

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from recipes.catalog import CATALOG
-from recipes.config import Recipe, UserError, from_dict, to_dict
+from recipes.config import Recipe, UserError, from_dict, nearest, to_dict
 
 
 def read_settings(name: str, path: Path) -> Recipe:
     """Read settings of a recipe from a JSON file: a search's best.json, or a run's config.json.
 
-    What the file leaves out is as the catalog has it.
+    What the file leaves out is as the catalog has it. What is the default of the optimizer or schedule that the
+    file names is None again, so that a flag can name another.
 
     Raises:
         UserError: No such file, not JSON, settings of another recipe, or ones that do not exist.
@@ -28,13 +29,20 @@ def read_settings(name: str, path: Path) -> Recipe:
     theirs = tree.pop("recipe", name)
     if theirs != name:
         raise UserError(f"--settings {path} holds settings of {theirs}. Received: {name}")
-    return with_settings(CATALOG[name].recipe, tree)
+    return with_settings(CATALOG[name].recipe, tree).unresolved()
 
 
 def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
-    """Return the settings in a run's config.json."""
-    tree = {name: value for name, value in config.items() if name != "recipe"}
-    return from_dict(type(CATALOG[config["recipe"]].recipe), tree)
+    """Return the settings in a run's config.json.
+
+    Raises:
+        UserError: Its recipe is not in the catalog, or it has settings that do not exist.
+    """
+    tree = dict(config)
+    name = str(tree.pop("recipe", None))
+    if name not in CATALOG:
+        raise UserError(f"The run's recipe is not in the catalog: {name!r}. {nearest(name, CATALOG)}")
+    return from_dict(type(CATALOG[name].recipe), tree)
 
 
 def with_settings(recipe: Recipe, tree: Mapping[str, Any]) -> Recipe:

@@ -1,5 +1,6 @@
 """Settings that belong to one of several named curves or rules: None means the default of the named one."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,3 +27,10 @@ def with_defaults(settings: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the named curve or rule reads."""
     chosen = {setting: getattr(settings, setting) for setting in defaults}
     return {setting: defaults[setting] if value is None else value for setting, value in chosen.items()}
+
+
+def without_defaults(settings: Any) -> Any:
+    """Return settings of a named curve or rule with None in place of its defaults."""
+    defaults = type(settings)(name=settings.name).parameters()
+    same = {setting: None for setting, value in defaults.items() if getattr(settings, setting) == value}
+    return dataclasses.replace(settings, **same)

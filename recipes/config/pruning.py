@@ -50,6 +50,18 @@ class Pruning:
         )
         require_at_least_one("pruning", self, "frequency")
 
+    def last_steps(self, total_steps: int) -> tuple[int, int]:
+        """Return end and settle, or what None stands for in a training of so many steps."""
+        end = self.end if self.end is not None else max(self.begin + 1, total_steps // 2)
+        return end, self.settle if self.settle is not None else max(end, int(0.85 * total_steps))
+
+    def resolved(self, total_steps: int) -> "Pruning":
+        """Return the same settings with these steps in place of None, where they are read."""
+        if not self.sparsity or self.schedule == "one-shot":
+            return self
+        end, settle = self.last_steps(total_steps)
+        return dataclasses.replace(self, end=end, settle=settle)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunPruning:

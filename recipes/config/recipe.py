@@ -1,11 +1,12 @@
 """What every recipe is made of, whatever it trains on."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from recipes.config.batch_schedule import BatchSchedule
 from recipes.config.distillation import Distillation
 from recipes.config.errors import UserError, nearest, require
+from recipes.config.named import without_defaults
 from recipes.config.optimizer import Optimizer
 from recipes.config.pruning import Pruning
 from recipes.config.regularization import Regularization
@@ -33,6 +34,25 @@ class Recipe:
     distillation: Distillation = Distillation()
     regularization: Regularization = Regularization()
     training: Training = Training()
+
+    def resolved(self, steps: int | None = None) -> Self:
+        """Return the same settings with the values that are used in place of None, where None means a default.
+
+        Args:
+            steps: Steps of the whole training; None leaves what depends on them.
+        """
+        return dataclasses.replace(
+            self,
+            optimizer=dataclasses.replace(self.optimizer, **self.optimizer.parameters()),
+            schedule=dataclasses.replace(self.schedule, **self.schedule.parameters()),
+            batches=dataclasses.replace(self.batches, **self.batches.parameters()),
+            pruning=self.pruning if steps is None else self.pruning.resolved(steps),
+        )
+
+    def unresolved(self) -> Self:
+        """Return the same settings with None in place of values that are defaults: another name can be chosen."""
+        named = {name: getattr(self, name) for name in ("optimizer", "schedule", "batches")}
+        return dataclasses.replace(self, **{name: without_defaults(group) for name, group in named.items()})
 
     def __post_init__(self) -> None:
         metric = self.early_stopping.metric

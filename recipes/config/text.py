@@ -1,7 +1,7 @@
 """Settings of the text recipes."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, Self
 
 from recipes.config.errors import require, require_at_least_one
 from recipes.config.recipe import Recipe
@@ -183,6 +183,26 @@ class TextRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_counted(self)
+
+    def resolved(self, steps: int | None = None) -> Self:
+        """Return the settings as `Recipe.resolved`, those of the text too."""
+        data = self.data
+        stride = data.evaluation_stride or data.block_size
+        size = (data.vocabulary_size or DEFAULT_VOCABULARY_SIZE) if data.tokenizer == "bpe" else None
+        return dataclasses.replace(
+            super().resolved(steps),
+            data=dataclasses.replace(data, evaluation_stride=stride, vocabulary_size=size),
+        )
+
+    def unresolved(self) -> Self:
+        """Return the settings as `Recipe.unresolved`, those of the text too."""
+        data = self.data
+        stride = None if data.evaluation_stride == data.block_size else data.evaluation_stride
+        size = None if data.vocabulary_size == DEFAULT_VOCABULARY_SIZE else data.vocabulary_size
+        return dataclasses.replace(
+            super().unresolved(),
+            data=dataclasses.replace(data, evaluation_stride=stride, vocabulary_size=size),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
