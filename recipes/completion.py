@@ -7,7 +7,6 @@ import codecs
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -16,6 +15,7 @@ from recipes import generation
 from recipes.config import Sampling, UserError, require
 from recipes.data.tokenizers import Tokenizer, read_vocabulary
 from recipes.models.recurrent import RecurrentLanguageModel
+from recipes.models.saved import load_model
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.run import Run
 
@@ -33,7 +33,7 @@ def load(run: Run) -> tuple[LanguageModel, Tokenizer]:
     """
     if "tokenizer" not in run.metrics:
         raise UserError(f"{run.path} is no language model: it is a run of {run.config['recipe']}")
-    model = keras.models.load_model(run.model_path)
+    model = load_model(run.model_path)
     return model, read_vocabulary(run.vocabulary_path, model.vocabulary_size)
 
 

@@ -13,7 +13,11 @@ MODULES: dict[type[Recipe], str] = {
 }
 
 
+def task_of(recipe: Recipe) -> str:
+    """Return the name of the module with the recipe's `train` and `evaluate`."""
+    return next(name for kind, name in MODULES.items() if isinstance(recipe, kind))
+
+
 def module_of(recipe: Recipe) -> Any:
-    """Import the module with the recipe's `train` and `evaluate`, and TensorFlow with it."""
-    name = next(name for kind, name in MODULES.items() if isinstance(recipe, kind))
-    return importlib.import_module(name)
+    """Import that module, and TensorFlow with it."""
+    return importlib.import_module(task_of(recipe))

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -15,6 +14,7 @@ from recipes.config import ImageData, Sampling, UserError, from_dict
 from recipes.data.examples import Examples
 from recipes.data.images import OFFLINE_DATASET, load_test_images
 from recipes.data.tokenizers import Tokenizer
+from recipes.models import saved
 from recipes.run import Run
 from serving.signatures import image, text
 
@@ -66,7 +66,7 @@ def servable_of(run: Run) -> Servable:
 
 def image_classifier_of(run: Run) -> Servable:
     """Return what an image classifier serves, with examples of its own test part."""
-    model = keras.models.load_model(run.model_path)
+    model = saved.load_model(run.model_path)
     examples = _examples(run)
     images = examples.images.astype(np.float32)
     probabilities = model.predict(images, verbose=0)
