@@ -3,12 +3,13 @@
 Settings are read and checked before anything slow is imported, so help and errors answer at once.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,9 +18,28 @@ import tyro
 from recipes import command_line, local_cluster
 from recipes.catalog import CATALOG
 from recipes.cluster import read_cluster
-from recipes.config import ImageRecipe, Recipe, RunPruning, Sampling, UserError, nearest, require
+from recipes.config import (
+    ImageRecipe,
+    LostWorkerError,
+    Recipe,
+    RunPruning,
+    Sampling,
+    UserError,
+    from_dict,
+    nearest,
+    require,
+)
 from recipes.kinds import module_of
-from recipes.run import RUNS, Run, check_replaceable, check_vacant, followed, latest_path, new_path
+from recipes.run import (
+    RUNS,
+    Run,
+    check_vacant,
+    claimed,
+    finished_run,
+    followed,
+    path_to_resume,
+    reserved,
+)
 from recipes.settings import read_settings, recorded_recipe
 
 Own = TypeVar("Own")
@@ -29,11 +49,12 @@ HELP = """usage: python -m recipes COMMAND ...
   list                    every recipe, its parameters and its measured result
   train RECIPE [flags]    train a recipe; train RECIPE --help names its flags
   workers N RECIPE [flags]  train a recipe with N processes of this machine, as a cluster of machines would
+  finish RUN              end an interrupted run: score its best epoch so far, write its report
   augment RECIPE [flags]  draw training images before and after a recipe's augmentation
   prune RUN [flags]       make a finished run's model smaller, as far as its validation metric allows
   quantize RUN            give a finished run's model int8 weights
   evaluate RUN [flags]    score a finished run on the test part of any source
-  generate RUN [flags]    go on with a text, by a finished language model
+  generate RUN [flags]    generate text with a finished language model
 """
 
 
@@ -44,7 +65,8 @@ class RunArguments:
     run_dir: Path | None = None
     """Run directory (None: runs/RECIPE/TIMESTAMP)."""
     resume: bool = False
-    """Go on with the unfinished run in --run-dir, or with the recipe's latest; its settings hold."""
+    """Continue the unfinished run in --run-dir, or the recipe's newest that no process trains; its settings
+    hold. A process of a cluster (TF_CONFIG) begins the run where --run-dir has none."""
     overwrite: bool = False
     """Replace a run that is already in --run-dir."""
     settings: Path | None = None
@@ -61,13 +83,21 @@ class AugmentArguments:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FinishArguments:
+    """End an interrupted run: score its best epoch so far on the test part, and write its report."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory, with one epoch at least."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
     """Score a finished run on the test part of any source with the same classes."""
 
     run: tyro.conf.Positional[Path]
     """Run directory."""
     source: Annotated[str | None, tyro.conf.arg(name="data.source")] = None
-    """What to score on, as in `train` (None: what the run was trained on)."""
+    """What to score on, as in `train` (None: what the run was trained on, which must not have changed)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +110,7 @@ class PruneArguments:
     run_dir: Path | None = None
     """Directory of the new run (None: runs/RECIPE/TIMESTAMP)."""
     resume: bool = False
-    """Go on with the unfinished pruning in --run-dir."""
+    """Continue the unfinished pruning in --run-dir; its settings hold."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +125,7 @@ class QuantizeArguments:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateArguments:
-    """Go on with texts, by a finished language model."""
+    """Generate text with a finished language model."""
 
     run: tyro.conf.Positional[Path]
     """Run directory."""
@@ -129,30 +159,86 @@ def train(arguments: Sequence[str]) -> None:
     name, flags = arguments[0], list(arguments[1:])
     recipe, where = _parse_training(name, _starting_settings(name, flags), flags)
     cluster = read_cluster()
-    chief = cluster is None or cluster.is_chief
-    path = _run_path(name, where) if chief else where.run_dir or RUNS / name / "latest"
-    going_on = where.resume and (path / "config.json").exists()
-    if going_on:
-        if Run(path).finished:
-            print(f"{path} is finished already: {path / 'report.html'}")
-            return
-        recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
-    if not chief:
-        _work(name, recipe)
+    if cluster is not None and not cluster.is_chief:
+        _work(name, recipe, where, flags)
         return
-    try:
-        run = _module(recipe).train(name, recipe, path, resume=going_on)
-    except KeyboardInterrupt:
-        if (path / "status.json").exists():
-            print(f"Go on with: python -m recipes train {name} --resume --run-dir {path}", file=sys.stderr)
-        raise
+    # A launcher of clusters gives the same command when it begins a process again.
+    begin = where.run_dir is not None and cluster is not None
+    with _run_path(name, where, begin=begin) as path, reserved(path):
+        resume = _check_use(path, where)
+        if resume:
+            if Run(path).finished:
+                print(f"{path} is finished already: {path / 'report.html'}")
+                return
+            _check_training_run(Run(path))
+            recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
+        try:
+            with _advised(Run(path)):
+                run = _module(recipe).train(name, recipe, path, resume=resume)
+        except LostWorkerError as error:
+            raise LostWorkerError(f"{error}\n{_in_each_process(name, flags, path)}") from error
     print(_result(run))
 
 
-def _work(name: str, recipe: Recipe) -> None:
+def _work(name: str, recipe: Recipe, where: RunArguments, flags: Sequence[str]) -> None:
     """Train with the chief of a cluster, which alone writes the run directory."""
+    if where.resume:
+        with contextlib.suppress(UserError):  # where no disk is shared, the flags alone say what to train
+            path = where.run_dir or path_to_resume(RUNS / name, held=True)
+            recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
     with tempfile.TemporaryDirectory() as scratch:
-        _module(recipe).train(name, recipe, Path(scratch) / "run", final=False)
+        try:
+            _module(recipe).train(name, recipe, Path(scratch) / "run", final=False)
+        except LostWorkerError as error:
+            raise LostWorkerError(f"{error}\n{_in_each_process(name, flags, where.run_dir)}") from error
+
+
+def _in_each_process(name: str, flags: Sequence[str], path: Path | None) -> str:
+    """Return the command with which each process of a cluster resumes a run."""
+    # The settings of a file are the run's own by now, and --resume refuses the file.
+    given = [] if command_line.value_of("--settings", flags) else flags
+    again = [flag for flag in given if flag not in ("--resume", "--overwrite")]
+    if path is not None and command_line.value_of("--run-dir", again) is None:
+        again += ["--run-dir", str(path)]
+    return "Resume, in each process: " + command_line.shell_command(
+        "recipes", "train", name, *again, "--resume"
+    )
+
+
+def _check_training_run(run: Run) -> None:
+    """Refuse a run that something else than `train` writes."""
+    if run.made_from or run.owner:
+        raise UserError(f"{run.path} is not a run of its own training. {run.advice}")
+
+
+@contextlib.contextmanager
+def _advised(run: Run) -> Iterator[None]:
+    """Say how a run is resumed or finished when it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (run.path / "config.json").exists() and not run.finished:
+            print(run.advice, file=sys.stderr)
+        raise
+
+
+def finish(arguments: Sequence[str]) -> None:
+    """Finish an interrupted run with the epochs it has."""
+    with command_line.one_line_errors():
+        chosen = tyro.cli(FinishArguments, args=list(arguments), prog="python -m recipes finish")
+    run = Run(followed(chosen.run))
+    recipe, name = recorded_recipe(run.config), run.config["recipe"]
+    if read_cluster() is not None:
+        raise UserError("finish takes one process: unset TF_CONFIG")
+    with reserved(run.path):
+        if run.finished:
+            raise UserError(f"{run.path} is finished already: {run.path / 'report.html'}")
+        _check_training_run(run)
+        if not run.checkpoint.exists():
+            raise UserError(f"{run.path} has no completed epoch. {run.advice}")
+        with _advised(run):
+            _module(recipe).train(name, recipe, run.path, resume=True, finish=True)
+    print(_result(run))
 
 
 def workers(arguments: Sequence[str]) -> None:
@@ -166,10 +252,19 @@ def workers(arguments: Sequence[str]) -> None:
         return
     name, flags = arguments[0], list(arguments[1:])
     _, where = _parse_training(name, _starting_settings(name, flags), flags)
-    path = _run_path(name, where)
-    if where.run_dir is None:
-        flags += ["--run-dir", str(path)]
-    local_cluster.train(int(count), name, path, flags)
+    with _run_path(name, where) as path:
+        _check_use(path, where)
+        if where.run_dir is None:
+            flags += ["--run-dir", str(path)]
+        try:
+            local_cluster.train(int(count), name, path, flags)
+        except (KeyboardInterrupt, LostWorkerError):
+            if (path / "config.json").exists():
+                command = command_line.shell_command(
+                    "recipes", "workers", count, name, "--resume", "--run-dir", path
+                )
+                print(f"Resume with {count} processes: {command}", file=sys.stderr)
+            raise
 
 
 def augment(arguments: Sequence[str]) -> None:
@@ -248,24 +343,44 @@ def _starting_settings(name: str, flags: Sequence[str]) -> Recipe:
     if path is None:
         return CATALOG[name].recipe
     if "--resume" in flags:
-        raise UserError("--resume goes on with the run's own settings: leave --settings out")
+        raise UserError("--resume continues with the run's own settings: leave --settings out")
     return read_settings(name, Path(path))
 
 
-def _run_path(name: str, chosen: RunArguments) -> Path:
-    """Return the run directory, refusing one that is in use in another way than was asked for."""
+@contextlib.contextmanager
+def _run_path(name: str, chosen: RunArguments, *, begin: bool = False) -> Iterator[Path]:
+    """Give the run directory: the one that is named, the one to resume, or a new one that is claimed.
+
+    Args:
+        name: The recipe's name.
+        chosen: What is asked for.
+        begin: Whether --resume begins a run where there is none.
+    """
     if chosen.resume and chosen.overwrite:
-        raise UserError("--resume goes on with a run and --overwrite replaces it: choose one")
-    if chosen.resume and chosen.run_dir is None:
-        return latest_path(RUNS / name, "run")
-    path = chosen.run_dir or new_path(RUNS / name)
-    if chosen.overwrite:
-        check_replaceable(path)
-    elif not (chosen.resume and (path / "config.json").exists()):
-        check_vacant(path)
+        raise UserError("--resume continues a run and --overwrite replaces it: choose one")
+    if chosen.run_dir is None:
         if chosen.resume:
-            print(f"{path} has no run yet: it starts from the beginning")
-    return path
+            yield path_to_resume(RUNS / name)
+            return
+        with claimed(RUNS / name) as path:
+            yield path
+        return
+    path = followed(chosen.run_dir)
+    if path.name == "latest":
+        raise UserError(f"{path} is the link to the newest finished run. Choose another --run-dir")
+    if chosen.resume and not begin and not (path / "config.json").exists():
+        raise UserError(f"--resume: no run has begun in {path}. Without --resume one begins there")
+    yield path
+
+
+def _check_use(
+    path: Path, chosen: RunArguments, offer: str = "--resume continues it, --overwrite replaces it"
+) -> bool:
+    """Tell whether a run is there to be resumed; refuse a directory in use in another way than was asked for."""
+    begun = (path / "config.json").exists()
+    if not (begun and (chosen.resume or chosen.overwrite)):
+        check_vacant(path, offer)
+    return begun and chosen.resume
 
 
 def _recorded_recipe(name: str, path: Path) -> Recipe:
@@ -279,6 +394,7 @@ def _recorded_recipe(name: str, path: Path) -> Recipe:
 def _result(run: Run) -> str:
     metrics = run.metrics
     warning = f"\nWARNING: {metrics['note']}" if "note" in metrics else ""
+    ended = f", {metrics['status']}" if "status" in metrics else ""
     known = ("exact_match", "accuracy", "r2", "mae", "loss", "perplexity", "bits_per_character")
     figures = [
         f"{name.replace('_', ' ')} {metrics[f'test_{name}']:.4f}"
@@ -287,7 +403,7 @@ def _result(run: Run) -> str:
     ]
     return (
         f"test {', '.join(figures)} on {metrics['dataset']} (kept epoch {metrics['best_epoch']} "
-        f"of {metrics['epochs']}, {metrics['train_seconds']:.0f} s){warning}\n"
+        f"of {metrics['epochs']}{ended}, {metrics['train_seconds']:.0f} s){warning}\n"
         f"report: {run.path / 'report.html'}"
     )
 
@@ -296,48 +412,67 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Score a finished run and print the figures as JSON."""
     with command_line.one_line_errors():
         chosen = tyro.cli(EvaluateArguments, args=list(arguments), prog="python -m recipes evaluate")
-    run = Run(chosen.run)
+    run = finished_run(chosen.run)
     metrics = run.metrics
     recipe = _recorded_recipe(metrics["recipe"], run.path)
     data = dataclasses.replace(recipe.data, source=chosen.source or metrics["data_source"])
-    print(json.dumps(_module(recipe).evaluate(run, data), indent=2))
+    scores = _module(recipe).evaluate(run, data, strict=chosen.source is None)
+    if scores["note"]:
+        print(f"WARNING: {scores['note']}", file=sys.stderr)
+    print(json.dumps(scores, indent=2))
 
 
 def prune(arguments: Sequence[str]) -> None:
     """Prune a finished run."""
+    run_dir = command_line.value_of("--run-dir", arguments)
+    default = PruneArguments(run=tyro.MISSING, pruning=_recorded_pruning(run_dir, arguments))
     with command_line.one_line_errors():
-        chosen = tyro.cli(PruneArguments, args=list(arguments), prog="python -m recipes prune")
-    source = Run(followed(chosen.run))
-    recipe = source.metrics["recipe"]  # an unfinished run is refused before anything slow
+        chosen = tyro.cli(
+            PruneArguments, args=list(arguments), prog="python -m recipes prune", default=default
+        )
+    source = finished_run(chosen.run)
+    recipe = source.metrics["recipe"]
+    recorded_recipe(source.config)
     require(
         not chosen.resume or chosen.run_dir is not None, "--resume needs --run-dir", run_dir=chosen.run_dir
     )
-    path = _run_path(recipe, RunArguments(run_dir=chosen.run_dir, resume=chosen.resume))
-    going_on = chosen.resume and (path / "config.json").exists()
-    if going_on and Run(path).finished:
-        print(f"{path} is finished already: {path / 'report.html'}")
-        return
-    with command_line.quiet_tensorflow():
-        from recipes import pruned_run
+    where = RunArguments(run_dir=chosen.run_dir, resume=chosen.resume)
+    with _run_path(recipe, where) as path, reserved(path):
+        resume = _check_use(path, where, "--resume continues it")
+        if resume and Run(path).finished:
+            print(f"{path} is finished already: {path / 'report.html'}")
+            return
+        with command_line.quiet_tensorflow():
+            from recipes import pruned_run
 
-    try:
-        run = pruned_run.prune(source, path, chosen.pruning, resume=going_on)
-    except KeyboardInterrupt:
-        print(f"Go on with the same flags and: --resume --run-dir {path}", file=sys.stderr)
-        raise
+        with _advised(Run(path)):
+            run = pruned_run.prune(source, path, chosen.pruning, resume=resume)
     print(_compressed(run))
+
+
+def _recorded_pruning(run_dir: str | None, arguments: Sequence[str]) -> RunPruning:
+    """Return the settings of the pruning that is resumed, else the defaults."""
+    if "--resume" not in arguments or run_dir is None or not (Path(run_dir) / "config.json").exists():
+        return RunPruning()
+    made_from = Run(Path(run_dir)).made_from
+    if "structure" not in made_from:
+        raise UserError(f"{run_dir} is not a pruned run")
+    return from_dict(RunPruning, {name: value for name, value in made_from.items() if name != "run"})
 
 
 def quantize(arguments: Sequence[str]) -> None:
     """Quantise a finished run."""
     with command_line.one_line_errors():
         chosen = tyro.cli(QuantizeArguments, args=list(arguments), prog="python -m recipes quantize")
-    source = Run(followed(chosen.run))
-    path = _run_path(source.metrics["recipe"], RunArguments(run_dir=chosen.run_dir))
-    with command_line.quiet_tensorflow():
-        from recipes import quantized_run
+    source = finished_run(chosen.run)
+    recorded_recipe(source.config)
+    where = RunArguments(run_dir=chosen.run_dir)
+    with _run_path(source.metrics["recipe"], where) as path, reserved(path):
+        _check_use(path, where, "choose another --run-dir")
+        with command_line.quiet_tensorflow():
+            from recipes import quantized_run
 
-    run = quantized_run.quantize_run(source, path)
+        run = quantized_run.quantize_run(source, path)
     left = run.metrics["not_quantized"]
     if left:
         print(f"Keras has no int8 for these layers, they stay float32: {', '.join(left)}")
@@ -356,12 +491,11 @@ def _compressed(run: Run) -> str:
 
 
 def generate(arguments: Sequence[str]) -> None:
-    """Go on with texts."""
+    """Generate texts."""
     with command_line.one_line_errors():
         chosen = tyro.cli(GenerateArguments, args=list(arguments), prog="python -m recipes generate")
     prompts = command_line.read_prompts(chosen.prompt)
-    run = Run(chosen.run)
-    _ = run.metrics  # an unfinished run is refused before anything slow
+    run = finished_run(chosen.run)
     with command_line.quiet_tensorflow():
         from recipes.completion import Writer, load
 
@@ -383,6 +517,7 @@ if __name__ == "__main__":
     commands = {
         "list": list_recipes,
         "train": train,
+        "finish": finish,
         "workers": workers,
         "augment": augment,
         "prune": prune,

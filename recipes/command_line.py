@@ -6,9 +6,11 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from recipes.config import LostWorkerError, UserError, nearest
 
@@ -36,7 +38,7 @@ def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str
         print(f"error: {error}", file=sys.stderr)
         return 2
     except LostWorkerError as error:
-        print(f"error: {error}\nGo on with: the same command in each process, with --resume", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return LOST_WORKER_STATUS
     except BrokenPipeError:  # the reader has had enough, as in `... --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,6 +51,14 @@ def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def shell_command(module: str, *arguments: object) -> str:
+    """Return a command that runs a module with this interpreter, as it can be pasted into a shell here."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return shlex.join(map(str, (python, "-m", module, *arguments)))
 
 
 @contextlib.contextmanager

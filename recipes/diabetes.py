@@ -15,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from recipes.config import RegressionData, RegressionRecipe, to_dict
+from recipes.config import RegressionData, RegressionRecipe
 from recipes.data.batches import TrainingBatches
 from recipes.data.numbers import RegressionDataset, Rows, evaluation_rows, keep, load_numbers
 from recipes.distribution import join, on_one_device
 from recipes.models.regression import build_regression
+from recipes.models.saved import load_model
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, settings_table, write_page
 from recipes.report.regression import plot_predictions
-from recipes.run import Run, only_writer, open_run
+from recipes.run import Run, check_scored, open_run
 from recipes.settings import recorded_recipe
 from recipes.training import (
     Outcome,
@@ -41,12 +42,13 @@ from recipes.training import (
 LOSS = keras.losses.MeanSquaredError()
 
 
-def train(
+def train(  # noqa: PLR0913 - all there is to say of a training
     name: str,
     recipe: RegressionRecipe,
     path: Path,
     *,
     resume: bool = False,
+    finish: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     model: keras.Model | None = None,
     final: bool = True,
@@ -59,7 +61,7 @@ def train(
     batches = TrainingBatches(
         rows.features, rows.targets, batch_sizes(recipe, len(rows)), recipe.training.seed, keep
     )
-    teacher = load_teacher(recipe.distillation, lambda run: run.metrics["dataset"], dataset.name)
+    teacher = load_teacher(recipe, lambda run: run.metrics["dataset"], dataset.name)
     with building(recipe.training, strategy):
         model = model or build_regression(recipe.model, rows.features, rows.targets)
     rate = compile_model(
@@ -74,11 +76,20 @@ def train(
         sizes=batches.sizes,
         jit_pays=False,
     )
-    run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(dataset), resume=resume)
-    with only_writer(run.path):
+    with open_run(path, name, recipe, _about(dataset), resume=resume, steps=batches.sizes.total_steps) as run:
         print(f"{name}: {model.count_params():,} parameters; {dataset.name}, {len(rows)} training rows")
         validation = evaluation_rows(dataset.validation)
-        outcome = fit(model, recipe, run, batches, validation, rate, teacher=teacher, after_history=callbacks)
+        outcome = fit(
+            model,
+            recipe,
+            run,
+            batches,
+            validation,
+            rate,
+            finish=finish,
+            teacher=teacher,
+            after_history=callbacks,
+        )
         model = on_one_device(model)
         save_model(model, run)
         if not final:
@@ -111,18 +122,19 @@ def reopen(run: Run) -> Reopened:
     )
 
 
-def evaluate(run: Run, data: RegressionData) -> dict[str, Any]:
-    """Score a finished run on the test part.
+def evaluate(run: Run, data: RegressionData, *, strict: bool = False) -> dict[str, Any]:
+    """Score a finished run on the test part. Arguments as `recipes.mnist.evaluate`.
 
     Returns:
-        `dataset`, `examples`, and test_loss, test_mse, test_mae, test_r2.
+        `dataset`, `note`, `examples`, and test_loss, test_mse, test_mae, test_r2.
 
     Raises:
-        UserError: An unfinished run.
+        UserError: An unfinished run; `strict`, and other data than it was trained on.
     """
     dataset = load_numbers(data)
-    scores = score(keras.models.load_model(run.model_path), dataset.test, "test")
-    return {"dataset": dataset.name, "examples": len(dataset.test), **scores}
+    note = check_scored(run, _about(dataset), strict=strict)
+    scores = score(load_model(run.model_path), dataset.test, "test")
+    return {"dataset": dataset.name, "note": note, "examples": len(dataset.test), **scores}
 
 
 def predict(model: keras.Model, rows: Rows) -> npt.NDArray[np.float32]:

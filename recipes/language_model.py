@@ -30,7 +30,7 @@ from recipes.models.transformer import TransformerLanguageModel
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, Text, settings_table, write_page
-from recipes.run import Run, check_same, only_writer, open_run
+from recipes.run import Run, check_same, check_scored, open_run
 from recipes.settings import recorded_recipe, with_settings
 from recipes.training import (
     Outcome,
@@ -50,12 +50,13 @@ SPEED_BATCH_SIZE = 16
 SAMPLING = Sampling(temperature=0.8)
 
 
-def train(
+def train(  # noqa: PLR0913 - all there is to say of a training
     name: str,
     recipe: TextRecipe,
     path: Path,
     *,
     resume: bool = False,
+    finish: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     model: LanguageModel | None = None,
     final: bool = True,
@@ -66,7 +67,8 @@ def train(
         name: The recipe's name.
         recipe: Its settings.
         path: The run directory; an old run there is replaced unless it is resumed.
-        resume: Go on with the unfinished run there.
+        resume: Continue the unfinished run there.
+        finish: On resume, train no further: score the best of the epochs it has.
         callbacks: Further callbacks, called after the metrics of an epoch are known.
         model: A model to go on with, as one that was pruned, of the vocabulary of `init_from`; None
             builds the recipe's or loads that of `init_from`.
@@ -86,7 +88,7 @@ def train(
     sizes = batch_sizes(recipe, recipe.training.windows_per_epoch)
     batches = TrainingWindows(text.tokens, text.train, recipe.data, sizes, recipe.training.seed)
     tokens = text.tokenizer.tokens
-    teacher = load_teacher(recipe.distillation, lambda run: load(run)[1].tokens, tokens)
+    teacher = load_teacher(recipe, lambda run: load(run)[1].tokens, tokens)
     with building(recipe.training, strategy):
         model = model or (start[0] if start else build_model(recipe, len(tokens)))
     rate = compile_model(
@@ -96,8 +98,7 @@ def train(
         sizes=sizes,
         jit_pays=pays_to_compile(model),
     )
-    run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(text), resume=resume)
-    with only_writer(run.path):
+    with open_run(path, name, recipe, _about(text), resume=resume, steps=sizes.total_steps) as run:
         print(f"{name}: {model.count_params():,} parameters; {_describe_text(text)}", flush=True)
         write_vocabulary(text.tokenizer, run.vocabulary_path)
         sample = Sample(_sampler(model, text, recipe.training.seed), print)
@@ -119,6 +120,7 @@ def train(
             batches,
             validation,
             rate,
+            finish=finish,
             teacher=teacher,
             before_history=before,
             after_history=callbacks,
@@ -205,21 +207,24 @@ def score(model: keras.Model, text: TokenizedText, part: Part, data: TextData) -
     return float(model.evaluate(evaluation_windows(text.tokens, part, data), verbose=0))
 
 
-def evaluate(run: Run, data: TextData) -> dict[str, Any]:
+def evaluate(run: Run, data: TextData, *, strict: bool = False) -> dict[str, Any]:
     """Score a finished run on the test part of any source, with the run's vocabulary.
 
     Returns:
-        `dataset`, `tokens`, and test_loss, test_perplexity, test_bits_per_character.
+        `dataset`, `note`, `tokens`, and test_loss, test_perplexity, test_bits_per_character. Arguments as
+        `recipes.mnist.evaluate`.
 
     Raises:
-        UserError: An unfinished run, or text that can't be read or has characters it does not know.
+        UserError: An unfinished run, or text that can't be read, has characters it does not know or, if
+            `strict`, has changed.
     """
     model, tokenizer = load(run)
     text = load_text(data, tokenizer)
+    other = check_scored(run, _about(text), strict=strict)
     loss = score(model, text, text.test, data)
     return {
         "dataset": text.corpus.name,
-        "note": text.corpus.note,
+        "note": " ".join(filter(None, (text.corpus.note, other))),
         "tokens": len(text.test),
         **_figures("test", loss, text.test),
     }

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import ImageData, ImageRecipe, UserError, to_dict
+from recipes.config import ImageData, ImageRecipe, UserError
 from recipes.data.augmentation import warning
 from recipes.data.batches import evaluation_images, training_images
 from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, with_few_labels
@@ -26,12 +26,13 @@ from recipes.distribution import join, on_one_device
 from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification
 from recipes.losses import build_loss
 from recipes.models.image import build_classifier
+from recipes.models.saved import load_model
 from recipes.pretraining import pretrain
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
-from recipes.run import Run, only_writer, open_run
+from recipes.run import Run, check_scored, open_run
 from recipes.settings import recorded_recipe, with_settings
 from recipes.training import (
     Outcome,
@@ -49,12 +50,13 @@ MISTAKES_SHOWN = 32
 SPEED_BATCH_SIZE = 256
 
 
-def train(
+def train(  # noqa: PLR0913 - all there is to say of a training
     name: str,
     recipe: ImageRecipe,
     path: Path,
     *,
     resume: bool = False,
+    finish: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     model: keras.Model | None = None,
     final: bool = True,
@@ -65,7 +67,8 @@ def train(
         name: The recipe's name.
         recipe: Its settings.
         path: The run directory; an old run there is replaced unless it is resumed.
-        resume: Go on with the unfinished run there.
+        resume: Continue the unfinished run there.
+        finish: On resume, train no further: score the best of the epochs it has.
         callbacks: Further callbacks, called after the metrics of an epoch are known.
         model: A model to go on with, as one that was pruned; None builds the recipe's.
         final: Score the test part and write the report. A trial of a search and a step of a pruning do
@@ -92,7 +95,7 @@ def train(
         recipe.training.seed,
     )
     classes = dataset.source.classes
-    teacher = load_teacher(recipe.distillation, lambda run: run.metrics["classes"], list(classes))
+    teacher = load_teacher(recipe, lambda run: run.metrics["classes"], list(classes))
     with building(recipe.training, strategy):
         model = model or build_classifier(recipe.model, IMAGE_SHAPE, len(classes))
     rate = compile_model(
@@ -103,8 +106,7 @@ def train(
         sizes=batches.sizes,
         jit_pays=False,  # XLA makes small convolutions about 3 times slower on a CPU
     )
-    run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(dataset), resume=resume)
-    with only_writer(run.path):
+    with open_run(path, name, recipe, _about(dataset), resume=resume, steps=batches.sizes.total_steps) as run:
         print(f"{name}: {model.count_params():,} parameters; {_describe_data(dataset, labelled)}")
         print(warning(recipe.augmentation, classes), end="", flush=True)
         if recipe.pretraining.epochs:
@@ -117,6 +119,7 @@ def train(
             batches,
             evaluation_images(dataset.validation, len(classes)),
             rate,
+            finish=finish,
             teacher=teacher,
             after_history=callbacks,
         )
@@ -159,14 +162,20 @@ def reopen(run: Run) -> Reopened:
     )
 
 
-def evaluate(run: Run, data: ImageData) -> dict[str, Any]:
+def evaluate(run: Run, data: ImageData, *, strict: bool = False) -> dict[str, Any]:
     """Score a finished run on the test part of any source with the same classes.
 
+    Args:
+        run: The run.
+        data: What to score on.
+        strict: Refuse other data than the run was trained on, instead of saying so in `note`.
+
     Returns:
-        `dataset`, `examples`, and test_loss, test_accuracy, test_precision, test_recall, test_f1.
+        `dataset`, `note`, `examples`, and test_loss, test_accuracy, test_precision, test_recall, test_f1.
 
     Raises:
-        UserError: An unfinished run, or a source that can't be read or has other classes.
+        UserError: An unfinished run, or a source that can't be read, has other classes or, if `strict`, has
+            changed.
     """
     metrics = run.metrics
     source, examples = load_test_images(data, metrics["data_source"])
@@ -174,8 +183,15 @@ def evaluate(run: Run, data: ImageData) -> dict[str, Any]:
         raise UserError(
             f"{run.path} knows the classes {', '.join(metrics['classes'])}. Received: {', '.join(source.classes)}"
         )
-    scores = score_classification(predict(keras.models.load_model(run.model_path), examples), examples.labels)
-    return {"dataset": source.name, "note": source.note, "examples": len(examples), **scores.summary("test")}
+    same = source.origin == metrics["data_source"]
+    other = check_scored(run, _about(load_images(data)) if same else {"source": source.origin}, strict=strict)
+    scores = score_classification(predict(load_model(run.model_path), examples), examples.labels)
+    return {
+        "dataset": source.name,
+        "note": " ".join(filter(None, (source.note, other))),
+        "examples": len(examples),
+        **scores.summary("test"),
+    }
 
 
 def predict(model: keras.Model, examples: Examples) -> npt.NDArray[np.float32]:

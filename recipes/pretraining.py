@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recipes.config import EarlyStopping, ImageRecipe, Optimizer, Pretraining, Recipe, Schedule, to_dict
+from recipes.config import EarlyStopping, ImageRecipe, Optimizer, Pretraining, Recipe, Schedule
 from recipes.data.augmentation import augment
 from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches
 from recipes.data.passes import read_ahead
 from recipes.models.autoencoder import build_autoencoder
-from recipes.run import Run, only_writer, open_run
+from recipes.models.saved import load_model
+from recipes.run import Run, open_run
 from recipes.training import batch_sizes, common_metrics, compile_model, fit, save_model
 
 Tensor = Any
@@ -53,7 +54,7 @@ def pretrain(
     autoencoder = build_autoencoder(model)
     run = Run(path)
     if run.finished:
-        autoencoder.set_weights(keras.models.load_model(run.model_path).get_weights())
+        autoencoder.set_weights(load_model(run.model_path).get_weights())
         return run
     own = _recipe(recipe)
     sizes = batch_sizes(own, len(images))
@@ -65,8 +66,7 @@ def pretrain(
         autoencoder, own, loss=keras.losses.BinaryCrossentropy(), sizes=sizes, jit_pays=False
     )
     resume = (path / "config.json").exists()
-    run = open_run(path, {"recipe": name, **to_dict(own)}, about, resume=resume)
-    with only_writer(run.path):
+    with open_run(path, name, own, about, resume=resume, steps=sizes.total_steps) as run:
         print(f"{name}: pre-training on {len(images):,} images without labels", flush=True)
         outcome = fit(autoencoder, own, run, batches, _evaluation(validation, settings), rate)
         save_model(autoencoder, run)

@@ -27,11 +27,12 @@ from recipes.config import Recipe, RunPruning, UserError, better_when_low, neare
 from recipes.files import write_csv
 from recipes.kinds import module_of
 from recipes.models.parameters import count_nonzero
+from recipes.models.saved import load_model
 from recipes.reopened import Change, Reopened, reopen
 from recipes.report.page import Picture, Table
 from recipes.report.trade_off import plot_trade_off
-from recipes.run import Run, only_writer, open_run
-from recipes.settings import with_settings
+from recipes.run import Run, open_run
+from recipes.settings import recorded_recipe, with_settings
 from recipes.training import Outcome, fix_seed, save_model
 
 SMALLEST_FRACTION = 1 / 8
@@ -63,7 +64,7 @@ def prune(source: Run, path: Path, settings: RunPruning, *, resume: bool = False
         source: The dense run.
         path: The new run directory.
         settings: How, and how far.
-        resume: Go on with the unfinished pruning there.
+        resume: Continue the unfinished pruning there.
 
     Returns:
         The new run, with the smallest model within the tolerance.
@@ -78,8 +79,8 @@ def prune(source: Run, path: Path, settings: RunPruning, *, resume: bool = False
     _check_reproduced(source, dense, opened, settings)
     _check_prunable(dense, settings)
     record = {"run": str(source.path), **to_dict(settings)}
-    run = open_run(path, source.config, opened.about, resume=resume, made_from=record)
-    with only_writer(run.path):
+    name, recipe = source.metrics["recipe"], recorded_recipe(source.config)
+    with open_run(path, name, recipe, opened.about, resume=resume, made_from=record) as run:
         points = list(_trade_off(source, run, opened, settings))
         _close(run, dense, opened, settings, points)
     return run
@@ -164,7 +165,7 @@ def _train_step(
     resume = (step.path / "config.json").exists()
     start = step.path.with_name(f"{step.path.name}-start.keras")
     if settings.structure == "units" and not start.exists():
-        smaller = _without_least(keras.models.load_model(before.run.model_path), opened, settings, fraction)
+        smaller = _without_least(load_model(before.run.model_path), opened, settings, fraction)
         if smaller is None:
             return False
         start.parent.mkdir(exist_ok=True)
@@ -172,7 +173,7 @@ def _train_step(
         smaller.save(beside)
         beside.replace(start)
     fix_seed(opened.recipe.training.seed)  # of its dropout too
-    model = keras.models.load_model(start if settings.structure == "units" else before.run.model_path)
+    model = load_model(start if settings.structure == "units" else before.run.model_path)
     recipe = _step_recipe(source, opened.recipe, settings, before.left * (1 - fraction))
     module_of(recipe).train(
         source.metrics["recipe"], recipe, step.path, resume=resume, model=model, final=False
@@ -233,6 +234,7 @@ def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float)
         "schedule": "constant",
         "begin": 0,
         "end": None,
+        "settle": None,
         "ranking": settings.ranking,
         "leave_out": settings.leave_out,
     }
@@ -255,7 +257,7 @@ def _close(
     metric = opened.recipe.early_stopping.metric
     kept = [point for point in points if point.kept]
     best = kept[-1]
-    model = keras.models.load_model(best.run.model_path)
+    model = load_model(best.run.model_path)
     save_model(model, run)
     rows = [_row(number, point, metric) for number, point in enumerate(points)]
     write_csv(run.path / "trade_off.csv", rows)
@@ -281,7 +283,7 @@ def _close(
 
 
 def _row(number: int, point: Point, metric: str) -> dict[str, Any]:
-    model = keras.models.load_model(point.run.model_path)
+    model = load_model(point.run.model_path)
     return {
         "step": number,
         "kept": point.kept,

@@ -8,7 +8,8 @@ from pathlib import Path
 from recipes.compression.quantize import quantize
 from recipes.reopened import Change, reopen
 from recipes.report.page import Table
-from recipes.run import Run, only_writer, open_run
+from recipes.run import Run, open_run
+from recipes.settings import recorded_recipe
 from recipes.training import Outcome, save_model
 
 
@@ -25,8 +26,8 @@ def quantize_run(source: Run, path: Path) -> Run:
     smaller, left = quantize(model)
     metric = opened.recipe.early_stopping.metric
     record = {"run": str(source.path), "weights": "int8"}
-    run = open_run(path, source.config, opened.about, resume=False, made_from=record)
-    with only_writer(run.path):
+    name, recipe = source.metrics["recipe"], recorded_recipe(source.config)
+    with open_run(path, name, recipe, opened.about, resume=False, made_from=record) as run:
         run.history_path.write_bytes(source.history_path.read_bytes())
         save_model(smaller, run)
         metrics = source.metrics

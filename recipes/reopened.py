@@ -11,8 +11,9 @@ from recipes.compression.cost import sparsity_by_layer
 from recipes.config import Recipe
 from recipes.kinds import module_of
 from recipes.measurement import measure
+from recipes.models.saved import load_model
 from recipes.report.page import Picture, Table
-from recipes.run import Run, check_same
+from recipes.run import Run, check_same_data
 from recipes.settings import recorded_recipe
 from recipes.training import Outcome
 
@@ -103,9 +104,5 @@ def reopen(run: Run) -> tuple[keras.Model, Reopened]:
     """
     _ = run.metrics  # refuses an unfinished run
     opened: Reopened = module_of(recorded_recipe(run.config)).reopen(run)
-    check_same(
-        {**run.environment["data"], "note": ""},
-        {**opened.about, "note": ""},
-        f"{run.path} was trained on other data than there is now",
-    )
-    return keras.models.load_model(run.model_path), opened
+    check_same_data(run, opened.about, f"{run.path} was trained on other data than there is now")
+    return load_model(run.model_path), opened

@@ -12,7 +12,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from recipes.config import ReversalData, SequenceRecipe, to_dict
+from recipes.config import ReversalData, SequenceRecipe
 from recipes.data.sequences import (
     END,
     FIRST_SYMBOL,
@@ -25,10 +25,11 @@ from recipes.data.sequences import (
 )
 from recipes.distribution import join, on_one_device
 from recipes.models.encoder_decoder import EncoderDecoder
+from recipes.models.saved import load_model
 from recipes.reopened import Change, Reopened, pruned_in_training
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, settings_table, write_page
-from recipes.run import Run, only_writer, open_run
+from recipes.run import Run, check_scored, open_run
 from recipes.settings import recorded_recipe
 from recipes.training import (
     Outcome,
@@ -48,12 +49,13 @@ SPEED_BATCH_SIZE = 64
 EXAMPLES_SHOWN = 8
 
 
-def train(
+def train(  # noqa: PLR0913 - all there is to say of a training
     name: str,
     recipe: SequenceRecipe,
     path: Path,
     *,
     resume: bool = False,
+    finish: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     model: keras.Model | None = None,
     final: bool = True,
@@ -64,7 +66,7 @@ def train(
     data = recipe.data
     sizes = batch_sizes(recipe, recipe.training.windows_per_epoch)
     batches = TrainingReversals(data, sizes, recipe.training.seed)
-    teacher = load_teacher(recipe.distillation, lambda run: run.config["data"]["symbols"], data.symbols)
+    teacher = load_teacher(recipe, lambda run: run.config["data"]["symbols"], data.symbols)
     with building(recipe.training, strategy):
         model = model or EncoderDecoder(
             recipe.model, FIRST_SYMBOL + data.symbols, data.longest, data.longest + 1
@@ -77,11 +79,20 @@ def train(
         sizes=sizes,
         jit_pays=True,
     )
-    run = open_run(path, {"recipe": name, **to_dict(recipe)}, _about(data), resume=resume)
-    with only_writer(run.path):
+    with open_run(path, name, recipe, _about(data), resume=resume, steps=sizes.total_steps) as run:
         print(f"{name}: {model.count_params():,} parameters; sequences of up to {data.longest}", flush=True)
         validation = evaluation_batches(held_out(data, VALIDATION_SEED))
-        outcome = fit(model, recipe, run, batches, validation, rate, teacher=teacher, after_history=callbacks)
+        outcome = fit(
+            model,
+            recipe,
+            run,
+            batches,
+            validation,
+            rate,
+            finish=finish,
+            teacher=teacher,
+            after_history=callbacks,
+        )
         model = on_one_device(model)
         save_model(model, run)
         if not final:
@@ -123,12 +134,13 @@ def _examples(data: ReversalData) -> tuple[Ids, Ids]:
     return reversals.source[:SPEED_BATCH_SIZE], reversals.previous[:SPEED_BATCH_SIZE]
 
 
-def evaluate(run: Run, data: ReversalData) -> dict[str, Any]:
+def evaluate(run: Run, data: ReversalData, *, strict: bool = False) -> dict[str, Any]:
     """Score a finished run on the test sequences: loss, accuracy and the part written without a fault."""
     _ = run.metrics  # refuses an unfinished run
-    model = keras.models.load_model(run.model_path)
+    note = check_scored(run, _about(data), strict=strict)
+    model = load_model(run.model_path)
     scores, _ = score(model, held_out(data, TEST_SEED))
-    return {"dataset": "reversal", "sequences": data.held_out, **_named("test", scores)}
+    return {"dataset": "reversal", "note": note, "sequences": data.held_out, **_named("test", scores)}
 
 
 def write(model: keras.Model, source: Ids) -> Ids:

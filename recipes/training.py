@@ -15,22 +15,27 @@ from recipes.callbacks.diverged import StopOnNaN
 from recipes.callbacks.early_stopping import KeepBest
 from recipes.callbacks.end_of_epoch import EndOfEpoch
 from recipes.callbacks.history import History
-from recipes.callbacks.moving_average import ValidateMovingAverage
+from recipes.callbacks.moving_average import ValidateMovingAverage, validated_weights
 from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
 from recipes.callbacks.training_loss import Penalty, SmoothLabels, Teacher, Term, TrainingLoss
-from recipes.config import Distillation, DivergedError, Recipe, Training, UserError, require
+from recipes.config import DivergedError, Recipe, Training, UserError, require
 from recipes.distribution import divided, lost_worker, share_checkpoint
+from recipes.kinds import task_of
 from recipes.models.bare import bare_copy
 from recipes.models.parameters import count_nonzero, sparsity
+from recipes.models.saved import load_model
 from recipes.optimizers import build_optimizer
 from recipes.run import Run
 from recipes.schedules import BatchSizes, LearningRate, Sparsity
+from recipes.settings import recorded_recipe
 
 STEPS_PER_EXECUTION = 32
 """Steps that run without coming back to Python. Fewer are slower, more make Ctrl-C wait."""
+BY_HAND = "stopped early by hand"
+"""What metrics.json says of a run that `finish` ended."""
 
 
 class Batches(Protocol):
@@ -49,11 +54,13 @@ class Outcome:
         epochs: Epochs trained.
         best_epoch: The epoch whose weights the model holds, counted from 1.
         train_seconds: Wall time of all epochs with their validation, over all resumes.
+        status: What ended it before its time; "" at its end or by early stopping.
     """
 
     epochs: int
     best_epoch: int
     train_seconds: float
+    status: str = ""
 
 
 def fix_seed(seed: int) -> None:
@@ -177,6 +184,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
     validation: tf.data.Dataset,
     rate: LearningRate,
     *,
+    finish: bool = False,
     teacher: keras.Model | None = None,
     before_history: Sequence[keras.callbacks.Callback] = (),
     after_history: Sequence[keras.callbacks.Callback] = (),
@@ -192,6 +200,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
         batches: The training data.
         validation: What chooses the epoch.
         rate: The owner of the learning rate.
+        finish: Train no further than the checkpoint, which has an epoch at least.
         teacher: A model to learn from besides the labels.
         before_history: Callbacks that add to the metrics of an epoch.
         after_history: Callbacks that come when these are written down.
@@ -230,7 +239,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
         model.fit(
             divided(strategy, batches.dataset),
             validation_data=divided(strategy, validation),
-            initial_epoch=epochs if checkpoint.stopped() else checkpoint.finished_epochs(),
+            initial_epoch=epochs if finish or checkpoint.stopped() else checkpoint.finished_epochs(),
             epochs=epochs,
             shuffle=False,  # the batches are shuffled already
             callbacks=[*callbacks, checkpoint, board, progress],
@@ -250,8 +259,12 @@ def fit(  # noqa: PLR0913 - what a training is made of
         raise lost_worker(error, f"in epoch {len(history.rows) + 1}") from error
     finally:
         progress.close()
-    seconds = sum(row["seconds"] for row in history.rows)
-    return Outcome(len(history.rows), keep_best.best_epoch, round(seconds, 3))
+    done, seconds = len(history.rows), round(sum(row["seconds"] for row in history.rows), 3)
+    if not finish:
+        return Outcome(done, keep_best.best_epoch, seconds)
+    if not keep_best.best_epoch:  # it ended before an epoch that may be the best: the last one is kept
+        model.set_weights(validated_weights(model))
+    return Outcome(done, keep_best.best_epoch or done, seconds, BY_HAND)
 
 
 def _training_loss(model: keras.Model, recipe: Recipe, teacher: keras.Model | None) -> list[TrainingLoss]:
@@ -276,25 +289,30 @@ def _pruning(recipe: Recipe, sizes: BatchSizes) -> tuple[list[Prune], int]:
     return [Prune(recipe.pruning, sparsity)], max(1, math.ceil(sizes.times[sparsity.end]))
 
 
-def load_teacher(settings: Distillation, outputs: Callable[[Run], Any], ours: Any) -> keras.Model | None:
+def load_teacher(recipe: Recipe, outputs: Callable[[Run], Any], ours: Any) -> keras.Model | None:
     """Load the model to learn from, if there is one.
 
     Args:
-        settings: Whose it is.
+        recipe: Settings of the training.
         outputs: Says what the outputs of a run's model stand for.
         ours: What those of the model that learns stand for.
 
     Raises:
-        UserError: An unfinished run, or one whose outputs stand for something else.
+        UserError: An unfinished run, or one of another task or whose outputs stand for something else.
     """
-    if settings.teacher is None:
+    if recipe.distillation.teacher is None:
         return None
-    run = Run(Path(settings.teacher))
-    if run.metrics and outputs(run) != ours:
+    run = Run(Path(recipe.distillation.teacher))
+    _ = run.metrics  # refuses an unfinished run
+    if task_of(recorded_recipe(run.config)) != task_of(recipe):
+        raise UserError(
+            f"distillation.teacher: {run.path} is a run of {run.config['recipe']}, which is another task"
+        )
+    if outputs(run) != ours:
         raise UserError(
             f"distillation.teacher: the model of {run.path} has other outputs: {outputs(run)}. Needed: {ours}"
         )
-    return keras.models.load_model(run.model_path)
+    return load_model(run.model_path)
 
 
 def common_metrics(
@@ -320,6 +338,7 @@ def common_metrics(
         "epochs": outcome.epochs,
         "best_epoch": outcome.best_epoch,
         "train_seconds": outcome.train_seconds,
+        **({"status": outcome.status} if outcome.status else {}),
     }
 
 

@@ -11,7 +11,7 @@ import tyro
 
 from recipes import command_line
 from recipes.config import Sampling, UserError
-from recipes.run import Run
+from recipes.run import finished_run
 
 HELP = """usage: python -m serving COMMAND ...
 
@@ -137,8 +137,7 @@ def parse(
 def export(arguments: Sequence[str]) -> None:
     """Publish a run."""
     chosen = parse(ExportArguments, arguments, "export")
-    run = Run(chosen.run)
-    _ = run.metrics  # an unfinished run is refused before anything slow
+    run = finished_run(chosen.run)  # an unfinished run is refused before anything slow
     with command_line.quiet_tensorflow():
         from serving import export as exporting
 

@@ -14,7 +14,7 @@ from recipes import command_line
 from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
 from recipes.config import UserError, nearest, require
-from recipes.run import latest_path, new_path, point_latest
+from recipes.run import claimed, latest_path, point_latest
 from tuning.plan import SEARCHES, Method, Plan, SearchDirectory, make_plan, open_search
 
 Own = TypeVar("Own", "SearchArguments", "ChiefArguments")
@@ -89,17 +89,18 @@ class ReportArguments:
 def search(arguments: Sequence[str]) -> None:
     """Search on this machine."""
     name, space, flags = _split("search", arguments)
-    path = _recorded_path(name, flags) or new_path(SEARCHES / name)
-    own, plan = _parse("search", name, space, flags, path, SearchArguments())
+    recorded = _recorded_path(name, flags)
+    own, plan = _parse("search", name, space, flags, recorded, SearchArguments())
     require(own.workers >= 1, "--workers must be at least 1", workers=own.workers)
     threads = _threads(own.threads, own.workers)
-    directory = open_search(path, plan, resume=own.resume)
-    with command_line.quiet_tensorflow():
-        from tuning.search import run_search
-    if path.parent.parent == SEARCHES:
-        point_latest(path)
-    with _said_how_to_go_on("search", name, path):
-        run_search(directory, workers=own.workers, threads=threads)
+    with contextlib.nullcontext(recorded) if recorded else claimed(SEARCHES / name) as path:
+        directory = open_search(path, plan, resume=own.resume)
+        with command_line.quiet_tensorflow():
+            from tuning.search import run_search
+        if path.parent.parent == SEARCHES:
+            point_latest(path)
+        with _said_how_to_go_on("search", name, path):
+            run_search(directory, workers=own.workers, threads=threads)
 
 
 def chief(arguments: Sequence[str]) -> None:
@@ -176,11 +177,11 @@ def _recorded_path(name: str, flags: Sequence[str]) -> Path | None:
 
 
 def _parse(
-    command: str, name: str, space: dict[str, str], flags: Sequence[str], path: Path, own: Own
+    command: str, name: str, space: dict[str, str], flags: Sequence[str], path: Path | None, own: Own
 ) -> tuple[Own, Plan]:
     """Parse a command's flags, whose defaults on --resume are what the search there began with."""
     recipe = CATALOG[name].recipe
-    if "--resume" in flags and SearchDirectory(path).plan_path.exists():
+    if path is not None and "--resume" in flags and SearchDirectory(path).plan_path.exists():
         recorded = SearchDirectory(path).read_plan()
         if recorded.name != name:
             raise UserError(f"{path} is a search of {recorded.name}. Received: {name}")
@@ -209,7 +210,8 @@ def _said_how_to_go_on(command: str, name: str, path: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"Go on with: python -m tuning {command} {name} --resume --search-dir {path}", file=sys.stderr)
+        again = command_line.shell_command("tuning", command, name, "--resume", "--search-dir", path)
+        print(f"Resume: {again}", file=sys.stderr)
         raise
 
 

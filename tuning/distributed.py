@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from recipes.command_line import shell_command
 from recipes.config import UserError
 from recipes.run import only_writer
 from tuning import processes
@@ -50,9 +51,8 @@ def lead(search: SearchDirectory, host: str, port: int) -> None:
                 oracle.give_back_lost()
                 server.join(1)
 
-        print(
-            f"waiting for workers: python -m tuning worker --search-dir {search.path} --address {host}:{port}"
-        )
+        worker = shell_command("tuning", "worker", "--search-dir", search.path, "--address", f"{host}:{port}")
+        print(f"waiting for workers: {worker}")
         watch(search, plan, table, [lead_until_stopped])
         finish(search, plan)
 

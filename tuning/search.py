@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from recipes.command_line import shell_command
 from recipes.config import UserError
 from recipes.run import only_writer
 from tuning import processes
@@ -129,4 +130,5 @@ def finish(search: SearchDirectory, plan: Plan) -> None:
     )
     print(f"best {plan.objective} {best.value:.6g} in trial {best.number} of {len(trials)}: {values}")
     print(f"settings: {search.best_path}\nreport: {search.report_path}")
-    print(f"train with them: python -m recipes train {plan.name} --settings {search.best_path}")
+    command = shell_command("recipes", "train", plan.name, "--settings", search.best_path)
+    print(f"train with them: {command}")
