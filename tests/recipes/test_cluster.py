@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from recipes.cluster import Cluster, read_cluster
+from recipes.command_line import shell_command
 from recipes.config import (
     BatchSchedule,
     ImageRecipe,
@@ -237,7 +238,8 @@ def test_a_process_that_lost_another_says_so_with_its_own_status(stripes, tmp_pa
     assert processes[0].returncode == 138
     (said,) = [line for line in error.splitlines() if line.startswith("error: ")]
     assert "another worker is gone, in epoch" in said
-    assert error.splitlines()[-2:] == [said, "Go on with: the same command in each process, with --resume"]
+    again = shell_command("recipes", "train", "mnist-mlp", *flags, "--run-dir", tmp_path / "run", "--resume")
+    assert error.splitlines()[-2:] == [said, f"Resume, in each process: {again}"]
     assert (tmp_path / "run" / "checkpoint" / "state.npz").exists()
 
 

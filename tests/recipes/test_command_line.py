@@ -149,11 +149,15 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"--resume --run-dir {run}" in said
+    assert f"{sys.executable} -m recipes train mnist-mlp --resume --run-dir {run}\n" in said
     assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
     assert (run / "model.keras").exists()
     assert not (run / "metrics.json").exists()
     assert_refused(recipes("evaluate", run, cwd=tmp_path), "not a finished run")
+    [finish] = [line.partition(": ")[2] for line in said.splitlines() if " -m recipes finish " in line]
+    done = subprocess.run(finish, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "metrics.json").read_text())["status"] == "stopped early by hand"
 
 
 def test_a_disk_that_is_full_is_said_in_a_line(tmp_path):

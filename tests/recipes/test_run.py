@@ -1,11 +1,19 @@
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from recipes import run as runs
 from recipes.config import UserError
 from recipes.files import write_file, write_text
-from recipes.run import Run, check_same, check_vacant, create, only_writer
+from recipes.run import Run, check_same, check_vacant, claimed, create, finished_run, only_writer
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
@@ -22,13 +30,88 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_latest_points_at_the_newest_run(tmp_path, monkeypatch):
+def make(name: str, environment=None, folder="runs/mnist-mlp") -> Run:
+    return create(Path(folder) / name, {"recipe": "mnist-mlp"}, environment or {})
+
+
+def test_latest_points_at_the_training_run_that_finished_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        path = runs.new_path(runs.RUNS / "mnist-mlp")
-        create(path, {"recipe": "mnist-mlp"}, {})
-        assert (tmp_path / "runs/mnist-mlp/latest").resolve() == path.resolve()
-    assert len(list((tmp_path / "runs/mnist-mlp").iterdir())) == 3
+    latest = Path("runs/mnist-mlp/latest")
+    first, second = make("first"), make("second")
+    assert not latest.is_symlink()  # none has finished
+    second.finish({})
+    assert latest.readlink() == Path("second")
+    make("interrupted").set_aside("interrupted", "by Ctrl-C")
+    make("diverged").set_aside("failed", "NaN")
+    make("pruned", {"made_from": {"run": "second", "structure": "units"}}).finish({})
+    make("int8", {"made_from": {"run": "second", "weights": "int8"}}).finish({})
+    make("01", folder="runs/mnist-mlp/pruned/steps").finish({})
+    make("seed-0", folder="searches/mnist-mlp/s/trials/0000").finish({})
+    assert latest.readlink() == Path("second")
+    assert not Path("searches/mnist-mlp/s/trials/0000/latest").is_symlink()
+    first.finish({})
+    assert latest.readlink() == Path("first")
+    assert finished_run(latest).path == Path("runs/mnist-mlp/first")
+
+
+def test_a_latest_that_leads_nowhere_names_the_newest_finished_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    latest = Path("runs/mnist-mlp/latest")
+    with pytest.raises(
+        UserError, match="latest is not a finished run: it does not exist. No run there is finished"
+    ):
+        finished_run(latest)
+    for name in ("one", "two", "three"):
+        make(name).finish({})
+    os.utime("runs/mnist-mlp/one/metrics.json", ns=(0, 0))
+    shutil.rmtree("runs/mnist-mlp/three")
+    with pytest.raises(UserError, match="points at three, .*The newest finished run is runs/mnist-mlp/two"):
+        finished_run(latest)
+    latest.unlink()
+    with pytest.raises(UserError, match="it does not exist. The newest finished run is runs/mnist-mlp/two"):
+        finished_run(latest)
+
+
+def test_one_name_is_claimed_once(tmp_path):
+    """Eight processes in one second, as `for s in ...; do train & done` begins them."""
+    code = (
+        "import sys; from pathlib import Path; from recipes.run import claimed\n"
+        "with claimed(Path(sys.argv[1])) as path:\n"
+        "    print(path, flush=True); (path / 'mine').touch(exist_ok=False)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "runs"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) for _ in range(8)]
+    names = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8
+    assert len(set(names)) == len(list((tmp_path / "runs").glob("*/mine"))) == 8
+
+
+def test_a_name_that_nothing_came_of_is_free_again(tmp_path):
+    with pytest.raises(UserError), claimed(tmp_path / "runs") as path:
+        raise UserError("no such data")
+    assert not path.exists()
+
+
+def test_the_run_to_resume_is_the_newest_unfinished_one_that_nobody_holds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/mnist-mlp")
+    with pytest.raises(UserError, match="there is no run in runs/mnist-mlp"):
+        runs.path_to_resume(folder)
+    for age, name in enumerate(("pruned", "diverged", "held", "newer", "older", "finished")):
+        run = make(name, {"made_from": {"run": "x", "structure": "units"}} if name == "pruned" else {})
+        os.utime(run.path / "config.json", ns=(10**18 - age, 10**18 - age))
+    Run(folder / "diverged").set_aside("failed", "NaN")
+    Run(folder / "finished").finish({})
+    (folder / "claimed-by-a-killed-process").mkdir()
+    with only_writer(folder / "held"):
+        assert runs.path_to_resume(folder) == folder / "newer"
+        with only_writer(folder / "newer"), only_writer(folder / "older"):
+            with pytest.raises(UserError, match="runs/mnist-mlp/held is being written by another process"):
+                runs.path_to_resume(folder)
+            assert runs.path_to_resume(folder, held=True) == folder / "held"
+    for name in ("held", "newer", "older"):
+        shutil.rmtree(folder / name)
+    assert runs.path_to_resume(folder) == folder / "finished"
 
 
 def test_a_run_without_metrics_is_not_finished_and_with_them_it_is(tmp_path):
@@ -49,11 +132,43 @@ def test_a_run_without_metrics_is_not_finished_and_with_them_it_is(tmp_path):
 def test_what_is_no_run_is_never_written_over(tmp_path):
     (tmp_path / "letter").write_text("dear")
     with pytest.raises(UserError, match="exists and is not a run directory"):
-        check_vacant(tmp_path)
-    with pytest.raises(UserError, match="exists and is not a run directory"):
-        runs.check_replaceable(tmp_path)
+        check_vacant(tmp_path, "")
     (tmp_path / "empty").mkdir()
-    check_vacant(tmp_path / "empty")
+    check_vacant(tmp_path / "empty", "")
+
+
+def test_what_a_kill_left_before_a_run_began_is_in_nobodys_way(tmp_path, monkeypatch):
+    def killed(path, value):
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    write_json = runs.write_json
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            create(tmp_path / "run", {}, {})
+    (tmp_path / "run" / ".config.json.123").touch()
+    check_vacant(tmp_path / "run", "")
+    create(tmp_path / "run", {"recipe": "mnist-mlp"}, {})
+    with pytest.raises(UserError, match="is a run already: go away"):
+        check_vacant(tmp_path / "run", "go away")
+
+
+def test_an_old_run_is_replaced_and_nothing_of_it_stays(tmp_path):
+    run = create(tmp_path / "run", {"recipe": "mnist-mlp"}, {})
+    (run.path / "steps" / "01").mkdir(parents=True)
+    (run.path / "report.html").touch()
+    (run.path / "link").symlink_to(tmp_path)
+    inode = run.path.stat().st_ino
+    create(run.path, {"recipe": "mnist-cnn"}, {})
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "checkpoint",
+        "config.json",
+        "environment.json",
+        "plots",
+    ]
+    assert run.path.stat().st_ino == inode  # the lock is on it
 
 
 def test_a_spoilt_file_is_named(tmp_path):
@@ -70,6 +185,42 @@ def test_two_processes_cannot_write_one_run(tmp_path):
         only_writer(run.path),
     ):
         pass
+
+
+def test_what_is_busy_in_the_body_is_not_another_process(tmp_path):
+    with pytest.raises(BlockingIOError, match="a full pipe"), only_writer(tmp_path):
+        raise BlockingIOError("a full pipe")
+
+
+def test_a_reservation_is_taken_over_and_refused_to_others(tmp_path):
+    path = tmp_path / "run"
+    with runs.reserved(path):
+        with pytest.raises(UserError, match="written by another process"), runs.reserved(path):
+            pass
+        with only_writer(path):
+            pass
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "made_from", "said"),
+    [
+        ("run", {}, "recipes train mnist-mlp --resume --run-dir 'a b/run'"),
+        ("run", {"run": "dense", "structure": "units"}, "recipes prune dense --resume --run-dir 'a b/run'"),
+        ("run", {"run": "dense", "weights": "int8"}, "recipes quantize dense"),
+        ("run/steps/01", {}, "It is a part of {root}/a b/run, which is resumed instead"),
+        ("run/pretraining", {}, "It is a part of {root}/a b/run, which"),
+        ("s/trials/0000/seed-0", {}, "It is a part of {root}/a b/s, which"),
+    ],
+)
+def test_the_advice_for_an_unfinished_run_is_a_command(tmp_path, monkeypatch, path, made_from, said):
+    monkeypatch.chdir(tmp_path)
+    make("run", folder="a b")
+    (tmp_path / "a b" / "s").mkdir()
+    (tmp_path / "a b" / "s" / "search.json").touch()
+    run = make(path, {"made_from": made_from} if made_from else {}, folder="a b")
+    with pytest.raises(UserError, match=re.escape(said.format(root=tmp_path))):
+        _ = run.metrics
 
 
 def test_changes_are_named_old_value_first():

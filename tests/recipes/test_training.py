@@ -222,7 +222,9 @@ def test_a_resume_refuses_other_settings_and_other_data(recipe, stripes, tmp_pat
     with pytest.raises(UserError, match="Changed: training.epochs was 4 and is 9$"):
         mnist.train("mnist-cnn", longer, tmp_path / "run", resume=True)
     (stripes / "lying" / "00.png").unlink()
-    with pytest.raises(UserError, match="goes on with the data the run began with. Changed: fingerprint was"):
+    with pytest.raises(
+        UserError, match="continues with the data the run began with. Changed: fingerprint was"
+    ):
         mnist.train("mnist-cnn", recipe, tmp_path / "run", resume=True)
 
 
@@ -264,7 +266,7 @@ def train_process(path: Path, epochs: int) -> "subprocess.Popen[str]":
         "mnist-cnn",
         "--run-dir",
         str(path),
-        "--resume",
+        *(["--resume"] if (path / "config.json").exists() else []),
     ]
     settings = ["--data.source", "digits", "--training.epochs", str(epochs), "--training.batch-size", "32"]
     average = ["--optimizer.moving-average", "0.9"]
