@@ -9,6 +9,7 @@ from keras import ops
 
 from recipes.config import Optimizer
 from recipes.config.optimizer import OptimizerName
+from recipes.models.parameters import is_matrix
 from recipes.schedules import LearningRate
 
 NO_HIDDEN_MATRIX = ("embedding", "positions", "convolution", "head", "logits", "probabilities")
@@ -45,21 +46,19 @@ def build_optimizer(
     """Build the optimizer of some variables.
 
     Weight decay is decoupled (Loshchilov & Hutter 2019, arXiv:1711.05101) and acts on matrices and
-    kernels only: pulling biases and normalisation scales to 0 changes what a layer computes
-    without making it simpler.
+    kernels only: pulling biases, scales and temperatures to 0 changes what a layer computes without
+    making it simpler.
     """
     rule, arguments = RULES[settings.name]
     own = settings.parameters()
     chosen = {argument: own[setting] for argument, setting in arguments.items()}
     if "weight_decay" in own:
         chosen["weight_decay"] = own["weight_decay"]
-    if settings.moving_average:
-        chosen |= {"use_ema": True, "ema_momentum": settings.moving_average}
     if settings.accumulate > 1:
         chosen["gradient_accumulation_steps"] = settings.accumulate
     optimizer = rule(learning_rate=learning_rate, global_clipnorm=settings.clip_norm, **chosen)
     optimizer.exclude_from_weight_decay(
-        var_list=[variable for variable in variables if len(variable.shape) < 2]
+        var_list=[variable for variable in variables if not is_matrix(variable)]
     )
     return optimizer
 

@@ -15,7 +15,7 @@ from recipes.callbacks.diverged import StopOnNaN
 from recipes.callbacks.early_stopping import KeepBest
 from recipes.callbacks.end_of_epoch import EndOfEpoch
 from recipes.callbacks.history import History
-from recipes.callbacks.moving_average import ValidateMovingAverage, validated_weights
+from recipes.callbacks.moving_average import MovingAverage
 from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
@@ -213,7 +213,9 @@ def fit(  # noqa: PLR0913 - what a training is made of
     pruning, pruned_epoch = _pruning(recipe, batches.sizes)
     epochs = recipe.training.epochs
     first_epoch = max(recipe.early_stopping.first_epoch(epochs), pruned_epoch)
-    keep_best = KeepBest(recipe.early_stopping, first_epoch=first_epoch)
+    decay = recipe.optimizer.moving_average
+    average = MovingAverage(decay) if decay else None
+    keep_best = KeepBest(recipe.early_stopping, first_epoch=first_epoch, average=average)
     progress = ShowProgress(rate, epochs)
     history = History(
         run.history_path,
@@ -228,8 +230,8 @@ def fit(  # noqa: PLR0913 - what a training is made of
         callbacks.insert(0, EndOfEpoch(batches.sizes))
     if recipe.schedule.name == "plateau":
         callbacks.append(ReduceOnPlateau(recipe.schedule, rate, recipe.early_stopping.metric))
-    if recipe.optimizer.moving_average:
-        callbacks.append(ValidateMovingAverage())
+    if average:
+        callbacks.append(average)
     callbacks += [*pruning, *_training_loss(model, recipe, teacher), history, *after_history]
     strategy = model.distribute_strategy
     share_checkpoint(strategy, run.checkpoint)
@@ -262,8 +264,8 @@ def fit(  # noqa: PLR0913 - what a training is made of
     done, seconds = len(history.rows), round(sum(row["seconds"] for row in history.rows), 3)
     if not finish:
         return Outcome(done, keep_best.best_epoch, seconds)
-    if not keep_best.best_epoch:  # it ended before an epoch that may be the best: the last one is kept
-        model.set_weights(validated_weights(model))
+    if average and not keep_best.best_epoch:  # it ended before an epoch that may be the best: the last one is kept
+        model.set_weights(average.weights())
     return Outcome(done, keep_best.best_epoch or done, seconds, BY_HAND)
 
 

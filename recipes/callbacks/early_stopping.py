@@ -7,19 +7,21 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from recipes.callbacks.moving_average import validated_weights
+from recipes.callbacks.moving_average import MovingAverage
 from recipes.config import EarlyStopping, better_when_low
 
 
 class KeepBest(keras.callbacks.Callback):
     """Remember the validated weights of the best epoch, put them into the model when training ends.
 
-    Unlike Keras's EarlyStopping it keeps the best epoch even if training is not stopped early, keeps
-    the weights that were scored when these are moving averages, and can say its state for a resume.
+    Keras's EarlyStopping does so too, also where nothing stopped early. Unlike it, this one keeps the
+    weights that were scored when these are moving averages, never takes NaN for the best, and can say
+    its state for a resume.
 
     Args:
         settings: Metric, patience in epochs, smallest change.
         first_epoch: First epoch, counted from 1, that may be the best one.
+        average: What is validated in place of the trained weights, if anything is.
 
     Attributes:
         best: The metric's best value; infinitely bad before the first epoch that counts.
@@ -27,8 +29,11 @@ class KeepBest(keras.callbacks.Callback):
         waited: Epochs since then.
     """
 
-    def __init__(self, settings: EarlyStopping, *, first_epoch: int = 1) -> None:
+    def __init__(
+        self, settings: EarlyStopping, *, first_epoch: int = 1, average: MovingAverage | None = None
+    ) -> None:
         super().__init__()
+        self.average = average
         self.settings = settings
         self.first_epoch = first_epoch
         self.sign = -1.0 if better_when_low(settings.metric) else 1.0
@@ -51,7 +56,7 @@ class KeepBest(keras.callbacks.Callback):
         value = float((logs or {})[self.settings.metric.replace("validation_", "val_")])
         if self.sign * (value - self.best) > self.settings.min_delta:
             self.best, self.best_epoch, self.waited = value, epoch + 1, 0
-            self.best_weights = validated_weights(self.model)
+            self.best_weights = self.average.weights() if self.average else self.model.get_weights()
             return
         self.waited += 1
         if self.settings.patience is not None and self.waited >= self.settings.patience:

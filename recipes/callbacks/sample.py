@@ -9,7 +9,7 @@ import keras
 class Sample(keras.callbacks.Callback):
     """Generate a text after each validation, by the weights that were validated.
 
-    Must stand before `ValidateMovingAverage`, which takes them out again.
+    Must stand before `MovingAverage`, which takes them out again.
 
     Args:
         generate: Gives a text.

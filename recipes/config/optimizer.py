@@ -74,8 +74,9 @@ class Optimizer:
     accumulate: int = 1
     """Steps whose mean gradient makes one update, at least 1: batches larger than fit the memory."""
     moving_average: float = 0.0
-    """Decay a step of an exponential moving average of the weights, in [0, 1); 0 is off. The
-    averaged weights are the ones that are validated, kept and saved."""
+    """Decay a step of an exponential moving average of the weights and of batch normalisation's
+    statistics, in [0, 1); 0 is off. After n updates it is at most (1 + n) / (10 + n). The average is what
+    is validated, kept and saved."""
 
     def __post_init__(self) -> None:
         require(

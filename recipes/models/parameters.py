@@ -10,8 +10,14 @@ def count_nonzero(model: keras.Model) -> int:
 
 
 def is_matrix(variable: keras.Variable) -> bool:
-    """Tell a matrix or kernel from a bias and from the scale of a norm or of each head."""
-    return sum(size > 1 for size in variable.shape) > 1
+    """Tell a matrix or kernel from a bias and from the scale of a norm or of each head.
+
+    What is decayed, penalised, pruned, and counted as sparse. The shape alone does not say it: a GRU's bias is
+    (2, 3 * units), the kernel of a single output (units, 1), the temperature of attention (heads, 1, 1).
+    """
+    if variable.name.endswith(("kernel", "embeddings")):
+        return True
+    return variable.name != "bias" and sum(size > 1 for size in variable.shape) > 1
 
 
 def sparsity(model: keras.Model) -> float:
@@ -19,7 +25,7 @@ def sparsity(model: keras.Model) -> float:
     kernels = [
         keras.ops.convert_to_numpy(variable)
         for variable in model.trainable_variables
-        if len(variable.shape) > 1
+        if is_matrix(variable)
     ]
     zeros = sum(int(np.count_nonzero(kernel == 0)) for kernel in kernels)
     return zeros / sum(kernel.size for kernel in kernels)

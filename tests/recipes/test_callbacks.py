@@ -11,7 +11,7 @@ from rich.console import Console
 from recipes.callbacks.diverged import StopOnNaN
 from recipes.callbacks.early_stopping import KeepBest
 from recipes.callbacks.history import History
-from recipes.callbacks.moving_average import ValidateMovingAverage, validated_weights
+from recipes.callbacks.moving_average import MovingAverage
 from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.resume import Checkpoint
@@ -80,24 +80,49 @@ def test_early_stopping_starts_anew_in_a_second_training():
     assert (keep.best, keep.best_epoch) == (4, 2)
 
 
-def test_the_moving_average_is_what_is_validated_and_kept():
-    model = one_weight(use_ema=True, ema_momentum=0.5)
-    keep, validate = KeepBest(EarlyStopping(metric="validation_loss")), ValidateMovingAverage()
-    for callback in (keep, validate):
-        callback.set_model(model)
-    keep.on_train_begin()
-    # Two steps of size 0.5 * 2: weights 1 and 2. Averages: 1 at first, then 0.5 * 1 + 0.5 * 2.
-    for _ in range(2):
-        model.optimizer.apply([keras.ops.convert_to_tensor([[-2.0]])], model.trainable_variables)
+class Watch(keras.callbacks.Callback):
+    """Note the weights at the end of each step and when validation begins."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained, self.validated = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.trained.append(self.model.get_weights())
+
+    def on_test_begin(self, logs=None):
+        self.validated.append(self.model.get_weights())
+
+
+def test_the_moving_average_of_weights_and_statistics_is_what_is_validated_and_kept():
+    """Its decay after n updates is (1 + n) / (10 + n) up to the decay that was set, 0.25 from the third on."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    initial = model.get_weights()
+    average, watch = MovingAverage(0.25), Watch()
+    keep = KeepBest(EarlyStopping(metric="validation_loss"), average=average)
+    rows = np.random.default_rng(0).normal(3.0, 2.0, (8, 2)).astype(np.float32)
+    targets = rows.sum(axis=1, keepdims=True)
+    callbacks = [keep, average, watch]
+    model.fit(rows, targets, 2, validation_data=(rows, targets), callbacks=callbacks, verbose=0)
+    expected = initial
+    for decay, weights in zip((2 / 11, 3 / 12, 0.25, 0.25), watch.trained, strict=True):
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
+    assert len(expected) == 6  # scale, shift, mean and variance of the normalisation, kernel, bias
+    for ours, validated, by_hand in zip(model.get_weights(), watch.validated[0], expected, strict=True):
+        np.testing.assert_allclose(validated, by_hand, rtol=1e-5)
+        np.testing.assert_array_equal(ours, validated)
+
+
+def test_the_trained_weights_come_back_after_validation():
+    model, average = one_weight(), MovingAverage(0.5)
+    average.set_model(model)
+    average.on_train_begin()
+    model.set_weights([np.full((1, 1), 2.0)])
+    average.on_test_begin()
+    assert weight(model) == 0.0
+    average.on_test_end()
     assert weight(model) == 2.0
-    assert validated_weights(model)[0].item() == 1.5
-    validate.on_test_begin()
-    assert weight(model) == 1.5
-    validate.on_test_end()
-    assert weight(model) == 2.0
-    keep.on_epoch_end(0, {"val_loss": 1.0})
-    keep.on_train_end()
-    assert weight(model) == 1.5
 
 
 def plateau(**settings) -> tuple[ReduceOnPlateau, LearningRate]:
