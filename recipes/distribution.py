@@ -8,6 +8,7 @@ writes the run directory, and what others need of it they get from the chief, so
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def join(name: str, recipe: Recipe) -> tf.distribute.Strategy:
     """
     cluster = read_cluster()
     if cluster is None:
-        strategy = _local(recipe.training.replicas)
+        strategy = _local(recipe)
     else:
         strategy = _all_workers()
         _agree(strategy, cluster, {"recipe": name, **to_dict(recipe)})
@@ -62,12 +63,13 @@ def join(name: str, recipe: Recipe) -> tf.distribute.Strategy:
     return strategy
 
 
-def _local(replicas: int | None) -> tf.distribute.Strategy:
+def _local(recipe: Recipe) -> tf.distribute.Strategy:
     """Return the strategy of this machine's devices."""
     accelerators = [
         device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices("GPU")
     ]
-    wanted = replicas or max(1, len(accelerators))
+    replicas = recipe.training.replicas
+    wanted = replicas or _most_replicas(recipe, accelerators)
     if wanted == 1:
         return tf.distribute.get_strategy()
     require(
@@ -80,6 +82,22 @@ def _local(replicas: int | None) -> tf.distribute.Strategy:
     devices = accelerators or [f"CPU:{number}" for number in range(wanted)]
     mend_fit()
     return tf.distribute.MirroredStrategy(devices[:wanted])
+
+
+def _most_replicas(recipe: Recipe, accelerators: Sequence[str]) -> int:
+    """Return as many replicas as there are devices for and the recipe can be divided among; say what is left out."""
+    wanted, reason = max(1, len(accelerators)), ""
+    while True:
+        try:
+            check_divisible(recipe, wanted)
+        except UserError as error:
+            wanted, reason = wanted - 1, reason or str(error)
+        else:
+            break
+    if reason:
+        left_out = ", ".join(accelerators[wanted:])
+        print(f"{wanted} of {len(accelerators)} GPUs train, {left_out} left out: {reason}", flush=True)
+    return wanted
 
 
 def _divide_cpu(parts: int) -> None:
@@ -234,5 +252,9 @@ def divided(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.da
 
 
 def on_one_device(model: keras.Model) -> keras.Model:
-    """Return a trained model that computes without the other replicas: a copy where there are any."""
-    return model if model.distribute_strategy.num_replicas_in_sync == 1 else bare_copy(model)
+    """Return a trained model that computes as what is saved of it will.
+
+    That is without other replicas; and a model that is saved as its settings is loaded in float32.
+    """
+    alone = model.distribute_strategy.num_replicas_in_sync == 1
+    return model if alone and model.compute_dtype == "float32" else bare_copy(model)

@@ -25,6 +25,7 @@ from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
 from recipes.data.tokens import Part, TokenizedText, load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
 from recipes.distribution import join, on_one_device
+from recipes.models.bare import bare_copy
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.reopened import Change, Reopened, pruned_in_training
@@ -90,7 +91,8 @@ def train(  # noqa: PLR0913 - all there is to say of a training
     tokens = text.tokenizer.tokens
     teacher = load_teacher(recipe, lambda run: load(run)[1].tokens, tokens)
     with building(recipe.training, strategy):
-        model = model or (start[0] if start else build_model(recipe, len(tokens)))
+        # A copy is of this precision, and on these replicas.
+        model = model or (bare_copy(start[0]) if start else build_model(recipe, len(tokens)))
     rate = compile_model(
         model,
         recipe,

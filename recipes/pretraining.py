@@ -21,7 +21,7 @@ from recipes.data.passes import read_ahead
 from recipes.models.autoencoder import build_autoencoder
 from recipes.models.saved import load_model
 from recipes.run import Run, open_run
-from recipes.training import batch_sizes, common_metrics, compile_model, fit, save_model
+from recipes.training import batch_sizes, building, common_metrics, compile_model, fit, save_model
 
 Tensor = Any
 Images = npt.NDArray[Any]
@@ -51,7 +51,8 @@ def pretrain(
         The finished run.
     """
     settings = recipe.pretraining
-    autoencoder = build_autoencoder(model)
+    with building(recipe.training, model.distribute_strategy):
+        autoencoder = build_autoencoder(model)
     run = Run(path)
     if run.finished:
         autoencoder.set_weights(load_model(run.model_path).get_weights())

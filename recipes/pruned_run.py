@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recipes.callbacks.pruning import prunable
+from recipes.callbacks.pruning import keep_zeros, prunable
 from recipes.compression import importance
 from recipes.compression.cost import multiply_adds
 from recipes.compression.masks import silence
@@ -33,7 +34,7 @@ from recipes.report.page import Picture, Table
 from recipes.report.trade_off import plot_trade_off
 from recipes.run import Run, open_run
 from recipes.settings import recorded_recipe, with_settings
-from recipes.training import Outcome, fix_seed, save_model
+from recipes.training import Outcome, building, fix_seed, save_model
 
 SMALLEST_FRACTION = 1 / 8
 """Part of the first fraction below which a step is not worth its training."""
@@ -46,7 +47,7 @@ class Point:
 
     Attributes:
         run: Its run.
-        left: Part of the units or weights that it was to keep.
+        left: Part of the units or weights that it was to keep; of the first, that it has.
         value: Its validation metric.
         kept: Whether that is within the tolerance: the next step goes on from here.
     """
@@ -67,7 +68,8 @@ def prune(source: Run, path: Path, settings: RunPruning, *, resume: bool = False
         resume: Continue the unfinished pruning there.
 
     Returns:
-        The new run, with the smallest model within the tolerance.
+        The new run, with the smallest model within the tolerance. That is the model of the source
+        where no step stayed within it; then terminal, metrics.json and report say so.
 
     Raises:
         UserError: An unfinished run, data that can't be had any more or on which the dense model
@@ -130,7 +132,7 @@ def _trade_off(source: Run, run: Run, opened: Reopened, settings: RunPruning) ->
     """Take the steps; those that a killed pruning had taken are only read."""
     metric = opened.recipe.early_stopping.metric
     dense = source.metrics[metric]
-    here = Point(source, 1.0, dense, kept=True)
+    here = Point(source, _left(source, opened.recipe, settings), dense, kept=True)
     yield here
     fraction = settings.fraction
     for number in range(1, settings.steps + 1):
@@ -148,6 +150,18 @@ def _trade_off(source: Run, run: Run, opened: Reopened, settings: RunPruning) ->
             fraction /= 2
         if fraction < settings.fraction * SMALLEST_FRACTION:
             return
+
+
+def _left(source: Run, recipe: Recipe, settings: RunPruning) -> float:
+    """Return the part of the weights that is not 0 yet; of units, which zeros do not take away, all."""
+    if settings.structure == "units":
+        return 1.0
+    model = load_model(source.model_path)
+    weights = [
+        keras.ops.convert_to_numpy(variable)
+        for variable in prunable(model, settings.leave_out, biases=recipe.pruning.biases)
+    ]
+    return sum(int(np.count_nonzero(each)) for each in weights) / sum(each.size for each in weights)
 
 
 def _describe(point: Point, metric: str) -> str:
@@ -173,8 +187,10 @@ def _train_step(
         smaller.save(beside)
         beside.replace(start)
     fix_seed(opened.recipe.training.seed)  # of its dropout too
-    model = load_model(start if settings.structure == "units" else before.run.model_path)
     recipe = _step_recipe(source, opened.recipe, settings, before.left * (1 - fraction))
+    with building(recipe.training, tf.distribute.get_strategy()):
+        model = load_model(start if settings.structure == "units" else before.run.model_path)
+    keep_zeros(model)
     module_of(recipe).train(
         source.metrics["recipe"], recipe, step.path, resume=resume, model=model, final=False
     )
@@ -253,7 +269,7 @@ def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float)
 def _close(
     run: Run, dense: keras.Model, opened: Reopened, settings: RunPruning, points: Sequence[Point]
 ) -> None:
-    """Write the run of the smallest model within the tolerance."""
+    """Write the run of the last model within the tolerance."""
     metric = opened.recipe.early_stopping.metric
     kept = [point for point in points if point.kept]
     best = kept[-1]
@@ -268,6 +284,10 @@ def _close(
         "Validation metric against the part of the parameters that is 0 or gone; crosses went too far, "
         "the dashed line is the tolerance."
     )
+    said = f"{len(kept) - 1} of {len(points) - 1} steps stayed within the tolerance of {settings.tolerance}"
+    if len(kept) == 1:
+        said = f"Nothing was pruned, the model is that of {points[0].run.path}: {said}"
+        print(said, flush=True)
     change = Change(
         dense,
         opened.examples,
@@ -275,9 +295,10 @@ def _close(
             "pruned_from": str(points[0].run.path),
             "tolerance": settings.tolerance,
             f"dense_{metric}": points[0].value,
+            "steps_kept": len(kept) - 1,
         },
         pictures=[Picture(picture, caption)],
-        tables=[Table("Steps", rows)],
+        tables=[Table(said, rows)],
     )
     opened.close(model, run, _write_history(run, kept), change)
 

@@ -20,8 +20,15 @@ from recipes.callbacks.plateau import ReduceOnPlateau
 from recipes.callbacks.progress import ShowProgress, current_rate
 from recipes.callbacks.pruning import Prune, prunable
 from recipes.callbacks.resume import Checkpoint
-from recipes.callbacks.training_loss import Penalty, SmoothLabels, Teacher, Term, TrainingLoss
-from recipes.config import DivergedError, Recipe, Training, UserError, require
+from recipes.callbacks.training_loss import (
+    Penalty,
+    RegressionTeacher,
+    SmoothLabels,
+    Teacher,
+    Term,
+    TrainingLoss,
+)
+from recipes.config import DivergedError, Recipe, RegressionRecipe, Training, UserError, require
 from recipes.distribution import divided, lost_worker, share_checkpoint
 from recipes.kinds import task_of
 from recipes.models.bare import bare_copy
@@ -142,8 +149,12 @@ def compile_model(
     # Keras's loop over several steps can't take its batches from several replicas' iterators.
     most_steps = STEPS_PER_EXECUTION if alone else 1
     with model.distribute_strategy.scope():
+        optimizer = build_optimizer(recipe.optimizer, rate, model.trainable_variables)
+        if recipe.training.precision == "mixed_float16":
+            # Keras does it by the policy of the model, which one that was loaded does not have.
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         model.compile(
-            optimizer=build_optimizer(recipe.optimizer, rate, model.trainable_variables),
+            optimizer=optimizer,
             loss=loss,
             metrics=list(metrics),
             weighted_metrics=list(weighted_metrics),
@@ -276,7 +287,11 @@ def _training_loss(model: keras.Model, recipe: Recipe, teacher: keras.Model | No
     if recipe.regularization.label_smoothing:
         terms.append(SmoothLabels(recipe.regularization.label_smoothing, from_logits=from_logits))
     if teacher is not None:
-        terms.append(Teacher(recipe.distillation, teacher, from_logits=from_logits))
+        terms.append(
+            RegressionTeacher(recipe.distillation, teacher)
+            if isinstance(recipe, RegressionRecipe)
+            else Teacher(recipe.distillation, teacher, from_logits=from_logits)
+        )
     if recipe.regularization.l1 or recipe.regularization.l2:
         terms.append(Penalty(recipe.regularization, model))
     replicas = model.distribute_strategy.num_replicas_in_sync

@@ -81,7 +81,9 @@ class MovingAverage(keras.callbacks.Callback):
 
     def weights(self) -> list[npt.NDArray[Any]]:
         """Return the averages, in the order of `model.get_weights()`."""
-        averages = {id(variable): average for variable, average in zip(self.variables, self.averages, strict=True)}
+        averages = {
+            id(variable): average for variable, average in zip(self.variables, self.averages, strict=True)
+        }
         return [ops.convert_to_numpy(averages.get(id(weight), weight)) for weight in self.model.weights]
 
     def state(self) -> dict[str, Any]:

@@ -20,12 +20,30 @@ from recipes.schedules import Sparsity
 Tensor = Any
 
 
+class KeepZeros(keras.constraints.Constraint):
+    """Keeps the weights of a variable at 0 that are 0 now."""
+
+    def __init__(self, variable: keras.Variable) -> None:
+        self.mask = ops.cast(ops.not_equal(variable, 0), "float32")
+
+    def __call__(self, updated: Tensor) -> Tensor:
+        """Return the variable's new value, given what the update made of it."""
+        return updated * self.mask
+
+
+def keep_zeros(model: keras.Model) -> None:
+    """Let a model that was pruned train on without getting denser, whether it is pruned further or not."""
+    for variable in model.trainable_variables:
+        if is_matrix(variable) or variable.name == "bias":
+            variable.constraint = KeepZeros(variable)
+
+
 class Mask(keras.constraints.Constraint):
     """Keeps the pruned weights of a variable at 0.
 
     With regrowth the update of a pruned weight is not lost: it goes to a dense copy, by whose size
     weights are chosen, and a weight that is chosen again comes back with it (Guo et al. 2016,
-    "Dynamic Network Surgery for Efficient DNNs", arXiv:1608.04493).
+    "Dynamic Network Surgery for Efficient DNNs", arXiv:1608.04493). What `keep_zeros` holds never does.
 
     Args:
         variable: What is pruned.
@@ -34,6 +52,9 @@ class Mask(keras.constraints.Constraint):
 
     def __init__(self, variable: keras.Variable, *, regrow: bool) -> None:
         self.variable = variable
+        self.held = (
+            variable.constraint if isinstance(variable.constraint, KeepZeros) else lambda values: values
+        )
         self.mask = keras.Variable(ops.ones(variable.shape), trainable=False, name="mask")
         copy = ops.convert_to_numpy(variable)  # the value itself would be shared
         self.dense = keras.Variable(copy, trainable=False, name="dense") if regrow else None
@@ -43,7 +64,7 @@ class Mask(keras.constraints.Constraint):
         if self.dense is None:
             return updated * self.mask
         # Before the update the variable was mask * dense: the difference is the update.
-        self.dense.assign(updated + (1.0 - self.mask) * self.dense)
+        self.dense.assign(self.held(updated + (1.0 - self.mask) * self.dense))
         return self.mask * self.dense
 
     def magnitudes(self) -> npt.NDArray[np.float32]:
@@ -53,7 +74,7 @@ class Mask(keras.constraints.Constraint):
 
     def choose(self, keep: npt.NDArray[np.bool_]) -> None:
         """Keep these weights, and no others."""
-        self.mask.assign(keep.astype(np.float32))
+        self.mask.assign(self.held(keep.astype(np.float32)))
         values = self.variable if self.dense is None else self.dense
         self.variable.assign(self.mask * values)
 

@@ -97,6 +97,26 @@ class Teacher:
         return (1 - weight) * loss + weight * temperature**2 * weighted_mean(divergence, sample_weight)
 
 
+class RegressionTeacher:
+    """Learn from a trained model's predictions besides the targets: the squared error of both.
+
+    Args:
+        settings: Weight; numbers have no temperature.
+        model: The trained model: same inputs, same outputs.
+    """
+
+    def __init__(self, settings: Distillation, model: keras.Model) -> None:
+        self.settings = settings
+        self.model = model
+
+    def __call__(self, loss: Tensor, x: Tensor, outputs: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Return the mean of the loss and the teacher's, by their weights."""
+        theirs = ops.stop_gradient(self.model(x, training=False))
+        errors = ops.mean(ops.square(outputs - theirs), axis=-1)  # (batch,)
+        weight = self.settings.weight
+        return (1 - weight) * loss + weight * weighted_mean(errors, sample_weight)
+
+
 class SmoothLabels:
     """Share a part of each label out among all classes (Szegedy et al. 2016, arXiv:1512.00567).
 

@@ -10,7 +10,8 @@ class Distillation:
     """Learning from what a trained model makes of each example, besides its label.
 
     Loss: (1 - weight) cross-entropy with the label + weight temperature² KL(teacher ‖ model), both
-    softened by the temperature (Hinton et al. 2015, arXiv:1503.02531).
+    softened by the temperature (Hinton et al. 2015, arXiv:1503.02531). Of a regression: (1 - weight) squared
+    error to the target + weight squared error to the teacher's prediction.
     """
 
     teacher: str | None = None
@@ -19,7 +20,7 @@ class Distillation:
     """Part of the loss that comes from the teacher, in (0, 1]."""
     temperature: float = 2.0
     """What the logits of both are divided by, above 0: more shows more of what the teacher thinks
-    of the wrong classes."""
+    of the wrong classes. A regression has no logits and takes no other than this."""
 
     def __post_init__(self) -> None:
         require(0 < self.weight <= 1, "distillation.weight must be in (0, 1]", weight=self.weight)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from recipes.config.distillation import Distillation
 from recipes.config.errors import UserError, require
 from recipes.config.recipe import Recipe
 
@@ -61,4 +62,9 @@ class RegressionRecipe(Recipe):
             not self.regularization.label_smoothing,
             "regularization.label_smoothing is for classes",
             label_smoothing=self.regularization.label_smoothing,
+        )
+        require(
+            self.distillation.temperature == Distillation.temperature,
+            "distillation.temperature is for classes",
+            temperature=self.distillation.temperature,
         )

@@ -58,7 +58,8 @@ class Training:
     seed: int = 0
     """Fixes initial weights, data order, dropout and augmentation."""
     replicas: int | None = None
-    """Devices of this machine that share each batch, at least 1 (None: every GPU, else the CPU as one).
+    """Devices of this machine that share each batch, at least 1 (None: as many GPUs as divide batch_size, one
+    where the recipe trains on one device only; without GPUs the CPU as one).
     Without a GPU the CPU is divided into as many, which is for trying things out, not for speed. Across
     machines TF_CONFIG says who takes part; batch_size is that of all replicas together."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -3,11 +3,24 @@
 from typing import Any, ClassVar, Self
 
 import keras
+from keras import ops
 
 from recipes.config import from_dict, to_dict
 
+Tensor = Any
+
 INT8_WEIGHTS = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
 """Weights as whole numbers from -127 to 127 with a scale for each output; activations stay float32."""
+
+
+def tied_logits(x: Tensor, embedding: keras.layers.Embedding) -> Tensor:
+    """Return logits (..., vocabulary_size) of vectors (..., width), with the token embedding as the last matrix.
+
+    They are float32 whatever the precision of x: a half has 3 digits, too few for a softmax. The embedding
+    has entries of size 1, the head wants them of size 1 / sqrt(width).
+    """
+    matrix = ops.transpose(ops.cast(embedding.embeddings, "float32"))
+    return ops.matmul(ops.cast(x, "float32"), matrix) * embedding.output_dim**-0.5
 
 
 class ConfiguredModel(keras.Model):

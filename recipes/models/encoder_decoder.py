@@ -19,7 +19,7 @@ from recipes.models.attention import (
     normalization,
     sinusoids,
 )
-from recipes.models.configured import ConfiguredModel
+from recipes.models.configured import ConfiguredModel, tied_logits
 
 
 class AttentiveBlock(layers.Layer):
@@ -112,8 +112,7 @@ class EncoderDecoder(ConfiguredModel):
         x = self._embed(previous, training)
         for block in self.decoder:
             x = block(x, causal_mask(previous.shape[1]), context, padding, training=training)
-        embeddings = ops.transpose(self.token_embedding.embeddings)
-        return ops.matmul(self.decoder_norm(x), embeddings) * self.settings.width**-0.5
+        return tied_logits(self.decoder_norm(x), self.token_embedding)
 
     def _embed(self, ids: Tensor, training: bool) -> Tensor:
         places = sinusoids(ids.shape[1], self.settings.width)

@@ -23,9 +23,7 @@ def is_matrix(variable: keras.Variable) -> bool:
 def sparsity(model: keras.Model) -> float:
     """Return the part of the weight matrices and kernels that is exactly 0, in [0, 1]."""
     kernels = [
-        keras.ops.convert_to_numpy(variable)
-        for variable in model.trainable_variables
-        if is_matrix(variable)
+        keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables if is_matrix(variable)
     ]
     zeros = sum(int(np.count_nonzero(kernel == 0)) for kernel in kernels)
     return zeros / sum(kernel.size for kernel in kernels)

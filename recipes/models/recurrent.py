@@ -9,7 +9,7 @@ import keras
 from keras import layers, ops
 
 from recipes.config import RecurrentModel
-from recipes.models.configured import ConfiguredModel
+from recipes.models.configured import ConfiguredModel, tied_logits
 
 Tensor = Any
 States = list[list[Tensor]]
@@ -137,4 +137,4 @@ class RecurrentLanguageModel(ConfiguredModel):
     def _logits(self, x: Tensor) -> Tensor:
         if self.projection is not None:
             x = self.projection(x)  # (batch, time, embedding)
-        return ops.matmul(x, ops.transpose(self.token_embedding.embeddings)) * self.settings.embedding**-0.5
+        return tied_logits(x, self.token_embedding)

@@ -24,9 +24,13 @@ def build_regression(
     count = features.shape[1]
     means, variances = features.mean(axis=0).tolist(), features.var(axis=0).tolist()
     x = row = keras.Input((count,), name="features")  # (batch, features)
-    x = layers.Normalization(mean=means, variance=variances, name="normalize")(x)
+    # In the data's own units float16 overflows and bfloat16 rounds.
+    x = layers.Normalization(mean=means, variance=variances, dtype="float32", name="normalize")(x)
     for number, units in enumerate(settings.dense, start=1):
         x = layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
-    x = layers.Dense(1, name="standardized")(x)  # (batch, 1)
-    prediction = layers.Rescaling(float(targets.std()), float(targets.mean()), name="prediction")(x)
+    x = layers.Dense(1, dtype="float32", name="standardized")(x)  # (batch, 1)
+    rescale = layers.Rescaling(
+        float(targets.std()), float(targets.mean()), dtype="float32", name="prediction"
+    )
+    prediction = rescale(x)
     return keras.Model(row, prediction, name="regression")

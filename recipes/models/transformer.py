@@ -24,7 +24,7 @@ from recipes.models.attention import (
     sinusoids,
     unit_rms,
 )
-from recipes.models.configured import ConfiguredModel
+from recipes.models.configured import ConfiguredModel, tied_logits
 
 BlockState = dict[str, Tensor]
 
@@ -175,7 +175,9 @@ class TransformerLanguageModel(ConfiguredModel):
         ]
         self.final_norm = normalization(settings.normalization, "final_norm")
         if not settings.tied_head:
-            self.head = layers.Dense(vocabulary_size, use_bias=False, kernel_initializer="zeros", name="head")
+            self.head = layers.Dense(
+                vocabulary_size, use_bias=False, kernel_initializer="zeros", dtype="float32", name="head"
+            )
         self(ops.zeros((1, block_size), "int32"))  # builds it
 
     def call(self, ids: Tensor, training: bool = False) -> Tensor:
@@ -249,10 +251,7 @@ class TransformerLanguageModel(ConfiguredModel):
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.final_norm(x)
-        if not self.settings.tied_head:
-            return self.head(x)
-        # The embedding has entries of size 1, the head wants them of size 1 / sqrt(width).
-        return ops.matmul(x, ops.transpose(self.token_embedding.embeddings)) * self.settings.width**-0.5
+        return tied_logits(x, self.token_embedding) if self.settings.tied_head else self.head(x)
 
 
 def _normal(deviation: float) -> keras.initializers.Initializer:

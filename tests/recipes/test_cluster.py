@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from recipes.cluster import Cluster, read_cluster
 from recipes.command_line import shell_command
@@ -21,7 +22,7 @@ from recipes.config import (
     Training,
     UserError,
 )
-from recipes.distribution import check_divisible
+from recipes.distribution import check_divisible, join
 from recipes.local_cluster import free_addresses
 from recipes.run import Run
 from tests.conftest import ROOT
@@ -118,6 +119,46 @@ def test_what_replicas_would_train_otherwise_is_refused(settings, said):
     check_divisible(recipe, 1)
     with pytest.raises(UserError, match=said):
         check_divisible(recipe, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken", "said"),
+    [
+        ({}, 2, "2 of 3 GPUs train, GPU:2 left out: with 3 replicas, training.batch_size must be a multiple"),
+        ({"training": Training(batch_size=96)}, 3, ""),
+        ({"training": Training(batch_size=25)}, 1, "1 of 3 GPUs train, GPU:1, GPU:2 left out: "),
+        ({"batches": BatchSchedule(name="random")}, 1, "GPU:1, GPU:2 left out: "),
+        ({"batches": BatchSchedule(name="growing")}, 1, "GPU:1, GPU:2 left out: "),
+        ({"training": Training(replicas=1)}, 1, ""),
+    ],
+)
+def test_as_many_gpus_train_as_divide_the_batch(settings, taken, said, monkeypatch, capsys):
+    gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in range(3)]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", OnDevices)
+    strategy = join("x", ImageRecipe(**settings))
+    assert strategy.num_replicas_in_sync == taken
+    if taken > 1:
+        assert strategy.devices == [f"GPU:{number}" for number in range(taken)]
+    out = capsys.readouterr().out
+    assert said in out
+    assert bool(said) == bool(out)
+
+
+class OnDevices:
+    """A strategy on devices that this machine does not have."""
+
+    def __init__(self, devices):
+        self.devices = devices
+        self.num_replicas_in_sync = len(devices)
+
+
+def test_more_replicas_than_divide_the_batch_are_refused_where_they_are_asked_for(monkeypatch):
+    gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in range(3)]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", OnDevices)
+    with pytest.raises(UserError, match="with 3 replicas, training.batch_size must be a multiple"):
+        join("x", ImageRecipe(training=Training(batch_size=128, replicas=3)))
 
 
 TRAIN = """

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from recipes import diabetes
+from recipes.callbacks.training_loss import RegressionTeacher, TrainingLoss
 from recipes.catalog import CATALOG
-from recipes.config import Pruning, RegressionData, RegressionModel, RunPruning
+from recipes.config import (
+    Distillation,
+    Pruning,
+    RegressionData,
+    RegressionModel,
+    RegressionRecipe,
+    RunPruning,
+    UserError,
+)
 from recipes.data.numbers import load_numbers
 from recipes.models.regression import build_regression
 from recipes.pruned_run import prune
@@ -84,6 +93,70 @@ def test_it_is_pruned_in_training_and_afterwards(recipe, run, tmp_path):
     smaller = prune(run, tmp_path / "b", RunPruning(tolerance=1e6, steps=1, epochs=1, fraction=0.4))
     assert smaller.metrics["parameters"] == 3 * 11 + 4
     assert keras.models.load_model(smaller.model_path).predict(np.zeros((2, 10)), verbose=0).shape == (2, 1)
+
+
+@pytest.fixture(scope="module")
+def sparse(recipe, tmp_path_factory) -> Run:
+    """Half of the weights and biases are 0."""
+    pruning = Pruning(sparsity=0.5, frequency=10, biases=True)
+    path = tmp_path_factory.mktemp("sparse") / "run"
+    return diabetes.train("diabetes-mlp", dataclasses.replace(recipe, pruning=pruning), path)
+
+
+@pytest.mark.parametrize("ranking", ["global", "layer"])
+def test_a_sparse_run_is_pruned_further_from_what_is_left_of_it(sparse, tmp_path, ranking):
+    settings = RunPruning(
+        structure="weights", tolerance=1e6, steps=2, epochs=3, fraction=0.25, ranking=ranking
+    )
+    run = prune(sparse, tmp_path / "run", settings)
+    before, after = (keras.models.load_model(each.model_path).trainable_variables for each in (sparse, run))
+    for old, new in zip(before, after, strict=True):
+        assert not np.any(new.numpy()[old.numpy() == 0])
+    # Of 61 half are left, 30: of these three quarters are left, and three quarters of those.
+    assert sum(np.count_nonzero(old) for old in before) == 30
+    left = sum(np.count_nonzero(new) for new in after)
+    assert left == round(30 * 0.75**2) if ranking == "global" else left <= 30 * 0.75
+
+
+def test_a_sparse_run_stays_sparse_where_units_go(sparse, tmp_path):
+    run = prune(sparse, tmp_path / "run", RunPruning(tolerance=1e6, steps=1, epochs=3, fraction=0.4))
+    assert run.metrics["parameters"] < sparse.metrics["parameters"]
+    assert run.metrics["nonzero_parameters"] < sparse.metrics["nonzero_parameters"]
+
+
+def test_a_prune_that_prunes_nothing_says_so(run, tmp_path, capsys):
+    settings = RunPruning(structure="weights", tolerance=0.0, steps=1, epochs=1, fraction=0.99)
+    new = prune(run, tmp_path / "new", settings)
+    assert new.metrics["nonzero_parameters"] == run.metrics["nonzero_parameters"]
+    assert new.metrics["steps_kept"] == 0
+    said = f"Nothing was pruned, the model is that of {run.path}: 0 of 1 steps stayed within the tolerance of 0.0"
+    assert said in capsys.readouterr().out
+    assert said in (new.path / "report.html").read_text()
+
+
+def test_a_regression_is_distilled_by_squared_errors():
+    """Predictions 3 and 5, the teacher's 1 and 1, targets 0: (0.25 * (9 + 25) + 0.75 * (4 + 16)) / 2."""
+    row = keras.Input((1,))
+    networks = [keras.Model(row, keras.layers.Dense(1)(row)) for _ in range(2)]
+    for network, (slope, offset) in zip(networks, ((2, 1), (0, 1)), strict=True):
+        network.set_weights([np.full((1, 1), slope), np.array([offset])])
+    student, teacher = networks
+    student.compile(loss="mse")
+    distill = TrainingLoss([RegressionTeacher(Distillation(weight=0.75), teacher)])
+    distill.set_model(student)
+    x, y = np.float32([[1], [2]]), np.zeros((2, 1), np.float32)
+    loss = float(student.compute_loss(x, y, student(x), training=True))
+    assert loss == pytest.approx((0.25 * 34 + 0.75 * 20) / 2)
+
+
+def test_a_student_learns_from_the_teacher_alone(recipe, run, tmp_path):
+    taught = dataclasses.replace(recipe, distillation=Distillation(teacher=str(run.path), weight=1.0))
+    assert diabetes.train("diabetes-mlp", taught, tmp_path / "run").metrics["test_r2"] > 0.3
+
+
+def test_a_temperature_is_for_classes():
+    with pytest.raises(UserError, match="distillation.temperature is for classes. Received: temperature=4.0"):
+        RegressionRecipe(distillation=Distillation(temperature=4.0))
 
 
 def test_the_command_line_takes_it(tmp_path):
