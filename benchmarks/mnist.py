@@ -95,7 +95,7 @@ def time(seeds: int, folder: Path) -> None:
 
 
 def labels(seeds: int, per_class: Sequence[int], folder: Path) -> None:
-    """Print what pre-training without labels is worth."""
+    """Print the accuracy with and without pre-training; all validation labels choose the epoch of both."""
     print("| labels a class | pre-trained, test accuracy, % | from scratch |\n|---|---|---|", flush=True)
     for count in per_class:
         few = ("--data.labels-per-class", str(count))

@@ -64,7 +64,7 @@ def build_optimizer(
 
 
 def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Return the rule itself: for mixed_float16 Keras wraps it into one that scales the loss."""
+    """Return the rule itself: for mixed_float16 it is inside of one that scales the loss."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 

@@ -23,7 +23,7 @@ def quantize(model: keras.Model) -> tuple[keras.Model, list[str]]:
         UserError: It is quantised already, or has no layer that can be.
     """
     check_not_quantized(model)
-    copy = bare_copy(model)
+    copy = _float32_copy(model)
     if isinstance(copy, ConfiguredModel):
         copy.quantize_dense_layers()
     else:
@@ -31,6 +31,17 @@ def quantize(model: keras.Model) -> tuple[keras.Model, list[str]]:
     if not is_quantized(copy):
         raise UserError("quantize: the model has no dense layer; Keras has int8 weights for these only")
     return copy, left_as_they_are(copy)
+
+
+def _float32_copy(model: keras.Model) -> keras.Model:
+    """Return a copy whose layers compute in float32: of one that computes in float16 Keras makes no int8."""
+    if isinstance(model, ConfiguredModel):
+        return bare_copy(model)
+    copy = keras.models.clone_model(
+        model, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+    )
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def left_as_they_are(model: keras.Model) -> list[str]:

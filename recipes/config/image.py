@@ -23,7 +23,7 @@ class ImageData:
     """Part held out for the test where a source has no test images of its own (digits, folders)."""
     labels_per_class: int | None = None
     """Images of each class whose labels training may use, at least 1, drawn by split_seed (None: all).
-    The validation part keeps all of its own."""
+    The validation part keeps all of its own, and they choose the epoch."""
     split_seed: int = 0
     """Seed of the two splits. Not the training seed: runs of all seeds share one validation part."""
 

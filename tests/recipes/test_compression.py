@@ -264,9 +264,15 @@ def test_sparsity_of_each_layer():
     ]
 
 
-def test_int8_weights_are_near_and_survive_a_save(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_int8_weights_are_near_and_survive_a_save(tmp_path, precision):
     model = keras.Sequential(
-        [keras.Input((8, 8, 1)), layers.Conv2D(4, 3, name="c"), layers.Flatten(), layers.Dense(16, name="d")]
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, dtype=precision, name="c"),
+            layers.Flatten(dtype=precision),
+            layers.Dense(16, dtype=precision, name="d"),
+        ]
     )
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     smaller, left = quantize(model)

@@ -97,8 +97,8 @@ def test_it_is_pruned_in_training_and_afterwards(recipe, run, tmp_path):
 
 @pytest.fixture(scope="module")
 def sparse(recipe, tmp_path_factory) -> Run:
-    """Half of the weights and biases are 0."""
-    pruning = Pruning(sparsity=0.5, frequency=10, biases=True)
+    """Half of the weights and biases are 0, chosen by step 300; a step of a pruning has fewer."""
+    pruning = Pruning(sparsity=0.5, frequency=10, biases=True, settle=300)
     path = tmp_path_factory.mktemp("sparse") / "run"
     return diabetes.train("diabetes-mlp", dataclasses.replace(recipe, pruning=pruning), path)
 
