@@ -16,7 +16,7 @@ INT8_WEIGHTS = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None
 def tied_logits(x: Tensor, embedding: keras.layers.Embedding) -> Tensor:
     """Return logits (..., vocabulary_size) of vectors (..., width), with the token embedding as the last matrix.
 
-    They are float32 whatever the precision of x: a half has 3 digits, too few for a softmax. The embedding
+    They are float32 whatever the precision of x: bfloat16 has 2 digits, too few for a softmax. The embedding
     has entries of size 1, the head wants them of size 1 / sqrt(width).
     """
     matrix = ops.transpose(ops.cast(embedding.embeddings, "float32"))

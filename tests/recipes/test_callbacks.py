@@ -226,3 +226,24 @@ def test_a_checkpoint_gives_back_model_optimizer_and_memory(tmp_path):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
     assert (keep_again.best, keep_again.best_epoch) == (0.25, 5)
     assert keep_again.best_weights[0].item() == -0.5
+
+
+def test_a_checkpoint_gives_back_the_scale_of_a_float16_loss(tmp_path):
+    """It begins at 2^15 and is halved where a gradient is infinite."""
+
+    def scaled():
+        model = one_weight()
+        model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5)), "mse")
+        model.optimizer.build(model.trainable_variables)
+        model.stop_training = False
+        checkpoint = Checkpoint(tmp_path / "state.npz", [])
+        checkpoint.set_model(model)
+        return model, checkpoint
+
+    model, checkpoint = scaled()
+    model.optimizer.apply([keras.ops.full((1, 1), math.inf)], model.trainable_variables)
+    checkpoint.on_epoch_end(0)
+    fresh, checkpoint = scaled()
+    assert float(fresh.optimizer.dynamic_scale.numpy()) == 2**15
+    checkpoint.on_train_begin()
+    assert float(fresh.optimizer.dynamic_scale.numpy()) == 2**14
