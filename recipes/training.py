@@ -275,7 +275,9 @@ def fit(  # noqa: PLR0913 - what a training is made of
     done, seconds = len(history.rows), round(sum(row["seconds"] for row in history.rows), 3)
     if not finish:
         return Outcome(done, keep_best.best_epoch, seconds)
-    if average and not keep_best.best_epoch:  # it ended before an epoch that may be the best: the last one is kept
+    if (
+        average and not keep_best.best_epoch
+    ):  # it ended before an epoch that may be the best: the last one is kept
         model.set_weights(average.weights())
     return Outcome(done, keep_best.best_epoch or done, seconds, BY_HAND)
 
