@@ -28,6 +28,7 @@ from recipes.config import (
     from_dict,
     nearest,
     require,
+    require_seed,
 )
 from recipes.kinds import module_of
 from recipes.run import (
@@ -136,9 +137,12 @@ class GenerateArguments:
     """Tokens to add, at least 1."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
     seed: int = 0
-    """Seed of the draws, at least 0."""
+    """Seed of the draws, 0 to 2**32 - 1."""
     json: bool = False
     """Print a line of JSON a text, with the prompt before what was added."""
+
+    def __post_init__(self) -> None:
+        require_seed("--seed", self.seed)
 
 
 def list_recipes(arguments: Sequence[str]) -> None:

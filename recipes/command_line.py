@@ -76,8 +76,9 @@ def one_line_errors() -> Iterator[None]:
 
 def unframe(frame: str) -> str:
     """Return what a framed error says, without its frame, argument help and advice."""
-    lines = [line.strip("│ ").rstrip() for line in frame.splitlines() if line.startswith("│")]
-    blocks = re.split(r"\n─+\n", "\n".join(lines))
+    # Where standard output is not UTF-8, tyro draws no sides, and a rule under the title.
+    inside = re.findall("^│.*", frame, re.MULTILINE) or frame.splitlines()[2:]
+    blocks = re.split(r"\n[─-]+\n", "\n".join(line.strip("│ ") for line in inside))
     said = " ".join(blocks[0].split())
     meant = [block for block in blocks[1:] if block.startswith("Perhaps you meant")]
     if meant:
@@ -86,7 +87,7 @@ def unframe(frame: str) -> str:
         received = re.findall(r"--[\w.-]+", said)
         near = difflib.get_close_matches(received[0], flags, n=1, cutoff=0.0) if received else flags
         said += f". Did you mean {near[0]}?"
-    return re.sub(r"^Error parsing recipe[\w.]*: ", "", said)
+    return re.sub(r"^Error parsing [\w.]+: ", "", said)
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
@@ -100,8 +101,17 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def read_prompts(given: Sequence[str]) -> list[str]:
-    """Return what texts begin with: - is standard input, and nothing given is a new line."""
-    return [sys.stdin.read() if prompt == "-" else prompt for prompt in given or ("\n",)]
+    """Return what texts begin with: - is standard input, and nothing given is a new line.
+
+    Raises:
+        UserError: A prompt that is not UTF-8. Python reads a surrogate for each such byte of an argument.
+    """
+    try:
+        prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in given or ("\n",)]
+        return [prompt.encode(errors="surrogateescape").decode() for prompt in prompts]
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"--prompt is not UTF-8. Received: byte {byte:#04x} at {error.start}") from None
 
 
 def print_texts(prompts: Sequence[str], texts: Sequence[str], *, as_json: bool) -> None:

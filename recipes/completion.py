@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes import generation
-from recipes.config import Sampling, UserError, require
+from recipes.config import Sampling, UserError, require, require_seed
 from recipes.data.tokenizers import Tokenizer, read_vocabulary
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.saved import load_model
@@ -67,7 +67,7 @@ class Writer:
             prompts: What the texts begin with, of any lengths.
             max_new_tokens: Tokens to add to each, at least 1.
             sampling: How they are drawn.
-            seed: Seed of the draws, at least 0.
+            seed: Seed of the draws, 0 to 2**32 - 1.
 
         Yields:
             What each text goes on with, a few tokens at a time.
@@ -76,7 +76,7 @@ class Writer:
             UserError: An empty prompt, or characters that the vocabulary lacks.
         """
         require(max_new_tokens >= 1, "max_new_tokens must be at least 1", max_new_tokens=max_new_tokens)
-        require(seed >= 0, "seed must be at least 0", seed=seed)
+        require_seed("seed", seed)
         rows = [self._encode(prompt) for prompt in prompts]
         ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
         for number, row in enumerate(rows):

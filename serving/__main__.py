@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from recipes import command_line
-from recipes.config import Sampling, UserError
+from recipes.config import Sampling, UserError, require_seed
 from recipes.run import finished_run
 
 HELP = """usage: python -m serving COMMAND ...
@@ -91,13 +91,16 @@ class GenerateArguments:
     """Tokens to add."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
     seed: int = 0
-    """Seed of the draws."""
+    """Seed of the draws, 0 to 2**32 - 1."""
     model: str = "lm"
     """Name of the model."""
     version: Annotated[VersionArguments, tyro.conf.arg(name="")] = VersionArguments()
     json: bool = False
     """Print a line of JSON a text."""
     call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments(timeout=60.0)
+
+    def __post_init__(self) -> None:
+        require_seed("--seed", self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from recipes.config import (
     from_dict,
     nearest,
     require,
+    require_seed,
     to_dict,
 )
 from recipes.files import write_json
@@ -62,7 +63,7 @@ class Method:
         require(self.trials >= 1, "--trials must be at least 1", trials=self.trials)
         require(self.executions >= 1, "--executions must be at least 1", executions=self.executions)
         require(self.seconds is None or self.seconds > 0, "--seconds must be above 0", seconds=self.seconds)
-        require(self.seed >= 0, "--seed must be at least 0", seed=self.seed)
+        require_seed("--seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ def make_plan(name: str, recipe: Recipe, space: Mapping[str, str], method: Metho
     Raises:
         UserError: A metric that the recipe does not report, or a space that is none.
     """
+    require(
+        recipe.training.seed + method.executions <= 2**32,
+        f"a trial's seeds are training.seed and those after it, at most {2**32 - 1}",
+        seed=recipe.training.seed,
+        executions=method.executions,
+    )
     metric = method.objective or recipe.early_stopping.metric
     if metric not in recipe.metrics:
         raise UserError(f"--objective: the recipe reports no {metric!r}. {nearest(metric, recipe.metrics)}")

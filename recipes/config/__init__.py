@@ -7,9 +7,17 @@ A run's `config.json` holds the same tree.
 from recipes.config.augmentation import Augmentation
 from recipes.config.batch_schedule import BatchSchedule
 from recipes.config.distillation import Distillation
-from recipes.config.errors import DivergedError, LostWorkerError, UserError, nearest, require
+from recipes.config.errors import (
+    DivergedError,
+    LostWorkerError,
+    UserError,
+    nearest,
+    require,
+    require_seed,
+)
 from recipes.config.image import ImageData, ImageModel, ImageRecipe, LossName
 from recipes.config.optimizer import Optimizer
+from recipes.config.parts import whole_part
 from recipes.config.pretraining import Pretraining
 from recipes.config.pruning import Pruning, RunPruning
 from recipes.config.recipe import Recipe
@@ -71,5 +79,7 @@ __all__ = [
     "from_dict",
     "nearest",
     "require",
+    "require_seed",
     "to_dict",
+    "whole_part",
 ]

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from recipes.config.errors import require
+from recipes.config.parts import whole_part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,4 +69,4 @@ class Augmentation:
 
     def end(self, epochs: int) -> int:
         """Return how many of a training's epochs come before images stay as they are."""
-        return int(self.end_fraction * epochs)
+        return whole_part(self.end_fraction, epochs)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from recipes.config.augmentation import Augmentation
-from recipes.config.errors import require, require_at_least_one
+from recipes.config.errors import require, require_at_least_one, require_seed
 from recipes.config.pretraining import Pretraining
 from recipes.config.recipe import Recipe
 
@@ -43,7 +43,7 @@ class ImageData:
             "data.labels_per_class must be at least 1",
             labels_per_class=self.labels_per_class,
         )
-        require(self.split_seed >= 0, "data.split_seed must be at least 0", split_seed=self.split_seed)
+        require_seed("data.split_seed", self.split_seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

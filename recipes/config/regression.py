@@ -3,7 +3,7 @@
 import dataclasses
 
 from recipes.config.distillation import Distillation
-from recipes.config.errors import UserError, require
+from recipes.config.errors import UserError, require, require_seed
 from recipes.config.recipe import Recipe
 
 
@@ -31,7 +31,7 @@ class RegressionData:
             validation_fraction=self.validation_fraction,
             test_fraction=self.test_fraction,
         )
-        require(self.split_seed >= 0, "data.split_seed must be at least 0", split_seed=self.split_seed)
+        require_seed("data.split_seed", self.split_seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

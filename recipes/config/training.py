@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from recipes.config.errors import require
+from recipes.config.errors import require, require_seed
+from recipes.config.parts import whole_part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class EarlyStopping:
 
     def first_epoch(self, epochs: int) -> int:
         """Return the first of a training's epochs, counted from 1, that may be the best one."""
-        return max(self.start_epoch, 1 + int(self.start_fraction * epochs))
+        return max(self.start_epoch, 1 + whole_part(self.start_fraction, epochs))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class Training:
             "training.replicas must be at least 1, or None",
             replicas=self.replicas,
         )
-        require(self.seed >= 0, "training.seed must be at least 0", seed=self.seed)
+        require_seed("training.seed", self.seed)
 
 
 def better_when_low(metric: str) -> bool:

@@ -1,5 +1,6 @@
 """Commands as a person types them: what they print and how they end."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import recipes.__main__ as main
+import serving.__main__ as serving
+import tuning.__main__ as tuning
 from recipes import command_line
 from recipes.config import UserError
 
@@ -60,6 +64,58 @@ def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
 def test_wrong_words_are_refused_before_anything_slow(tmp_path, arguments, said):
     assert_refused(recipes(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME=""), *said)
     assert not list(tmp_path.iterdir())
+
+
+def refusal(capsys, command, *arguments: str) -> str:
+    """Run a command in this process; return what it says, which must be a line."""
+    assert command_line.run({"command": command}, "", ["command", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (main.train, ["mnist-mlp", "--training.seed"]),
+        (main.train, ["lm-lstm", "--training.seed"]),
+        (main.train, ["mnist-mlp", "--data.split-seed"]),
+        (main.train, ["diabetes-mlp", "--data.split-seed"]),
+        (main.augment, ["mnist-cnn", "--training.seed"]),
+        (main.generate, ["runs/lm-lstm/latest", "--seed"]),
+        (serving.generate, ["--seed"]),
+        (tuning.search, ["mnist-mlp", "--seed"]),
+        (tuning.search, ["mnist-mlp", "--executions", "2", "--training.seed"]),
+        (tuning.chief, ["mnist-mlp", "--search-dir", "s", "--seed"]),
+    ],
+)
+def test_a_seed_that_no_generator_takes_is_refused_in_a_line(
+    tmp_path, monkeypatch, capsys, command, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    for seed in (2**32, -1):
+        said = refusal(capsys, command, *arguments, str(seed))
+        assert "must be 0 to 4294967295" in said
+        assert f"seed={seed}" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_last_execution_of_a_trial_needs_a_seed_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--executions", "3", "--training.seed", str(2**32 - 2)]
+    assert "4294967294" in refusal(capsys, tuning.search, "mnist-mlp", *flags)
+
+
+@pytest.mark.parametrize("command", [main.generate, serving.generate])
+def test_a_prompt_that_is_not_utf_8_is_refused_in_a_line(monkeypatch, capsys, command):
+    run = ["runs/lm-lstm/latest"] if command is main.generate else []
+    argument = os.fsdecode(b"abc\xffdef")  # as Python passes on what a shell gives
+    said = refusal(capsys, command, *run, "--prompt", "good", "--prompt", argument)
+    assert "--prompt is not UTF-8. Received: byte 0xff at 3" in said
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abcd\xe2\x82"), encoding="utf-8"))
+    assert "--prompt is not UTF-8. Received: byte 0xe2 at 4" in refusal(
+        capsys, command, *run, "--prompt", "-"
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,6 +237,8 @@ def test_a_disk_that_is_full_is_said_in_a_line(tmp_path):
 def test_a_framed_error_becomes_a_line():
     frame = "╭─ Oh ─╮\n│ first  │\n│ second │\n│ ────── │\n│ advice │\n╰────────╯\n"
     assert command_line.unframe(frame) == "first second"
+    plain = " Oh     \n ------ \n  first \n  second\n  ------\n  advice\n"
+    assert command_line.unframe(plain) == "first second"
 
 
 def test_another_keras_backend_is_refused(monkeypatch):

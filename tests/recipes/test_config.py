@@ -3,7 +3,18 @@ import dataclasses
 import pytest
 
 from recipes.catalog import CATALOG
-from recipes.config import ImageRecipe, Schedule, Training, UserError, from_dict, nearest, to_dict
+from recipes.config import (
+    Augmentation,
+    EarlyStopping,
+    ImageRecipe,
+    RegressionRecipe,
+    Schedule,
+    Training,
+    UserError,
+    from_dict,
+    nearest,
+    to_dict,
+)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -59,9 +70,33 @@ def test_wrong_settings_say_what_was_received(tree, message):
         from_dict(ImageRecipe, tree)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize(
+    ("kind", "group", "name"),
+    [
+        (ImageRecipe, "training", "seed"),
+        (ImageRecipe, "data", "split_seed"),
+        (RegressionRecipe, "data", "split_seed"),
+    ],
+)
+def test_seeds_have_32_bits(kind, group, name, seed):
+    with pytest.raises(UserError, match=f"{group}.{name} must be 0 to 4294967295. Received: seed={seed}"):
+        from_dict(kind, {group: {name: seed}})
+    assert from_dict(kind, {group: {name: 2**32 - 1}})
+
+
 def test_a_schedule_reads_its_defaults_where_a_setting_is_none():
     assert Schedule(name="polynomial").parameters() == {"power": 1.0}
     assert Schedule(name="step", factor=0.5).parameters() == {"factor": 0.5, "boundaries": (0.5, 0.75)}
+
+
+def test_a_part_of_the_epochs_is_counted_as_it_is_written():
+    """0.29 * 100 is 28.999999999999996 in floats, and 0.7 * 90 is 62.99999999999999."""
+    assert Augmentation(end_fraction=0.29).end(100) == 29
+    assert Augmentation(end_fraction=0.7).end(90) == 63
+    assert EarlyStopping(start_fraction=0.29).first_epoch(100) == 30
+    assert EarlyStopping(start_fraction=0.85).first_epoch(12) == 11  # 10.2 epochs can't be the best
+    assert Augmentation(end_fraction=1e-9).end(100) == 0
 
 
 def test_the_nearest_name_is_offered_and_else_the_possible_ones():
