@@ -21,6 +21,7 @@ from recipes.data.passes import read_ahead
 from recipes.models.autoencoder import build_autoencoder
 from recipes.models.saved import load_model
 from recipes.run import Run, open_run
+from recipes.streams import draw_keys, stream
 from recipes.training import batch_sizes, building, common_metrics, compile_model, fit, save_model
 
 Tensor = Any
@@ -61,7 +62,12 @@ def pretrain(
     sizes = batch_sizes(own, len(images))
     seed = own.training.seed
     batches = TrainingBatches(
-        images, np.zeros(len(images)), sizes, seed, lambda batch, _, step, epoch: spoil(batch, settings, step)
+        images,
+        np.zeros(len(images)),
+        sizes,
+        seed,
+        lambda batch, _, key, epoch: spoil(batch, settings, key),
+        use="pretraining",
     )
     rate = compile_model(
         autoencoder, own, loss=keras.losses.BinaryCrossentropy(), sizes=sizes, jit_pays=False
@@ -91,8 +97,9 @@ def spoil(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, 
         The spoilt images, and what they should be: (batch, height * width * channels) in [0, 1].
     """
     no_labels = tf.zeros((tf.shape(images)[0], 1))
-    moved, _ = augment(images, no_labels, settings.moves, seed)
-    keep = tf.random.stateless_uniform(tf.shape(images), seed) >= settings.noise
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    moved, _ = augment(images, no_labels, settings.moves, seeds[0])
+    keep = tf.random.stateless_uniform(tf.shape(images), seeds[1]) >= settings.noise
     return tf.where(keep, moved, 0.0), tf.reshape(images, (tf.shape(images)[0], -1)) / 255
 
 
@@ -113,8 +120,9 @@ def _recipe(recipe: ImageRecipe) -> Recipe:
 
 def _evaluation(images: Images, settings: Pretraining) -> tf.data.Dataset:
     """Return all images in order, each with noise that is always the same."""
-    dataset = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE).enumerate()
-    batches = dataset.map(
-        lambda step, batch: spoil(tf.cast(batch, tf.float32), settings, tf.cast([step, step], tf.int32))
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE)
+    keys = tf.data.Dataset.from_tensor_slices(draw_keys(stream(0, "validation noise"), len(batches)))
+    spoilt = tf.data.Dataset.zip(batches, keys).map(
+        lambda batch, key: spoil(tf.cast(batch, tf.float32), settings, key)
     )
-    return read_ahead(batches, 2)
+    return read_ahead(spoilt, 2)

@@ -12,6 +12,7 @@ from recipes.data.augmentation import augment, warning
 from recipes.data.batches import training_images
 from recipes.data.images import load_images
 from recipes.report.augmentation import plot_augmentation
+from recipes.streams import draw_keys, stream
 from recipes.training import batch_sizes
 
 
@@ -34,5 +35,6 @@ def preview(recipe: ImageRecipe, path: Path, *, images: int = 8, variants: int =
     sizes = batch_sizes(recipe, len(dataset.train))
     shuffled = training_images(dataset.train, len(classes), sizes, Augmentation(), seed)
     before, labels = next(iter(shuffled.dataset))
-    after = [augment(before, labels, recipe.augmentation, [seed, variant])[0] for variant in range(variants)]
+    keys = draw_keys(stream(seed, "preview"), variants)
+    after = [augment(before, labels, recipe.augmentation, key)[0] for key in keys]
     plot_augmentation(before[:images].numpy(), np.stack(after)[:, :images], path)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from keras import ops
 
 from recipes.config import BatchSchedule, Pruning, Schedule, require
+from recipes.streams import stream
 
 Tensor = Any
 Times = npt.NDArray[np.float64]
@@ -174,7 +175,7 @@ class BatchSizes:
         if self.settings.name == "fixed":
             return np.full(self.examples // self.batch_size, self.batch_size)
         if self.settings.name == "random":
-            random = np.random.default_rng([self.seed, epoch])
+            random = stream(self.seed, "batch sizes", epoch)
             largest = min(self.settings.parameters()["largest"], self.examples)
             drawn = random.integers(self.batch_size, largest, self.examples // self.batch_size, endpoint=True)
             return drawn[np.cumsum(drawn) <= self.examples]

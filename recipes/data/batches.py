@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -11,10 +12,11 @@ from recipes.data.augmentation import augment
 from recipes.data.examples import Examples
 from recipes.data.passes import batch_limits, counted, read_ahead
 from recipes.schedules import BatchSizes
+from recipes.streams import draw_keys, stream
 
 Tensor = Any
 Change = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(inputs, targets, seed of the step, epoch) → what the model is trained on."""
+"""(inputs, targets, key of the step, epoch) → what the model is trained on."""
 
 EVALUATION_BATCH_SIZE = 500
 
@@ -31,6 +33,7 @@ class TrainingBatches:
         sizes: Examples of each batch.
         seed: Seed of the order, and of the changes.
         change: Makes a batch what the model is trained on: augmentation, say.
+        use: What the batches are for; two uses of one seed have streams of their own.
 
     Attributes:
         epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
@@ -44,23 +47,27 @@ class TrainingBatches:
         sizes: BatchSizes,
         seed: int,
         change: Change,
+        use: str = "training",
     ) -> None:
         self.sizes = sizes
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
         fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
         all_inputs, all_targets = tf.constant(inputs), tf.constant(targets)
 
-        def shuffled(_: Any) -> tf.data.Dataset:
-            order = tf.random.experimental.stateless_shuffle(tf.range(len(inputs)), seed=[seed, self.epoch])
-            limits = batch_limits(sizes, self.epoch)
-            return limits.map(lambda step, limit: (step, order[limit[0] : limit[1]]))
+        def draw(epoch: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+            order = stream(seed, f"{use}: order", epoch).permutation(len(inputs))
+            return order, draw_keys(stream(seed, f"{use}: changes", epoch), len(sizes.of_epoch(int(epoch))))
 
-        def read(step: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        def shuffled(_: Any) -> tf.data.Dataset:
+            order, keys = tf.numpy_function(draw, [self.epoch], (tf.int64, tf.int32))
+            order, keys = tf.ensure_shape(order, (len(inputs),)), tf.ensure_shape(keys, (None, 2))
+            limits = batch_limits(sizes, self.epoch)
+            return limits.map(lambda step, limit: (keys[step], order[limit[0] : limit[1]]))
+
+        def read(key: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
             index = tf.ensure_shape(index, (fixed,))
-            step_seed = tf.random.experimental.stateless_fold_in([seed, self.epoch], step)
             batch = tf.cast(tf.gather(all_inputs, index), tf.float32)
-            targets = tf.gather(all_targets, index)
-            return change(batch, targets, tf.cast(step_seed, tf.int32), self.epoch)
+            return change(batch, tf.gather(all_targets, index), key, self.epoch)
 
         dataset = tf.data.Dataset.range(1).flat_map(shuffled)
         batches = dataset.map(read, num_parallel_calls=2, deterministic=True)
@@ -73,11 +80,11 @@ def training_images(
     """Return batches of augmented images (batch, height, width, channels) and labels (batch, classes)."""
     end = augmentation.end(sizes.epochs)
 
-    def change(images: Tensor, labels: Tensor, step_seed: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
+    def change(images: Tensor, labels: Tensor, key: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
         labels = tf.one_hot(labels, num_classes)
         return tf.cond(
             epoch < end,
-            lambda: augment(images, labels, augmentation, step_seed),
+            lambda: augment(images, labels, augmentation, key),
             lambda: (images, labels),
         )
 

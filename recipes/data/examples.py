@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import UserError
+from recipes.streams import stream
 
 IMAGE_SHAPE = (28, 28, 1)
 """Height, width and channels of every image, as in MNIST."""
@@ -145,7 +146,7 @@ def with_few_labels(
     """
     if labels_per_class is None:
         return examples
-    random = np.random.default_rng(seed)
+    random = stream(seed, "labels")
     chosen = []
     for label, name in enumerate(classes):
         members = np.flatnonzero(examples.labels == label)
@@ -159,9 +160,9 @@ def with_few_labels(
 
 
 def stratified_split(
-    examples: Examples, fraction: float, seed: int, classes: tuple[str, ...]
+    examples: Examples, fraction: float, random: np.random.Generator, classes: tuple[str, ...]
 ) -> tuple[Examples, Examples]:
-    """Split off a part that holds `fraction` of each class (at least one), drawn by a seed.
+    """Split off a part that holds `fraction` of each class (at least one), drawn at random.
 
     Returns:
         (what is left, what was split off), each in the order of the examples.
@@ -169,7 +170,6 @@ def stratified_split(
     Raises:
         UserError: A class with fewer than two examples.
     """
-    random = np.random.default_rng(seed)
     chosen = np.zeros(len(examples), bool)
     for label, name in enumerate(classes):
         members = np.flatnonzero(examples.labels == label)

@@ -44,12 +44,11 @@ def load_images(settings: ImageData) -> ImageDataset:
 
 def _split(source: ImageSource, settings: ImageData) -> ImageDataset:
     rest, read_test = source.train, source.read_test
+    random = np.random.default_rng(settings.split_seed)  # one stream for both splits, one after the other
     if read_test is None:
-        rest, test = stratified_split(rest, settings.test_fraction, settings.split_seed, source.classes)
+        rest, test = stratified_split(rest, settings.test_fraction, random, source.classes)
         read_test = lambda: test  # noqa: E731 - as short as it is
-    train, validation = stratified_split(
-        rest, settings.validation_fraction, settings.split_seed, source.classes
-    )
+    train, validation = stratified_split(rest, settings.validation_fraction, random, source.classes)
     return ImageDataset(source, train, validation, read_test)
 
 

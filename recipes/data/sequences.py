@@ -10,6 +10,7 @@ import tensorflow as tf
 from recipes.config import ReversalData
 from recipes.data.passes import each_pass, read_ahead
 from recipes.schedules import BatchSizes
+from recipes.streams import stream
 
 Ids = npt.NDArray[np.int32]
 
@@ -54,7 +55,7 @@ def draw_reversals(count: int, data: ReversalData, random: np.random.Generator) 
 
 def held_out(data: ReversalData, seed: int) -> Reversals:
     """Return the sequences of a part that is not trained on, by a seed of its own."""
-    return draw_reversals(data.held_out, data, np.random.default_rng([2**32, seed]))
+    return draw_reversals(data.held_out, data, stream(seed, "held-out sequences"))
 
 
 class TrainingReversals:
@@ -76,8 +77,7 @@ class TrainingReversals:
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
 
         def read(epoch: Any, step: Any, size: Any) -> tuple[Ids, Ids]:
-            random = np.random.default_rng([seed, int(epoch), int(step)])
-            drawn = draw_reversals(int(size), data, random)
+            drawn = draw_reversals(int(size), data, stream(seed, "training sequences", epoch, step))
             return drawn.source, drawn.target
 
         def load(step: Any, size: Any) -> Any:

@@ -10,6 +10,7 @@ from recipes.config import StreamedTextData, TextData, UserError
 from recipes.data.passes import each_pass, read_ahead
 from recipes.data.tokens import Part
 from recipes.schedules import BatchSizes
+from recipes.streams import stream
 
 Ids = npt.NDArray[np.int32]
 
@@ -58,10 +59,8 @@ class TrainingWindows:
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
 
         def read(epoch: Any, step: Any, size: Any) -> Ids:
-            key = [seed, int(epoch)] if carried else [seed, int(epoch), int(step)]
-            starts = np.random.default_rng(key).integers(
-                part.start, part.stop - row, int(size), endpoint=True
-            )
+            random = stream(seed, "windows", epoch, 0 if carried else step)
+            starts = random.integers(part.start, part.stop - row, int(size), endpoint=True)
             if carried:
                 starts += int(step) * block_size
             return tokens[starts[:, np.newaxis] + np.arange(block_size + 1)].astype(np.int32)

@@ -1,15 +1,18 @@
 """Augmentation: what each transform does to an image that a reader can picture."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.config import Augmentation
+from recipes.config import Augmentation, Pretraining
 from recipes.data.augmentation import augment
 from recipes.data.augmentation.affine import move, random_transforms
 from recipes.data.augmentation.elastic import random_shifts, sample
 from recipes.data.augmentation.erase import erase
 from recipes.data.augmentation.mix import mix, random_weights
+from recipes.pretraining import spoil
 from tests.recipes.test_command_line import assert_refused, recipes
 
 EVERYTHING = Augmentation(
@@ -41,6 +44,61 @@ def test_augmentation_is_a_function_of_the_seed():
     assert once[0].shape == images.shape
     assert 0 <= once[0].numpy().min() <= once[0].numpy().max() <= 255
     np.testing.assert_allclose(once[1].numpy().sum(axis=1), 1, rtol=1e-6)
+
+
+def recorded_keys(monkeypatch, run) -> list[tuple[int, int]]:
+    """Return the key of each random operation, those that split a key included."""
+    used = []
+
+    def recording(function, place):
+        def record(*arguments, **named):
+            seed = named["seed"] if "seed" in named else arguments[place]
+            used.append(tuple(np.asarray(seed).tolist()))
+            return function(*arguments, **named)
+
+        return record
+
+    for owner, name, place in [
+        (tf.random, "stateless_uniform", 1),
+        (tf.random, "stateless_normal", 1),
+        (tf.random, "stateless_gamma", 1),
+        (tf.random.experimental, "stateless_split", 0),
+    ]:
+        monkeypatch.setattr(owner, name, recording(getattr(owner, name), place))
+    run()
+    monkeypatch.undo()
+    return used
+
+
+def test_each_random_operation_has_a_key_of_its_own(monkeypatch):
+    images, labels = random_images(4), np.eye(4, 10, dtype=np.float32)
+    used = recorded_keys(monkeypatch, lambda: augment(images, labels, EVERYTHING, tf.constant([1, 2])))
+    assert len(used) >= 12
+    assert len(set(used)) == len(used)
+    moves = Pretraining(moves=dataclasses.replace(EVERYTHING, mix_up=0.0, cut_mix=0.0))
+    used = recorded_keys(monkeypatch, lambda: spoil(images, moves, tf.constant([1, 2])))
+    assert len(set(used)) == len(used)
+
+
+def test_flips_say_nothing_of_elastic_shifts():
+    """Both drawn by one key for 1,000 images: no run of the shifts goes with the flips, wherever it begins."""
+    count, size, seed = 1000, 8, tf.constant([5, 6])
+    labels = np.zeros((count, 1), np.float32)
+    left_half = np.zeros((count, size, size, 1), np.float32)
+    left_half[:, :, : size // 2] = 255
+    flipped = augment(left_half, labels, Augmentation(flip="horizontal"), seed)[0].numpy()[:, 0, 0, 0] < 128
+    assert flipped.mean() == pytest.approx(0.5, abs=0.05)
+    ramp = np.zeros((count, size, size, 1), np.float32) + np.arange(size, dtype=np.float32)[:, None, None]
+    # So little smoothness leaves each pixel a shift of its own, drawn with a border of one and for two axes.
+    bent = augment(ramp, labels, Augmentation(elastic=0.1, elastic_smoothness=0.1), seed)[0].numpy()
+    drawn = np.full((count, size + 2, size + 2, 2), np.nan)
+    drawn[:, 2:-2, 2:-2, 0] = (bent - ramp)[:, 1:-1, 1:-1, 0]
+    assert np.nanstd(drawn) == pytest.approx(0.1, rel=0.1)
+    in_order = drawn.reshape(-1)
+    for begin in range(8 * count):
+        run = in_order[begin : begin + count]
+        seen = ~np.isnan(run)  # some 180: chance gives correlations of up to 4.4 / sqrt(180) = 0.33
+        assert abs(np.corrcoef(flipped[seen], run[seen])[0, 1]) < 0.5, begin
 
 
 def test_no_augmentation_changes_nothing():

@@ -76,6 +76,12 @@ def test_images_stay_as_they_are_after_their_part_of_the_training():
     assert [moved(epoch) for epoch in range(4)] == [19, 19, 0, 0]
 
 
+def test_the_largest_seed_gives_batches():
+    assert sorted(order(batches_of(20, 5, seed=2**32 - 1, augmentation=Augmentation(shift=1)), 0)) == list(
+        range(20)
+    )
+
+
 def test_gradient_descent_takes_all_examples_at_once():
     recipe = ImageRecipe(optimizer=Optimizer(name="gradient-descent"), training=Training(batch_size=2))
     assert batch_sizes(recipe, 23).of_epoch(0).tolist() == [23]

@@ -168,18 +168,18 @@ def test_folders_that_hold_no_classes_are_refused(tmp_path, stripes):
 def test_a_split_holds_the_same_part_of_each_class_and_loses_nothing():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
     examples = Examples(np.arange(160), labels)
-    rest, part = stratified_split(examples, 0.2, seed=1, classes=("a", "b", "c"))
+    rest, part = stratified_split(examples, 0.2, np.random.default_rng(1), classes=("a", "b", "c"))
     assert np.bincount(part.labels).tolist() == [20, 10, 2]
     assert sorted([*rest.images, *part.images]) == list(range(160))
-    _, again = stratified_split(examples, 0.2, seed=1, classes=("a", "b", "c"))
-    _, other = stratified_split(examples, 0.2, seed=2, classes=("a", "b", "c"))
+    _, again = stratified_split(examples, 0.2, np.random.default_rng(1), classes=("a", "b", "c"))
+    _, other = stratified_split(examples, 0.2, np.random.default_rng(2), classes=("a", "b", "c"))
     assert again.images.tolist() == part.images.tolist() != other.images.tolist()
 
 
 def test_a_class_of_one_cannot_be_split():
     examples = Examples(np.arange(3), np.array([0, 0, 1]))
     with pytest.raises(UserError, match="class 'b' has one example"):
-        stratified_split(examples, 0.5, seed=0, classes=("a", "b"))
+        stratified_split(examples, 0.5, np.random.default_rng(0), classes=("a", "b"))
 
 
 def test_the_offline_digits_are_1797_and_split_three_ways():

@@ -55,6 +55,20 @@ def test_a_moved_image_is_to_be_moved_back():
     assert len(set(places.tolist())) > 10
 
 
+def test_the_pixels_that_are_blackened_say_nothing_of_how_an_image_is_moved():
+    """Both drawn by one key for 700 images: the correlation of a shift with any pixels in order is about 0."""
+    count, seed = 700, tf.constant([3, 4])
+    images = np.zeros((count, 28, 28, 1), np.float32)
+    images[:, :, 14] = 255
+    moved, _ = spoil(images, Pretraining(noise=0.0, moves=Augmentation(shift=5)), seed)
+    shifts = moved.numpy()[:, 14, :, 0] @ np.arange(28) / 255 - 14
+    assert np.abs(shifts).max() == pytest.approx(5, abs=0.1)
+    kept = spoil(np.full((count, 28, 28, 1), 255, np.float32), Pretraining(noise=0.5), seed)[0].numpy() > 0
+    in_order = kept.reshape(-1)[: 20 * count]
+    correlations = [np.corrcoef(shifts, in_order[lag : lag + count])[0, 1] for lag in range(19 * count)]
+    assert np.abs(correlations).max() < 0.25  # by chance at most about 4.3 / sqrt(700) = 0.16
+
+
 def test_the_encoder_is_the_classifier_and_the_decoder_its_mirror():
     classifier = build_classifier(ImageModel(dense=(32, 16, 8)), (28, 28, 1), 10)
     autoencoder = build_autoencoder(classifier)

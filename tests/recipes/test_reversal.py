@@ -1,6 +1,7 @@
 """The encoder-decoder on a task whose right answer is known."""
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from recipes import reversal
 from recipes.catalog import CATALOG
 from recipes.config import Optimizer, ReversalData, SequenceRecipe, TextTraining, UserError
-from recipes.data.sequences import END, PADDING, START, TrainingReversals, draw_reversals
+from recipes.data.sequences import END, PADDING, START, TrainingReversals, draw_reversals, held_out
 from recipes.models.encoder_decoder import EncoderDecoder
 from tests.recipes.sizes import fixed_sizes
 
@@ -37,6 +38,22 @@ def test_batches_are_a_function_of_seed_and_epoch():
     np.testing.assert_array_equal(read(0, 2), read(0, 2))
     assert not np.array_equal(read(0, 2), read(0, 3))
     assert not np.array_equal(read(0, 2), read(1, 2))
+
+
+def test_held_out_sequences_are_in_no_training_batch():
+    """16 symbols of 20 kinds: two sequences that are alike come from one stream, not from chance."""
+    data = ReversalData(shortest=16, longest=16, held_out=50)
+    held = [
+        {row.tobytes() for row in held_out(data, seed).source}
+        for seed in (reversal.VALIDATION_SEED, reversal.TEST_SEED)
+    ]
+    assert not held[0] & held[1]
+    for seed, epoch in itertools.product(range(2), range(3)):
+        batches = TrainingReversals(data, fixed_sizes(50, steps=3), seed)
+        batches.epoch.assign(epoch)
+        trained = {row.tobytes() for (source, _), *_ in batches.dataset.as_numpy_iterator() for row in source}
+        assert len(trained) == 150
+        assert not trained & (held[0] | held[1])
 
 
 @pytest.fixture

@@ -47,6 +47,16 @@ def test_the_number_of_trials_is_kept_by_every_algorithm(oracle, tmp_path):
         assert len(search_to_the_end(oracle(plan_of(algorithm=algorithm, trials=7)))) == 7
 
 
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])
+def test_searches_of_neighbouring_seeds_try_different_values(oracle, tmp_path, algorithm):
+    tried = []
+    for seed in range(4):
+        (tmp_path / "oracle.json").unlink(missing_ok=True)
+        seen = search_to_the_end(oracle(plan_of(algorithm=algorithm, trials=5, seed=seed)))
+        tried.append({values["optimizer.learning_rate"] for values in seen[1:]})
+    assert len(set.union(*tried)) == sum(map(len, tried))
+
+
 def test_the_bayesian_search_finds_the_top_and_beats_random_values(oracle, tmp_path):
     best = {}
     for algorithm in ("bayesian", "random"):

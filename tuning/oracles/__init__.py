@@ -6,6 +6,7 @@ from typing import Any
 import keras_tuner
 
 from recipes.config import Recipe, flatten, to_dict
+from recipes.streams import stream
 from tuning.oracles.bayesian import BayesianSearch
 from tuning.oracles.durable import DurableOracle
 from tuning.oracles.grid import GridSearch
@@ -46,7 +47,8 @@ def build_oracle(plan: Plan, state_path: Path) -> DurableOracle:
         "max_seconds": plan.method.seconds,
         "objective": keras_tuner.Objective(plan.objective, "max" if plan.sign > 0 else "min"),
         "hyperparameters": hyperparameters(plan.recipe, dimensions),
-        "seed": plan.method.seed + 1,  # keras-tuner takes 0 for none
+        # keras-tuner adds 1 for each value that it draws, and takes 0 for none.
+        "seed": int(stream(plan.method.seed, "search").integers(1, 2**32)),
     }
     first = own_values(plan.recipe, dimensions)
     match plan.method.algorithm:

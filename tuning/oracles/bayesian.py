@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
+from recipes.streams import stream
 from tuning.oracles.durable import DurableOracle
 from tuning.space import Value
 
@@ -52,7 +53,7 @@ class BayesianSearch(DurableOracle):
         """Choose values; none are left when all points of a space of choices lie beside a trial."""
         if not self.trials and self.first is not None:
             return {"status": TrialStatus.RUNNING, "values": dict(self.first)}
-        candidates = self._draw(np.random.default_rng([self.seed, len(self.trials)]))
+        candidates = self._draw(stream(self.seed, "candidates", len(self.trials)))
         if not candidates:
             return {"status": TrialStatus.IDLE if self.ongoing_trials else TrialStatus.STOPPED}
         scored = [trial for trial in self.trials.values() if trial.status == TrialStatus.COMPLETED]

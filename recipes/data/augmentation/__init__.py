@@ -33,8 +33,8 @@ def augment(images: Tensor, labels: Tensor, settings: Augmentation, seed: Tensor
     Returns:
         Images and labels of the same shapes.
     """
-    seeds = tf.random.experimental.stateless_split(seed, 3)
-    images = move(images, settings, seed)
-    images = bend(images, settings, seeds[0])
-    images = erase(images, settings, seeds[1])
-    return mix(images, labels, settings, seeds[2])
+    seeds = tf.random.experimental.stateless_split(seed, 4)
+    images = move(images, settings, seeds[0])
+    images = bend(images, settings, seeds[1])
+    images = erase(images, settings, seeds[2])
+    return mix(images, labels, settings, seeds[3])

@@ -48,7 +48,8 @@ def random_transforms(batch: Tensor, size: tuple[int, int], settings: Augmentati
         (batch, 8) float32 rows (a, b, c, d, e, f, 0, 0): output (x, y) takes the colour of input
         (a x + b y + c, d x + e y + f).
     """
-    draws = tf.random.stateless_uniform((6, batch), seed, -1.0, 1.0)
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    draws = tf.random.stateless_uniform((6, batch), seeds[0], -1.0, 1.0)
     angle = draws[0] * math.radians(settings.rotate)
     x_scale, y_scale = 1 + draws[1] * settings.scale, 1 + draws[2] * settings.scale
     shear = tf.tan(draws[3] * math.radians(settings.shear))
@@ -56,7 +57,7 @@ def random_transforms(batch: Tensor, size: tuple[int, int], settings: Augmentati
     cos, sin = tf.cos(angle), tf.sin(angle)
     a, b = cos / x_scale, (shear * cos - sin) / x_scale
     d, e = sin / y_scale, (shear * sin + cos) / y_scale
-    more = tf.random.stateless_uniform((6, batch), tf.random.experimental.stateless_split(seed, 1)[0])
+    more = tf.random.stateless_uniform((6, batch), seeds[1])
     # Of the image only a window is looked at, anywhere in it, and some of the windows from behind.
     x_left, y_left = 1 - more[0] * settings.crop, 1 - more[1] * settings.crop
     x_shift += (more[2] - 0.5) * (1 - x_left) * size[1]

@@ -26,8 +26,8 @@ def erase(images: Tensor, settings: Augmentation, seed: Tensor) -> Tensor:
     """
     if not settings.erase:
         return images
-    draws = tf.random.stateless_uniform((2, tf.shape(images)[0]), seed)
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    draws = tf.random.stateless_uniform((2, tf.shape(images)[0]), seeds[0])
     aspects = tf.exp((2 * draws[1] - 1) * math.log(ASPECT))
-    place = tf.random.experimental.stateless_split(seed, 1)[0]
-    inside = random_rectangles(settings.erase * draws[0], aspects, images.shape[1:3], place)
+    inside = random_rectangles(settings.erase * draws[0], aspects, images.shape[1:3], seeds[1])
     return tf.where(inside, 0.0, images)
