@@ -157,14 +157,16 @@ def choose(logits: Tensor, draws: Tensor, temperature: Tensor, top_k: Tensor, to
     """
     size = tf.shape(logits)[1]
     greedy = tf.argmax(logits, axis=1, output_type=tf.int32)
-    safe = tf.where(temperature > 0, temperature, 1.0)
     order = tf.argsort(logits, axis=1, direction="DESCENDING", stable=True)  # (batch, vocabulary_size)
+    # In float32 an unlikely token is lost in a sum near 1.
+    wide, draws, top_p = (tf.cast(values, tf.float64) for values in (logits, draws, top_p))
+    safe = tf.cast(tf.where(temperature > 0, temperature, 1.0), tf.float64)
     # From the highest logit down, so that a tiny temperature does not overflow.
-    ranked = tf.gather(logits - tf.reduce_max(logits, axis=1, keepdims=True), order, batch_dims=1)
+    ranked = tf.gather(wide - tf.reduce_max(wide, axis=1, keepdims=True), order, batch_dims=1)
     allowed = tf.range(size) < tf.where(top_k > 0, top_k, size)[:, None]
     probabilities = tf.nn.softmax(tf.where(allowed, ranked / safe[:, None], -float("inf")), axis=1)
     before = tf.cumsum(probabilities, axis=1, exclusive=True)
-    kept = tf.where(before < top_p[:, None], probabilities, 0.0)
+    kept = tf.where((before < top_p[:, None]) | (top_p[:, None] >= 1), probabilities, 0.0)
     reached = tf.cumsum(kept, axis=1)
     rank = tf.reduce_sum(tf.cast(reached <= draws[:, None] * reached[:, -1:], tf.int32), axis=1)
     last = tf.reduce_sum(tf.cast(kept > 0, tf.int32), axis=1) - 1  # rounding must not go beyond it

@@ -52,6 +52,16 @@ def test_top_k_and_then_top_p_leave_out_the_unlikely():
     assert chosen([0.2, 0.5, 0.3], [0.999], top_k=99) == [0]
 
 
+def test_no_token_is_lost_to_rounding():
+    """A likely token and 20,000 of a probability that float32 can't add to 0.999: a draw at 0.9995 is half way."""
+    probabilities = np.float32([0.999, *[5e-8] * 20_000])
+    half, last = chosen(probabilities, [0.9995, 1 - 2**-24], top_p=1.0)
+    assert half == pytest.approx(10_000, abs=30)
+    assert last == pytest.approx(20_000, abs=2)
+    # Half of the probability that is left, likeliest first.
+    assert chosen(probabilities, [1 - 2**-24], top_p=0.9995) == [pytest.approx(10_000, abs=30)]
+
+
 def test_frequencies_are_the_probabilities():
     draws = generation.uniform_draws(tf.constant([7], tf.int64), 20_000)[0]
     counts = np.bincount(chosen([0.2, 0.5, 0.3], draws.numpy()), minlength=3) / 20_000
