@@ -2,7 +2,7 @@
 
 import codecs
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,7 +153,10 @@ def _open_path(path: Path, settings: TextData) -> Corpus:
 
 
 def _open_tfds(name: str, settings: TextData) -> Corpus:
-    """Open a TensorFlow dataset with a text feature; its own three parts stay what they are."""
+    """Open a TensorFlow dataset with a text feature; the parts it has stay what they are.
+
+    A validation or test part that it lacks is cut off the end of its training part.
+    """
     builder = open_builder(name)
     if "text" not in builder.info.features:
         raise UserError(
@@ -161,24 +164,40 @@ def _open_tfds(name: str, settings: TextData) -> Corpus:
             f"Received: {', '.join(builder.info.features)}"
         )
     parts = [part for part in PARTS if part in builder.info.splits]
-    contents = tuple(b"\n\n".join(read_split(builder, part)["text"].tolist()) for part in parts)
-    if len(parts) < len(PARTS):
-        return _cut(name, name, contents, settings)
+    if "train" not in parts:
+        raise UserError(
+            f"data.source: {name} has no part `train`. Received: {', '.join(builder.info.splits) or 'no part'}"
+        )
+    own = {part: b"\n\n".join(read_split(builder, part)["text"].tolist()) for part in parts}
+    train = own.pop("train")
+    ends = _cut(name, name, (train,), settings, lacking=[part for part in PARTS[1:] if part not in own]).ends
+    cut = zip(PARTS, (0, *ends[:-1]), ends, strict=True)
+    contents = tuple(own.get(part, train[start:end]) for part, start, end in cut)
     first, second, third = (len(content) for content in contents)
     return Corpus(name, name, contents, (first, first + second, first + second + third))
 
 
 def _cut(
-    name: str, origin: str, pieces: tuple[bytes | Path, ...], settings: TextData, note: str = ""
+    name: str,
+    origin: str,
+    pieces: tuple[bytes | Path, ...],
+    settings: TextData,
+    note: str = "",
+    lacking: Sequence[str] = PARTS[1:],
 ) -> Corpus:
-    """Cut text into parts by their fractions, each beginning with a whole character."""
+    """Cut text into parts by their fractions, each beginning with a whole character.
+
+    Only the lacking parts are cut off the training part; another one is left empty.
+    """
     size = sum(map(_size, pieces))
     if not size:
         raise UserError(f"data.source: there is no text in {origin}")
     uncut = Corpus(name, origin, pieces, (size, size, size), note)
-    test = _character_start(uncut, round(size * (1 - settings.test_fraction)))
-    train = round(size * (1 - settings.test_fraction - settings.validation_fraction))
-    return Corpus(name, origin, pieces, (_character_start(uncut, train), test, size), note)
+    validation = settings.validation_fraction if "validation" in lacking else 0
+    test = settings.test_fraction if "test" in lacking else 0
+    ends = (round(size * (1 - test - validation)), round(size * (1 - test)), size)
+    first, second, third = (_character_start(uncut, end) for end in ends)
+    return Corpus(name, origin, pieces, (first, second, third), note)
 
 
 def _character_start(corpus: Corpus, position: int) -> int:

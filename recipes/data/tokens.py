@@ -5,16 +5,18 @@ it. The file is kept in `$XDG_CACHE_HOME/keras-recipes` (`~/.cache/keras-recipes
 of the text's hash and the tokenizer's settings; removing it costs making it again.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +32,10 @@ from recipes.data.tokenizers import (
     read_vocabulary,
     write_vocabulary,
 )
-from recipes.files import write_json
+from recipes.files import write_file, write_json
+
+MAKING = ".making-"
+"""Beginning of the name of a folder of tokens that is being made."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,10 @@ def load_text(settings: TextData, tokenizer: Tokenizer | None = None) -> Tokeniz
     made_by = tokenizer.to_json() if tokenizer else [settings.tokenizer, settings.vocabulary_size]
     key = hashlib.blake2b(json.dumps([fingerprint, made_by]).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / key
-    if not folder.exists():
-        _tokenize(corpus, tokenizer or make_tokenizer(corpus, settings), folder)
+    if not _is_whole(folder):
+        with _only_maker(cache_folder()):
+            if not _is_whole(folder):  # another process may have made it meanwhile
+                _tokenize(corpus, tokenizer or make_tokenizer(corpus, settings), folder)
     text = _open_tokens(corpus, fingerprint, folder)
     for name in PARTS:
         part: Part = getattr(text, name)
@@ -125,30 +132,50 @@ def _characters(texts: Iterable[str]) -> str:
     return "".join(map(chr, np.flatnonzero(seen)))
 
 
+@contextlib.contextmanager
+def _only_maker(cache: Path) -> Iterator[None]:
+    """Wait until no other process makes tokens, and remove what one that was killed has left."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a kill releases it
+        for left in cache.glob(f"{MAKING}*"):
+            shutil.rmtree(left)
+        yield
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a folder of tokens is there, as long as it says."""
+    try:
+        about = json.loads((folder / "parts.json").read_text())
+        size = (folder / "tokens").stat().st_size
+    except (OSError, ValueError):
+        return False
+    return bool(size == sum(about["tokens"]) * np.dtype(about["dtype"]).itemsize)
+
+
 def _tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a folder of tokens, beside its place first: a cache is whole or not there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    """Write a folder of tokens, beside its place first; what is in its place is damaged and goes."""
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=MAKING))
     kind = np.min_scalar_type(len(tokenizer.tokens) - 1)
     tokens, characters = [], []
+
+    def write(file: IO[bytes]) -> None:
+        for number in range(len(PARTS)):
+            counts = [0, 0]
+            for text in corpus.text(number):
+                ids = tokenizer.encode(text)
+                file.write(ids.astype(kind).tobytes())
+                counts[0] += len(ids)
+                counts[1] += len(text)
+            tokens.append(counts[0])
+            characters.append(counts[1])
+
     try:
-        with (beside / "tokens").open("wb") as file:
-            for number in range(len(PARTS)):
-                counts = [0, 0]
-                for text in corpus.text(number):
-                    ids = tokenizer.encode(text)
-                    file.write(ids.astype(kind).tobytes())
-                    counts[0] += len(ids)
-                    counts[1] += len(text)
-                tokens.append(counts[0])
-                characters.append(counts[1])
+        write_file(beside / "tokens", write)
         write_json(beside / "parts.json", {"dtype": kind.name, "tokens": tokens, "characters": characters})
         write_vocabulary(tokenizer, beside / "vocabulary.json")
-        try:
-            beside.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster, with the same tokens
-                raise
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -1,17 +1,24 @@
 import itertools
 import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
-from recipes.config import StreamedTextData, TextData, UserError
+from recipes.config import BatchSchedule, StreamedTextData, TextData, UserError
 from recipes.data import corpus as corpora
 from recipes.data import tokens as token_files
 from recipes.data.corpus import Corpus, open_corpus
 from recipes.data.tokenizers import CharacterTokenizer, decode
 from recipes.data.tokens import Part, cache_folder, load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
+from recipes.schedules import BatchSizes
 from tests.recipes.sizes import fixed_sizes
 
 
@@ -105,13 +112,56 @@ def test_names_that_are_no_text_are_refused(tmp_path):
             open_corpus(TextData(source=source))
 
 
+def kept_texts() -> list[Path]:
+    return [path for path in cache_folder().iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("damaged", ["tokens", "parts.json"])
+def test_tokens_that_were_cut_short_are_made_again(tmp_path, damaged):
+    path = file(tmp_path, b"hello world\n" * 1000)
+    first = load_text(TextData(source=str(path))).tokens.copy()
+    (folder,) = kept_texts()
+    whole = (folder / damaged).read_bytes()
+    (folder / damaged).write_bytes(whole[: len(whole) // 4])
+    again = load_text(TextData(source=str(path)))
+    np.testing.assert_array_equal(first, again.tokens)
+    assert (folder / damaged).read_bytes() == whole
+    assert kept_texts() == [folder]
+
+
+def test_a_killed_run_leaves_no_tokens_behind_that_stay(tmp_path):
+    path = file(tmp_path, b"hello world\n" * 1000)
+    kill_while_tokenizing = (
+        "import os, signal, sys\n"
+        "from recipes.config import TextData\n"
+        "from recipes.data import tokens\n"
+        "tokens.write_vocabulary = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "tokens.load_text(TextData(source=sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", kill_while_tokenizing, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(kept_texts()) == 1  # what the kill left
+    other = file(tmp_path, b"another text\n" * 1000, "other.txt")
+    assert len(load_text(TextData(source=str(other))).tokens) == 13_000
+    (folder,) = kept_texts()
+    assert (folder / "parts.json").exists()
+
+
+def test_several_threads_that_ask_for_one_text_get_it(tmp_path):
+    path = file(tmp_path, b"hello world\n" * 1000)
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(lambda _: load_text(TextData(source=str(path))), range(4)))
+    assert {len(text.tokens) for text in texts} == {12_000}
+    assert len(kept_texts()) == 1
+
+
 def test_a_text_is_tokenized_once(tmp_path, monkeypatch):
     path = file(tmp_path, b"hello world\n" * 1000)
     first = load_text(TextData(source=str(path)))
     monkeypatch.setattr(token_files, "_tokenize", None)
     again = load_text(TextData(source=str(path)))
     np.testing.assert_array_equal(first.tokens, again.tokens)
-    assert len(list(cache_folder().iterdir())) == 1
+    assert len(kept_texts()) == 1
     path.write_bytes(b"hello World\n" * 1000)
     with pytest.raises(TypeError):
         load_text(TextData(source=str(path)))
@@ -175,6 +225,17 @@ def test_random_windows_are_a_function_of_seed_and_epoch():
     assert not np.array_equal(read(0, 3), read(1, 3))
 
 
+def test_windows_and_batch_sizes_draw_from_different_streams():
+    """Both are drawn evenly from 1 to 1,000, by one seed for one epoch: they must not be one row of numbers."""
+    random = BatchSchedule(name="random", largest=1000)
+    drawn = BatchSizes(random, 1, examples=100_000, epochs=1, seed=7).of_epoch(0)
+    windows = TrainingWindows(
+        np.arange(1005), Part(1, 1005, 1004), TextData(block_size=4), fixed_sizes(150, steps=1), 7
+    )
+    ids, _ = next(iter(windows.dataset.as_numpy_iterator()))
+    assert abs(np.corrcoef(ids[:, 0], drawn[:150])[0, 1]) < 0.3
+
+
 def test_windows_reach_both_ends_of_the_part():
     sizes = fixed_sizes(64, steps=20)
     windows = TrainingWindows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
@@ -191,6 +252,31 @@ def test_stateful_windows_go_on_where_the_last_ones_ended():
         np.testing.assert_array_equal(after[:, 0], before[:, -1] + 1)
     with pytest.raises(UserError, match="5 windows of 4 tokens in a row, and the training part has 20"):
         TrainingWindows(np.arange(100), Part(0, 20, 20), data, sizes, 0)
+
+
+@pytest.mark.parametrize("own", [("test", "train"), ("train", "validation"), ("train", "validation", "test")])
+def test_a_dataset_keeps_the_parts_it_has(tmp_path, monkeypatch, own):
+    """Parts of the letters t, v and e: what is trained on, what chooses the epoch, what is scored."""
+    letters = {"train": "t", "validation": "v", "test": "e"}
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="letters",
+        version="1.0.0",
+        data_dir=tmp_path / "tfds",
+        split_datasets={
+            part: tf.data.Dataset.from_tensors({"text": letters[part] * size})
+            for part, size in (("train", 1000), ("validation", 60), ("test", 50))
+            if part in own
+        },
+        features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
+    )
+    settings = TextData(source="letters", validation_fraction=0.1, test_fraction=0.2)
+    corpus = open_corpus(settings)
+    assert ["".join(corpus.text(part)) for part in range(3)] == {
+        ("test", "train"): ["t" * 900, "t" * 100, "e" * 50],
+        ("train", "validation"): ["t" * 800, "v" * 60, "t" * 200],
+        ("train", "validation", "test"): ["t" * 1000, "v" * 60, "e" * 50],
+    }[own]
 
 
 def test_the_offline_text_needs_nothing():
