@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from recipes.config.errors import require, require_at_least_one
+from recipes.config.parts import whole_part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Pruning:
     def last_steps(self, total_steps: int) -> tuple[int, int]:
         """Return end and settle, or what None stands for in a training of so many steps."""
         end = self.end if self.end is not None else max(self.begin + 1, total_steps // 2)
-        return end, self.settle if self.settle is not None else max(end, int(0.85 * total_steps))
+        return end, self.settle if self.settle is not None else max(end, whole_part(0.85, total_steps))
 
     def resolved(self, total_steps: int) -> "Pruning":
         """Return the same settings with these steps in place of None, where they are read."""
