@@ -27,8 +27,13 @@ class ClassificationScores:
     confusion: npt.NDArray[np.int64]
 
     def summary(self, part: str) -> dict[str, float]:
-        """Return the figures for metrics.json, named `part_loss`, `part_f1` (mean over classes), ..."""
-        means = {name: float(np.mean(getattr(self, name))) for name in ("precision", "recall", "f1")}
+        """Return the figures for metrics.json, named `part_loss`, `part_f1`, ...
+
+        Precision, recall and F1 are means over classes, as scikit-learn's average="macro": a class
+        that no example has and none was predicted as does not count.
+        """
+        counted = self.confusion.sum(axis=0) + self.confusion.sum(axis=1) > 0
+        means = {name: float(getattr(self, name)[counted].mean()) for name in ("precision", "recall", "f1")}
         figures = {"loss": self.loss, "accuracy": self.accuracy, **means}
         return {f"{part}_{name}": round(value, 6) for name, value in figures.items()}
 

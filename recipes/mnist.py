@@ -17,10 +17,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import ImageData, ImageRecipe, UserError
+from recipes.config import IMAGE_SHAPE, ImageData, ImageRecipe, UserError
 from recipes.data.augmentation import warning
 from recipes.data.batches import evaluation_images, training_images
-from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, with_few_labels
+from recipes.data.examples import Examples, ImageSource, with_few_labels
 from recipes.data.images import ImageDataset, load_images, load_test_images
 from recipes.distribution import join, on_one_device
 from recipes.evaluation import ClassificationScores, most_confident_mistakes, score_classification

@@ -15,7 +15,7 @@ from recipes.config.errors import (
     require,
     require_seed,
 )
-from recipes.config.image import ImageData, ImageModel, ImageRecipe, LossName
+from recipes.config.image import IMAGE_SHAPE, ImageData, ImageModel, ImageRecipe, LossName
 from recipes.config.optimizer import Optimizer
 from recipes.config.parts import whole_part
 from recipes.config.pretraining import Pretraining
@@ -40,6 +40,7 @@ from recipes.config.training import EarlyStopping, Training, better_when_low
 from recipes.config.tree import flatten, from_dict, to_dict
 
 __all__ = [
+    "IMAGE_SHAPE",
     "Augmentation",
     "BatchSchedule",
     "Distillation",

@@ -8,6 +8,9 @@ from recipes.config.errors import require, require_at_least_one, require_seed
 from recipes.config.pretraining import Pretraining
 from recipes.config.recipe import Recipe
 
+IMAGE_SHAPE = (28, 28, 1)
+"""Height, width and channels of every image, as in MNIST."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageData:
@@ -56,7 +59,7 @@ class ImageModel:
     depth: int = 1
     """Convolutions of each stage, at least 1."""
     kernel_size: int = 3
-    """Width and height of each convolution's window, in pixels."""
+    """Width and height of each convolution's window, 1 to 28 pixels."""
     padding: Literal["same", "valid"] = "same"
     """same keeps the width and height of an image in a convolution, valid does not pad."""
     head: Literal["flatten", "average"] = "flatten"
@@ -83,8 +86,27 @@ class ImageModel:
             "model.head average is for what convolutions see",
             head=self.head,
         )
-        require(self.kernel_size >= 1, "model.kernel_size must be at least 1", kernel_size=self.kernel_size)
+        largest = IMAGE_SHAPE[0]
+        require(
+            1 <= self.kernel_size <= largest,
+            f"model.kernel_size must be 1 to {largest}",
+            kernel_size=self.kernel_size,
+        )
+        self._check_stages()
         require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
+
+    def _check_stages(self) -> None:
+        """Refuse more stages than an image has pixels for."""
+        names = ("convolutions", "depth", "kernel_size", "padding")
+        received = {name: getattr(self, name) for name in names}
+        kernel, side = self.kernel_size, IMAGE_SHAPE[0]
+        for stage in range(1, len(self.convolutions) + 1):
+            gets = f"model.convolutions: stage {stage} gets {side} x {side} pixels"
+            if self.padding == "valid":
+                side -= self.depth * (kernel - 1)
+            require(side >= 1, f"{gets}, too few for {kernel} x {kernel} kernels without padding", **received)
+            side //= 2
+            require(side >= 1, f"{gets}, which 2 x 2 pooling leaves nothing of", **received)
 
 
 LossName = Literal["cross-entropy", "mean-squared-error", "hinge"]

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import UserError
+from recipes.config import IMAGE_SHAPE, UserError
 from recipes.streams import stream
-
-IMAGE_SHAPE = (28, 28, 1)
-"""Height, width and channels of every image, as in MNIST."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def check_examples(
         raise UserError(
             f"{where}: labels must be 0 to {num_classes - 1}. Received: {labels.min()} to {labels.max()}"
         )
-    return Examples(_check_pixels(images, where), labels.astype(np.int64))
+    return Examples(check_pixels(images, where), labels.astype(np.int64))
 
 
 def _check_whole_numbers(labels: npt.NDArray[Any], where: str) -> None:
@@ -106,18 +103,22 @@ def _check_whole_numbers(labels: npt.NDArray[Any], where: str) -> None:
         )
 
 
-def _check_pixels(images: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
-    if images.dtype == np.uint8:
-        return images
+def check_pixels(images: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Return images as uint8 or float32.
+
+    Raises:
+        UserError: Pixels that are not 0 to 255, or all at most 1, as if they were normalised already.
+    """
     if not (np.issubdtype(images.dtype, np.integer) or np.issubdtype(images.dtype, np.floating)):
         raise UserError(f"{where}: pixels must be numbers from 0 to 255. Received: {images.dtype}")
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 255:
         raise UserError(f"{where}: pixels must be 0 to 255. Received: {images.min()} to {images.max()}")
     if images.max() <= 1:
         raise UserError(
-            f"{where}: pixels must be raw, 0 to 255, the model normalises them. Received: 0 to {images.max()}"
+            f"{where}: pixels must be raw, 0 to 255, the model normalises them: multiply them by 255. "
+            f"Received: {images.min()} to {images.max()}"
         )
-    return images.astype(np.float32)
+    return images if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def classes_of_labels(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from recipes.config import UserError
-from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, check_examples, classes_of_labels
+from recipes.config import IMAGE_SHAPE, UserError
+from recipes.data.examples import Examples, ImageSource, check_examples, check_pixels, classes_of_labels
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 IDX_IMAGES, IDX_LABELS = 0x00000803, 0x00000801
@@ -62,7 +62,7 @@ def read_class_folders(folder: Path) -> ImageSource:
     if broken:
         named = ", ".join(str(path) for path in broken[:5]) + (", ..." if len(broken) > 5 else "")
         raise UserError(f"{len(broken)} of {len(broken) + len(images)} images do not decode: {named}")
-    examples = Examples(np.stack(images), np.array(labels, np.int64))
+    examples = Examples(check_pixels(np.stack(images), str(folder)), np.array(labels, np.int64))
     return ImageSource(folder.name, str(folder.resolve()), tuple(path.name for path in classes), examples)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from recipes.config import ImageData, UserError
+from recipes.config import IMAGE_SHAPE, ImageData, UserError
 from recipes.data.datasets import is_known, open_builder, prepared_folder, reachable, read_split
-from recipes.data.examples import IMAGE_SHAPE, Examples, ImageSource, check_examples, stratified_split
+from recipes.data.examples import Examples, ImageSource, check_examples, stratified_split
 from recipes.data.image_files import read_path
 
 DEFAULT_DATASET = "mnist"

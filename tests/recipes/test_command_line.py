@@ -57,6 +57,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
         (["workers", "two", "mnist-cnn"], ["at least 1. Received: two"]),
         (["workers", "2", "mnist-cn"], ["no recipe 'mnist-cn'", "mnist-cnn?"]),
         (["workers", "2", "mnist-cnn", "--training.epochs", "0"], ["at least 1. Received: epochs=0"]),
+        (["train", "mnist-cnn", "--model.kernel-size", "40"], ["must be 1 to 28. Received: kernel_size=40"]),
         (["evaluate", "nowhere"], ["nowhere is not a run directory"]),
         (["list", "all"], ["Received: all"]),
     ],

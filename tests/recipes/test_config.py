@@ -56,6 +56,16 @@ def test_settings_cannot_be_changed():
         ({"optimizer": {"clip_norm": 0.0}}, "clip_norm=0.0"),
         ({"early_stopping": {"metric": "validation_acc"}}, "Did you mean validation_accuracy?"),
         ({"early_stopping": {"start_epoch": 11}}, "start_epoch=11, epochs=10"),
+        ({"model": {"kernel_size": 40}}, "model.kernel_size must be 1 to 28. Received: kernel_size=40"),
+        (
+            {"model": {"convolutions": [8] * 6}},
+            r"stage 5 gets 1 x 1 pixels, which 2 x 2 pooling leaves nothing of. "
+            r"Received: convolutions=\(8, 8, 8, 8, 8, 8\), depth=1, kernel_size=3, padding='same'",
+        ),
+        (
+            {"model": {"convolutions": [8, 8, 8], "kernel_size": 5, "padding": "valid"}},
+            "stage 3 gets 4 x 4 pixels, too few for 5 x 5 kernels without padding",
+        ),
         ({"model": {"members": 0}}, "model.members must be at least 1. Received: members=0"),
         ({"model": {"members": 2}, "loss": "hinge"}, "members above 1 is for the cross-entropy"),
         (

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
 
 from recipes.evaluation import most_confident_mistakes, score_classification
 from recipes.report.classification import plot_confusion, plot_mistakes
@@ -32,6 +33,26 @@ def test_scores_are_what_a_hand_counts():
         "f1": 0.5,
         "examples": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted"),
+    [
+        ([0, 1, 2], [0, 1, 2]),  # a perfect classifier, although class 3 is absent
+        ([0, 0, 1], [0, 1, 1]),
+        ([0, 0, 1], [0, 3, 1]),  # class 3 is absent but predicted: it counts
+        ([0, 3, 1], [0, 0, 1]),  # class 3 is never predicted: it counts
+        ([2], [1]),
+    ],
+)
+def test_macro_means_are_those_of_scikit_learn(labels, predicted):
+    summary = score_classification(np.eye(4, dtype=np.float32)[predicted], np.array(labels)).summary("test")
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, average="macro", zero_division=0.0
+    )
+    assert summary["test_precision"] == pytest.approx(precision, abs=1e-6)
+    assert summary["test_recall"] == pytest.approx(recall, abs=1e-6)
+    assert summary["test_f1"] == pytest.approx(f1, abs=1e-6)
 
 
 def test_the_most_confident_mistakes_come_first():

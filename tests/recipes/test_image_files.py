@@ -122,7 +122,8 @@ def test_spoilt_idx_files_are_refused(idx_folder, spoil, message):
         ({"y_train": np.zeros(40)}, "one whole number an image. Received: float64"),
         ({"x_train": np.zeros((40, 32, 32), np.uint8)}, r"shape \(28, 28, 1\). Received: \(32, 32\)"),
         ({"x_train": np.zeros((39, 28, 28), np.uint8)}, "Received: 39 images, 40 labels"),
-        ({"x_train": np.full((40, 28, 28), 0.5)}, "raw, 0 to 255"),
+        ({"x_train": np.full((40, 28, 28), 0.5)}, "raw, 0 to 255.* Received: 0.5 to 0.5"),
+        ({"x_train": np.ones((40, 28, 28), np.uint8)}, "raw, 0 to 255.* Received: 1 to 1"),
         ({"x_train": np.full((40, 28, 28), np.nan)}, "pixels must be 0 to 255. Received: nan"),
         ({"x_train": np.full((40, 28, 28), 256)}, "Received: 256 to 256"),
         ({"x_train": np.full((40, 28, 28), "x")}, "pixels must be numbers"),
@@ -152,6 +153,13 @@ def test_broken_images_are_counted_and_named(stripes):
     (stripes / "lying" / "00.png").write_bytes(b"no image")
     (stripes / "standing" / "07.png").write_bytes((stripes / "standing" / "07.png").read_bytes()[:40])
     with pytest.raises(UserError, match="2 of 60 images do not decode: .*lying/00.png, .*standing/07.png"):
+        read_path(stripes)
+
+
+def test_masks_of_zeros_and_ones_are_refused(stripes):
+    for path in stripes.rglob("*.png"):
+        Image.fromarray(np.eye(28, dtype=np.uint8)).save(path)
+    with pytest.raises(UserError, match="raw, 0 to 255.* Received: 0 to 1"):
         read_path(stripes)
 
 

@@ -60,8 +60,9 @@ def random_transforms(batch: Tensor, size: tuple[int, int], settings: Augmentati
     more = tf.random.stateless_uniform((6, batch), seeds[1])
     # Of the image only a window is looked at, anywhere in it, and some of the windows from behind.
     x_left, y_left = 1 - more[0] * settings.crop, 1 - more[1] * settings.crop
-    x_shift += (more[2] - 0.5) * (1 - x_left) * size[1]
-    y_shift += (more[3] - 0.5) * (1 - y_left) * size[0]
+    # Between the centres of the outermost pixels: past them the bilinear map reads what fills the outside.
+    x_shift += (more[2] - 0.5) * (1 - x_left) * (size[1] - 1)
+    y_shift += (more[3] - 0.5) * (1 - y_left) * (size[0] - 1)
     a, b, d, e = a * x_left, b * x_left, d * y_left, e * y_left
     if settings.flip in ("horizontal", "both"):
         mirror = tf.where(more[4] < 0.5, -1.0, 1.0)
