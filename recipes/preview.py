@@ -30,6 +30,8 @@ def preview(recipe: ImageRecipe, path: Path, *, images: int = 8, variants: int =
     """
     dataset = load_images(recipe.data)
     classes, seed = dataset.source.classes, recipe.training.seed
+    if dataset.source.note:
+        print(f"WARNING: {dataset.source.note}")
     print(warning(recipe.augmentation, classes), end="")
     # A batch of a shuffled pass: images are mixed with others than their neighbours in the file.
     sizes = batch_sizes(recipe, len(dataset.train))

@@ -4,16 +4,20 @@ import gzip
 import math
 import zipfile
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from recipes.config import IMAGE_SHAPE, UserError
 from recipes.data.examples import Examples, ImageSource, check_examples, check_pixels, classes_of_labels
 
+SIZES_NAMED = 3
+"""Sizes that the note about changed images names, the most frequent ones."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 IDX_IMAGES, IDX_LABELS = 0x00000803, 0x00000801
 IDX_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
@@ -39,6 +43,8 @@ def read_path(path: Path) -> ImageSource:
 def read_class_folders(folder: Path) -> ImageSource:
     """Read PNG and JPEG images of any size, a sub-folder a class, resized to 28 x 28 grey.
 
+    The source's note says how many images were changed, and how.
+
     Raises:
         UserError: Fewer than two classes, an empty class, or images that don't decode (all named).
     """
@@ -48,35 +54,83 @@ def read_class_folders(folder: Path) -> ImageSource:
             f"{folder} must have a sub-folder for each of at least two classes, or the four IDX files. "
             f"Received: {len(classes)} sub-folders"
         )
-    images, labels, broken = [], [], []
+    images, labels, changes, broken = [], [], [], []
     for label, class_folder in enumerate(classes):
         paths = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not paths:
             raise UserError(f"class folder {class_folder} is empty: no .png, .jpg or .jpeg in it")
         for path in paths:
             try:
-                images.append(read_image(path))
-                labels.append(label)
+                image, changed = _read_and_list_changes(path)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
                 broken.append(path)
+            else:
+                images.append(image)
+                labels.append(label)
+                changes.append(changed)
     if broken:
         named = ", ".join(str(path) for path in broken[:5]) + (", ..." if len(broken) > 5 else "")
         raise UserError(f"{len(broken)} of {len(broken) + len(images)} images do not decode: {named}")
     examples = Examples(check_pixels(np.stack(images), str(folder)), np.array(labels, np.int64))
-    return ImageSource(folder.name, str(folder.resolve()), tuple(path.name for path in classes), examples)
+    names = tuple(path.name for path in classes)
+    return ImageSource(folder.name, str(folder.resolve()), names, examples, note=_describe_changes(changes))
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Read an image as (28, 28, 1) uint8: upright, grey, on black where it was transparent."""
+    return _read_and_list_changes(path)[0]
+
+
+def _read_and_list_changes(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    height, width, _ = IMAGE_SHAPE
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-            upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
-        if upright.has_transparency_data:
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
-        height, width, _ = IMAGE_SHAPE
-        resized = upright.convert("L").resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized, np.uint8)[..., np.newaxis]
+        grey, changes = as_grey(image)
+    if grey.size != (width, height):
+        changes.append(f"of {grey.width} x {grey.height} pixels")
+    resized = grey.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.uint8)[..., np.newaxis], changes
+
+
+def as_grey(image: ImageFile.ImageFile, behind: str = "black") -> tuple[Image.Image, list[str]]:
+    """Return an opened image file upright, opaque and grey, and what of its content that changed.
+
+    Args:
+        image: As Image.open returns it, of any mode.
+        behind: Colour behind transparent parts.
+
+    Returns:
+        (mode L, 8 bits a pixel; what it was before, empty where no content was changed).
+    """
+    changes = []
+    if "16B" in str(image.tile):  # of colours Pillow itself keeps the higher 8 bits only
+        changes.append("of 16 bits a channel, now 8")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+        upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
+    if upright.has_transparency_data:
+        visible = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", visible.size, behind), visible)
+        if np.asarray(visible)[..., 3].min() < 255:
+            changes.append(f"with transparent parts, now {behind}")
+    colors = np.asarray(upright.convert("RGB"))
+    if (colors != colors[..., :1]).any():
+        changes.append("in colour, now grey")
+    return upright.convert("L"), changes
+
+
+def _describe_changes(changes: Sequence[Sequence[str]]) -> str:
+    """Say how many of the images were changed, and how; "" where none was."""
+    counts = Counter(change for of_one in changes for change in of_one)
+    sizes = Counter({change: count for change, count in counts.items() if change.endswith("pixels")})
+    named = sizes.most_common(SIZES_NAMED)
+    others = sizes.total() - sum(count for _, count in named)
+    said = [f"{count:,} {change}" for change, count in sorted((counts - sizes).items())]
+    said += [f"{count:,} {change}, now 28 x 28" for change, count in named]
+    said += [f"{others:,} of other sizes, now 28 x 28"] if others else []
+    if not said:
+        return ""
+    changed = sum(map(bool, changes))
+    return f"{changed:,} of {len(changes):,} images were changed: {'; '.join(said)}"
 
 
 def read_npz(path: Path) -> ImageSource:

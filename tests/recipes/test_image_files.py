@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.config import ImageData, UserError
+from recipes import mnist
+from recipes.config import ImageData, ImageModel, ImageRecipe, Training, UserError
 from recipes.data.examples import Examples, stratified_split
 from recipes.data.image_files import read_image, read_path
 from recipes.data.images import load_images, load_test_images, open_source
@@ -77,6 +78,58 @@ def test_images_of_any_kind_and_size_become_28_by_28_grey(tmp_path, mode, color,
     image = read_image(tmp_path / "image.png")
     assert image.shape == (28, 28, 1)
     assert (image == expected).all()
+
+
+def discs(folder: Path, size: tuple[int, int] = (32, 40)) -> Path:
+    """Make two classes that differ in their colour only."""
+    for name, color in (("red", (200, 0, 0)), ("green", (0, 102, 0))):  # of one luminance
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", size, color).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_changed_colours_and_sizes_are_counted_in_the_note(tmp_path):
+    source = read_path(discs(tmp_path / "discs"))
+    assert source.note == (
+        "6 of 6 images were changed: 6 in colour, now grey; 6 of 32 x 40 pixels, now 28 x 28"
+    )
+
+
+def test_training_says_so_on_the_terminal_in_the_metrics_and_in_the_report(tmp_path, capsys):
+    folder = discs(tmp_path / "discs")
+    recipe = ImageRecipe(
+        data=ImageData(source=str(folder)),
+        model=ImageModel(dense=()),
+        training=Training(epochs=1, batch_size=2),
+    )
+    run = mnist.train("mnist-mlp", recipe, tmp_path / "run")
+    note = read_path(folder).note
+    assert f"WARNING: {note}" in capsys.readouterr().out
+    assert run.metrics["note"] == note
+    assert note in (run.path / "report.html").read_text()
+    assert mnist.evaluate(run, recipe.data)["note"] == note
+
+
+def test_images_that_lose_nothing_have_no_note(stripes):
+    for number, path in enumerate(sorted(stripes.rglob("*.png"))):
+        with Image.open(path) as image:  # grey all the same, however it is stored
+            image.convert(("L", "RGB", "RGBA", "P")[number % 4]).save(path)
+    assert read_path(stripes).note == ""
+
+
+def test_transparency_depth_and_many_sizes_are_in_the_note(stripes):
+    lying = stripes / "lying"
+    Image.new("LA", (28, 28), (255, 128)).save(lying / "00.png")
+    Image.fromarray(np.full((28, 28), 40_000, np.uint16)).save(lying / "01.png")
+    for number in range(2, 8):
+        Image.new("L", (number + 4 - number % 2, 9)).save(lying / f"{number:02}.png")
+    Image.new("L", (100, 9)).save(lying / "08.png")
+    assert read_path(stripes).note == (
+        "9 of 60 images were changed: 1 of 16 bits a channel, now 8; 1 with transparent parts, now black; "
+        "2 of 6 x 9 pixels, now 28 x 28; 2 of 8 x 9 pixels, now 28 x 28; 2 of 10 x 9 pixels, now 28 x 28; "
+        "1 of other sizes, now 28 x 28"
+    )
 
 
 def truncate(idx_folder: Path) -> None:
