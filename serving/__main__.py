@@ -1,16 +1,17 @@
 """Command line of serving: `python -m serving COMMAND --help`."""
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from recipes import command_line
-from recipes.config import Sampling, UserError, require_seed
+from recipes.config import Sampling, UserError, require, require_seed
 from recipes.run import finished_run
 
 HELP = """usage: python -m serving COMMAND ...
@@ -24,6 +25,7 @@ HELP = """usage: python -m serving COMMAND ...
 """
 
 Arguments = TypeVar("Arguments")
+Invert = Literal["auto", "yes", "no"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,10 @@ class VersionArguments:
     label: str | None = None
     """Version label, instead of a number."""
 
+    def __post_init__(self) -> None:
+        one = self.model_version is None or self.label is None
+        require(one, "choose a version or a label", model_version=self.model_version, label=self.label)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictArguments:
@@ -72,6 +78,12 @@ class PredictArguments:
 
     images: tyro.conf.Positional[tuple[Path, ...]]
     """PNG or JPEG files, folders of them, or - for one image on standard input."""
+    invert: Invert = "auto"
+    """Invert brightness: auto does for an image whose background is light where that of the training
+    images was dark, or the other way round."""
+    models: Path = Path("models")
+    """Folder of all models: NAME/VERSION there says what the images of the training were like. No
+    server can be asked that."""
     model: str = "mnist"
     """Name of the model."""
     version: Annotated[VersionArguments, tyro.conf.arg(name="")] = VersionArguments()
@@ -182,19 +194,58 @@ def connect(chosen: CallArguments) -> Any:
     return Client(chosen.address, timeout=chosen.timeout, tls=tls)
 
 
+@contextlib.contextmanager
+def connected(call: CallArguments) -> Iterator[Any]:
+    """Give a client; what the server refuses is the user's error.
+
+    Raises:
+        UserError: With the server's address, code and text.
+    """
+    from serving.client import ServingError
+
+    try:
+        with connect(call) as client:
+            yield client
+    except ServingError as error:
+        raise UserError(f"{call.address}: {error}") from error
+
+
 def predict(arguments: Sequence[str]) -> None:
     """Classify images."""
     chosen = parse(PredictArguments, arguments, "predict")
     from serving import images
 
     names, contents = images.read(chosen.images)
-    answer = ask(chosen.call, chosen.model, chosen.version, "encoded", image_bytes=contents)
+    with connected(chosen.call) as client:
+        version = chosen.version.model_version
+        if version is None:
+            version = client.resolve(chosen.model, label=chosen.version.label)
+        contents = like_training(contents, chosen.models / chosen.model / str(version), chosen.invert)
+        answer = client.predict(chosen.model, signature="encoded", version=version, image_bytes=contents)
     rows = zip(names, answer["label"].tolist(), answer["probabilities"].tolist(), strict=True)
     for name, label, probabilities in rows:
         if chosen.json:
             print(json.dumps({"image": name, "label": label, "probabilities": probabilities}))
         else:
             print(f"{name:40} {label}   {100 * max(probabilities):6.2f} %")
+
+
+def like_training(contents: Sequence[bytes], folder: Path, invert: Invert) -> list[bytes]:
+    """Make images like those that the version in a folder was trained on, and say what that changes."""
+    from serving import images
+    from serving.training_images import TrainingImages, recorded
+
+    trained_on = recorded(folder)
+    if trained_on is None:
+        print(
+            f"{folder} does not say what the model's training images were like: images are sent as they are. "
+            "--models names the folder of all models, --invert yes inverts",
+            file=sys.stderr,
+        )
+    files, changes = images.prepare(contents, trained_on or TrainingImages(), invert)
+    for change in changes:
+        print(change, file=sys.stderr)
+    return files
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -204,45 +255,28 @@ def generate(arguments: Sequence[str]) -> None:
 
     prompts = command_line.read_prompts(chosen.prompt)
     rows, sampling = len(prompts), chosen.sampling
-    answer = ask(
-        chosen.call,
-        chosen.model,
-        chosen.version,
-        "generate",
-        prompt=np.array([prompt.encode() for prompt in prompts], np.object_),
-        max_new_tokens=np.full(rows, chosen.max_new_tokens, np.int32),
-        temperature=np.full(rows, sampling.temperature, np.float32),
-        top_k=np.full(rows, sampling.top_k, np.int32),
-        top_p=np.full(rows, sampling.top_p, np.float32),
-        seed=np.full(rows, chosen.seed, np.int64),
-    )
+    with connected(chosen.call) as client:
+        answer = client.predict(
+            chosen.model,
+            signature="generate",
+            version=chosen.version.model_version,
+            label=chosen.version.label,
+            prompt=np.array([prompt.encode() for prompt in prompts], np.object_),
+            max_new_tokens=np.full(rows, chosen.max_new_tokens, np.int32),
+            temperature=np.full(rows, sampling.temperature, np.float32),
+            top_k=np.full(rows, sampling.top_k, np.int32),
+            top_p=np.full(rows, sampling.top_p, np.float32),
+            seed=np.full(rows, chosen.seed, np.int64),
+        )
     texts = [text.decode() for text in answer["text"].tolist()]
     command_line.print_texts(prompts, texts, as_json=chosen.json)
-
-
-def ask(call: CallArguments, model: str, version: VersionArguments, signature: str, **inputs: Any) -> Any:
-    """Ask a served model once."""
-    from serving.client import ServingError
-
-    try:
-        with connect(call) as client:
-            return client.predict(
-                model, signature=signature, version=version.model_version, label=version.label, **inputs
-            )
-    except ServingError as error:
-        raise UserError(f"{call.address}: {error}") from error
 
 
 def status(arguments: Sequence[str]) -> None:
     """Show a model's versions."""
     chosen = parse(StatusArguments, arguments, "status")
-    from serving.client import ServingError
-
-    try:
-        with connect(chosen.call) as client:
-            versions = client.status(chosen.model)
-    except ServingError as error:
-        raise UserError(f"{chosen.call.address}: {error}") from error
+    with connected(chosen.call) as client:
+        versions = client.status(chosen.model)
     for number, state in versions.items():
         print(f"{chosen.model} {number:>6}  {state.state:10} {state.error_text}".rstrip())
 

@@ -21,7 +21,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from recipes.config import UserError
 from recipes.files import write_json
 from recipes.run import Run
-from serving.servables import Case, servable_of
+from serving.servables import Case, Servable, servable_of
 
 WARMUP_EXAMPLES = 8
 TOLERANCE = 1e-5
@@ -62,7 +62,7 @@ def export(run: Run, models: Path, name: str | None = None, version: int | None 
         signatures = {name: getattr(servable.module, name) for name in servable.cases}
         tf.saved_model.save(servable.module, str(beside), signatures=signatures)
         differences = compare(beside, servable.cases)
-        write_extras(beside / "assets.extra", run, metrics, base.name, servable.cases)
+        write_extras(beside / "assets.extra", run, metrics, base.name, servable)
         return Export(publish(beside, base, version), differences)
 
 
@@ -96,7 +96,7 @@ def _difference(answer: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
 
 
 def write_extras(
-    folder: Path, run: Run, metrics: Mapping[str, Any], model_name: str, cases: Mapping[str, Case]
+    folder: Path, run: Run, metrics: Mapping[str, Any], model_name: str, servable: Servable
 ) -> None:
     """Write `assets.extra/`: where the export comes from, and warm-up requests for each signature.
 
@@ -106,10 +106,15 @@ def write_extras(
     folder.mkdir()
     write_json(
         folder / "recipe.json",
-        {"run": str(run.path.resolve()), "metrics": dict(metrics), "config": run.config},
+        {
+            "run": str(run.path.resolve()),
+            "metrics": dict(metrics),
+            "config": run.config,
+            **servable.record,
+        },
     )
     with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
-        for signature, case in cases.items():
+        for signature, case in servable.cases.items():
             for size in (1, WARMUP_EXAMPLES):
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = model_name

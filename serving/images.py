@@ -1,15 +1,25 @@
-"""Image files of the command line: found, checked one by one, so that a broken one is named."""
+"""Image files of the command line: found, checked one by one, and made like those of a model's training."""
 
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from recipes.config import UserError
+from recipes.data.image_files import as_grey
+from serving.training_images import TrainingImages, background_of, lay_out_as_mnist
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
+FORMATS = ("PNG", "JPEG")
+LARGEST_SIDE = 1024
+"""Pixels. Larger images are reduced before they are sent: models see far fewer."""
+
+Invert = Literal["auto", "yes", "no"]
 
 
 def read(paths: Sequence[Path]) -> tuple[list[str], list[bytes]]:
@@ -43,8 +53,70 @@ def read(paths: Sequence[Path]) -> tuple[list[str], list[bytes]]:
 
 def _decodes(content: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
     return True
+
+
+def prepare(
+    contents: Sequence[bytes], trained_on: TrainingImages, invert: Invert
+) -> tuple[list[bytes], list[str]]:
+    """Make images like those that a model was trained on.
+
+    Args:
+        contents: PNG or JPEG files.
+        trained_on: What these have in common.
+        invert: Whether to invert: auto does where an image's background is clearly the other one.
+
+    Returns:
+        (grey PNG files, sentences that say what was changed).
+    """
+    files = []
+    inverted = laid_out = unclear = 0
+    for content in contents:
+        image = _read_grey(content, trained_on)
+        found = background_of(image)
+        opposite = found is not None and trained_on.background not in (None, found)
+        if invert == "yes" or (invert == "auto" and opposite):
+            image = 255 - image
+            inverted += 1
+        unclear += found is None
+        if trained_on.mnist_layout and background_of(image) == "dark":
+            before, image = image, lay_out_as_mnist(image)
+            laid_out += not np.array_equal(before, image)
+        files.append(_png(image))
+    of = f"of {len(contents)} images"
+    said = []
+    if inverted and invert == "auto":
+        said.append(
+            f"{inverted} {of} inverted: the model was trained on a {trained_on.background} background "
+            "(--invert no leaves them as they are)"
+        )
+    if unclear and invert == "auto" and trained_on.background:
+        said.append(f"{unclear} {of} have no clear background and are not inverted (--invert yes inverts)")
+    if laid_out:
+        said.append(f"{laid_out} {of} scaled and centred as MNIST's are")
+    return files, said
+
+
+def _read_grey(content: bytes, trained_on: TrainingImages) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        grey, _ = as_grey(image, _behind(image) if trained_on.mnist_layout else "black")
+    grey.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    return np.asarray(grey, np.uint8)
+
+
+def _behind(image: Image.Image) -> str:
+    """Return the colour that the visible part of a transparent image stands out from."""
+    if not image.has_transparency_data:
+        return "black"
+    grey, alpha = np.moveaxis(np.asarray(image.convert("RGBA").convert("LA"), np.float32), -1, 0)
+    return "white" if (grey * alpha).sum() < 128 * alpha.sum() else "black"
+
+
+def _png(image: npt.NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()

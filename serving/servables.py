@@ -1,7 +1,7 @@
 """A finished run → what it serves, with cases that an export of it must answer as the model does."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from recipes.data.tokenizers import Tokenizer
 from recipes.models import saved
 from recipes.run import Run
 from serving.signatures import image, text
+from serving.training_images import TrainingImages, describe_training
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -42,11 +43,13 @@ class Servable:
         module: Holds a function for each signature.
         cases: A case for each signature, by its name.
         name: Name of the model unless another is asked for.
+        record: What `recipe.json` says besides, by key.
     """
 
     module: tf.Module
     cases: Mapping[str, Case]
     name: str
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def servable_of(run: Run) -> Servable:
@@ -67,7 +70,7 @@ def servable_of(run: Run) -> Servable:
 def image_classifier_of(run: Run) -> Servable:
     """Return what an image classifier serves, with examples of its own test part."""
     model = saved.load_model(run.model_path)
-    examples = _examples(run)
+    examples, training_images = _examples(run)
     images = examples.images.astype(np.float32)
     probabilities = model.predict(images, verbose=0)
     outputs = {"probabilities": probabilities, "label": probabilities.argmax(axis=-1)}
@@ -75,19 +78,25 @@ def image_classifier_of(run: Run) -> Servable:
     cases = {"serving_default": Case({"image": images}, outputs)}
     if np.array_equal(examples.images, examples.images.astype(np.uint8)):  # a PNG holds whole numbers only
         cases["encoded"] = Case({"image_bytes": np.array(encoded, np.object_)}, outputs)
-    return Servable(image.image_classifier(model), cases, "mnist")
+    record = {"training_images": asdict(training_images)} if training_images else {}
+    return Servable(image.image_classifier(model), cases, "mnist", record)
 
 
-def _examples(run: Run) -> Examples:
-    """Return real examples: the run's own where they can still be read, else the offline digits."""
+def _examples(run: Run) -> tuple[Examples, TrainingImages | None]:
+    """Return real test examples, and what the run's training images have in common.
+
+    Where the run's data can't be read any more, the examples are the offline digits.
+    """
     source = run.metrics["data_source"]
     data = from_dict(ImageData, {**run.config["data"], "source": source})
+    training_images = None
     try:
-        _, examples = load_test_images(data, source)
+        opened, examples = load_test_images(data, source)
+        training_images = describe_training(opened.train.images)
     except UserError as error:
         print(f"{error}\nThe export is checked on the offline digits instead.")
         _, examples = load_test_images(ImageData(source=OFFLINE_DATASET), source)
-    return examples[np.arange(min(EXAMPLES, len(examples)))]
+    return examples[np.arange(min(EXAMPLES, len(examples)))], training_images
 
 
 def language_model_of(run: Run) -> Servable:

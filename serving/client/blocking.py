@@ -84,6 +84,11 @@ class Client:
         request = self._messages.metadata_request({"model": model, "version": version, "label": label})
         return self._messages.signatures(self._call(METADATA, request, timeout))
 
+    def resolve(self, model: str, *, label: str | None = None, timeout: float | None = None) -> int:
+        """Return the number of the version that answers: the latest, or the one with a label."""
+        request = self._messages.metadata_request({"model": model, "label": label})
+        return self._messages.version(self._call(METADATA, request, timeout))
+
     def status(
         self, model: str, *, version: int | None = None, timeout: float | None = None
     ) -> dict[int, VersionStatus]:

@@ -180,6 +180,10 @@ class Messages:
             for name, signature in signatures.signature_def.items()
         }
 
+    def version(self, answer: Any) -> int:
+        """Read the number of the version out of a GetModelMetadataResponse."""
+        return int(answer.model_spec.version.value)
+
     def status_request(self, spec: Mapping[str, Any]) -> Any:
         """Return a GetModelStatusRequest."""
         request = protocol.GetModelStatusRequest()

@@ -214,6 +214,7 @@ def test_classify_needs_a_classification_signature(server):
 
 def test_status_and_metadata_say_what_is_served(client):
     assert client.status("mnist")[1].state == "AVAILABLE"
+    assert client.resolve("mnist") == 1
     signatures = client.metadata("mnist")
     assert signatures["serving_default"].inputs["image"].shape == (-1, 28, 28, 1)
     assert signatures["encoded"].inputs["image_bytes"].data_type == 7
@@ -235,15 +236,17 @@ def test_the_async_client_answers_alike(server, client, images):
                 await twin.predict("mnist", image=images),
                 await twin.status("mnist"),
                 await twin.metadata("mnist"),
+                await twin.resolve("mnist"),
             )
 
-    answer, status, metadata = asyncio.run(ask())
+    answer, status, metadata, version = asyncio.run(ask())
     # Cut into pieces of 2, 2 and 1 and put together again.
     np.testing.assert_allclose(
         answer["probabilities"], client.predict("mnist", image=images)["probabilities"], atol=1e-6
     )
     assert status == client.status("mnist")
     assert metadata == client.metadata("mnist")
+    assert version == 1
 
 
 def test_rest_rows_and_columns_give_the_same_numbers(server, images):

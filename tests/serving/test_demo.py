@@ -3,10 +3,16 @@
 Its half for texts is tried in test_text.py, where there is a language model.
 """
 
+import base64
+import io
+
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page
 
 from serving.server.rest_api import DEMO_PAGE
+from serving.training_images import lay_out_as_mnist
 from tests.serving.conftest import start_server
 
 
@@ -53,6 +59,15 @@ def test_drawing_shows_ten_probabilities_and_asks_nobody_else(page, served):
     assert f"{served.rest}/v1/models/mnist:predict" in asked
     page.get_by_role("button", name="Clear").click()
     assert page.locator(".class.best").count() == 0
+
+
+def test_a_drawing_is_laid_out_as_predict_does(page, served):
+    page.goto(served.rest)
+    draw_a_one(page)
+    picture, pixels = page.evaluate("[pad.toDataURL(), asMnist()]")
+    with Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))) as opened:
+        expected = lay_out_as_mnist(np.asarray(opened.convert("L")))
+    np.testing.assert_allclose(np.array(pixels)[..., 0], expected, atol=1)
 
 
 def test_the_keyboard_alone_is_enough(page, served):

@@ -645,6 +645,23 @@ def test_predict_status_and_bench_from_the_command_line(models, tmp_path, images
         labels = client.predict("mnist", image=np.floor(images))["label"].tolist()
     lines = serving("predict", str(folder)).stdout.decode().splitlines()
     assert [int(line.split()[1]) for line in lines] == labels
+    digit = tmp_path / "digit.png"
+    dark, light = np.zeros((28, 28), np.uint8), np.full((28, 28), 255, np.uint8)
+    dark[4:24, 10:14], light[4:24, 10:14] = 255, 0
+    answers = []
+    for image in (dark, light):
+        Image.fromarray(image).save(digit)
+        answers.append(serving("predict", str(digit), "--json", "--models", str(models.parent)))
+    assert answers[0].stdout == answers[1].stdout
+    assert answers[0].stderr == b""
+    assert answers[1].stderr.startswith(b"1 of 1 images inverted: the model was trained on a dark background")
+    asked = serving("predict", str(digit), "--json", "--models", str(models.parent), "--invert", "no")
+    assert (asked.stdout != answers[0].stdout, asked.stderr) == (True, b"")
+    unknown = serving("predict", str(digit), "--json", "--models", str(tmp_path / "nowhere"))
+    assert (unknown.stdout, unknown.returncode) == (asked.stdout, 0)
+    assert b"nowhere/mnist/1 does not say what the model's training images were like" in unknown.stderr
+    both = serving("predict", str(digit), "--label", "a", "--model-version", "1")
+    assert (both.returncode, b"choose a version or a label" in both.stderr) == (2, True)
     piped = serving("predict", "-", "--json", input=(folder / "3.png").read_bytes())
     assert f'"label": {labels[3]}' in piped.stdout.decode()
     (folder / "bad.png").write_bytes(b"no image")
