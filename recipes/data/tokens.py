@@ -144,13 +144,14 @@ def _only_maker(cache: Path) -> Iterator[None]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether a folder of tokens is there, as long as it says."""
+    """Tell whether a folder of tokens is there, as long as it says, with a vocabulary."""
     try:
         about = json.loads((folder / "parts.json").read_text())
-        size = (folder / "tokens").stat().st_size
-    except (OSError, ValueError):
+        size = sum(about["tokens"]) * np.dtype(about["dtype"]).itemsize
+        read_vocabulary(folder / "vocabulary.json")
+        return bool((folder / "tokens").stat().st_size == size)
+    except (OSError, ValueError, TypeError, KeyError):
         return False
-    return bool(size == sum(about["tokens"]) * np.dtype(about["dtype"]).itemsize)
 
 
 def _tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:

@@ -116,7 +116,7 @@ def kept_texts() -> list[Path]:
     return [path for path in cache_folder().iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("damaged", ["tokens", "parts.json"])
+@pytest.mark.parametrize("damaged", ["tokens", "parts.json", "vocabulary.json"])
 def test_tokens_that_were_cut_short_are_made_again(tmp_path, damaged):
     path = file(tmp_path, b"hello world\n" * 1000)
     first = load_text(TextData(source=str(path))).tokens.copy()
@@ -254,22 +254,32 @@ def test_stateful_windows_go_on_where_the_last_ones_ended():
         TrainingWindows(np.arange(100), Part(0, 20, 20), data, sizes, 0)
 
 
-@pytest.mark.parametrize("own", [("test", "train"), ("train", "validation"), ("train", "validation", "test")])
-def test_a_dataset_keeps_the_parts_it_has(tmp_path, monkeypatch, own):
-    """Parts of the letters t, v and e: what is trained on, what chooses the epoch, what is scored."""
+def store_letters(tmp_path, monkeypatch, own: tuple[str, ...]) -> None:
+    """Prepare a dataset `letters` with some parts."""
     letters = {"train": "t", "validation": "v", "test": "e"}
+    sizes = {"train": 1000, "validation": 60, "test": 50}
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     tfds.dataset_builders.store_as_tfds_dataset(
         name="letters",
         version="1.0.0",
         data_dir=tmp_path / "tfds",
         split_datasets={
-            part: tf.data.Dataset.from_tensors({"text": letters[part] * size})
-            for part, size in (("train", 1000), ("validation", 60), ("test", 50))
-            if part in own
+            part: tf.data.Dataset.from_tensors({"text": letters[part] * sizes[part]}) for part in own
         },
         features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
     )
+
+
+def test_a_dataset_without_a_training_part_is_refused(tmp_path, monkeypatch):
+    store_letters(tmp_path, monkeypatch, ("test", "validation"))
+    with pytest.raises(UserError, match="letters has no part `train`. Received: test, validation"):
+        open_corpus(TextData(source="letters"))
+
+
+@pytest.mark.parametrize("own", [("test", "train"), ("train", "validation"), ("train", "validation", "test")])
+def test_a_dataset_keeps_the_parts_it_has(tmp_path, monkeypatch, own):
+    """Parts of the letters t, v and e: what is trained on, what chooses the epoch, what is scored."""
+    store_letters(tmp_path, monkeypatch, own)
     settings = TextData(source="letters", validation_fraction=0.1, test_fraction=0.2)
     corpus = open_corpus(settings)
     assert ["".join(corpus.text(part)) for part in range(3)] == {
