@@ -257,7 +257,8 @@ def workers(arguments: Sequence[str]) -> None:
     name, flags = arguments[0], list(arguments[1:])
     _, where = _parse_training(name, _starting_settings(name, flags), flags)
     with _run_path(name, where) as path:
-        _check_use(path, where)
+        with reserved(path):  # for a moment: the chief is going to hold it
+            _check_use(path, where)
         if where.run_dir is None:
             flags += ["--run-dir", str(path)]
         try:

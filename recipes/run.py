@@ -231,11 +231,12 @@ def finished_run(path: Path) -> Run:
 def path_to_resume(folder: Path, *, held: bool = False) -> Path:
     """Return the newest unfinished training run in a folder that no process holds, else the newest finished one.
 
-    One whose loss diverged is left out: it would diverge again.
+    The unfinished one is reserved from now on (`reserved`). One whose loss diverged is left out: it would diverge
+    again.
 
     Args:
         folder: `runs/RECIPE`.
-        held: Take one that another process holds, too.
+        held: Take one that another process holds, too, and reserve none.
 
     Raises:
         UserError: There is no run, or other processes hold all that are unfinished.
@@ -244,7 +245,8 @@ def path_to_resume(folder: Path, *, held: bool = False) -> Path:
     if held and unfinished:
         return unfinished[0].path
     for run in unfinished:
-        with contextlib.suppress(UserError), only_writer(run.path):
+        with contextlib.suppress(UserError):
+            _reserved[run.path.resolve()] = _lock(run.path)
             return run.path
     if unfinished:
         raise UserError(f"--resume: {unfinished[0].path} is being written by another process")
@@ -450,7 +452,8 @@ _reserved: dict[Path, int] = {}
 def reserved(path: Path) -> Iterator[None]:
     """Hold a directory for a run that this process is about to begin; `only_writer` takes it over.
 
-    It is made where it does not exist, and goes again if nothing is in it at the end.
+    It is made where it does not exist, and goes again if nothing is in it at the end. What `path_to_resume`
+    reserved is released at the end.
 
     Raises:
         UserError: Another process holds it.
@@ -458,7 +461,8 @@ def reserved(path: Path) -> Iterator[None]:
     existed = path.exists()
     path.mkdir(parents=True, exist_ok=True)
     key = path.resolve()
-    _reserved[key] = _lock(path)
+    if key not in _reserved:
+        _reserved[key] = _lock(path)
     try:
         yield
     finally:

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import re
@@ -104,11 +105,17 @@ def test_the_run_to_resume_is_the_newest_unfinished_one_that_nobody_holds(tmp_pa
     Run(folder / "finished").finish({})
     (folder / "claimed-by-a-killed-process").mkdir()
     with only_writer(folder / "held"):
+        # As of two processes that resume at once, each gets a run of its own.
+        assert [runs.path_to_resume(folder) for _ in range(2)] == [folder / "newer", folder / "older"]
+        with pytest.raises(UserError, match="runs/mnist-mlp/held is being written by another process"):
+            runs.path_to_resume(folder)
+        assert runs.path_to_resume(folder, held=True) == folder / "held"
+        for name in ("newer", "older"):
+            with runs.reserved(folder / name):
+                pass
         assert runs.path_to_resume(folder) == folder / "newer"
-        with only_writer(folder / "newer"), only_writer(folder / "older"):
-            with pytest.raises(UserError, match="runs/mnist-mlp/held is being written by another process"):
-                runs.path_to_resume(folder)
-            assert runs.path_to_resume(folder, held=True) == folder / "held"
+        with runs.reserved(folder / "newer"):
+            pass
     for name in ("held", "newer", "older"):
         shutil.rmtree(folder / name)
     assert runs.path_to_resume(folder) == folder / "finished"
@@ -192,13 +199,22 @@ def test_what_is_busy_in_the_body_is_not_another_process(tmp_path):
         raise BlockingIOError("a full pipe")
 
 
+def lock(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(folder)
+
+
 def test_a_reservation_is_taken_over_and_refused_to_others(tmp_path):
     path = tmp_path / "run"
     with runs.reserved(path):
-        with pytest.raises(UserError, match="written by another process"), runs.reserved(path):
-            pass
-        with only_writer(path):
-            pass
+        with pytest.raises(BlockingIOError):
+            lock(path)
+        with only_writer(path), pytest.raises(BlockingIOError):
+            lock(path)
+        lock(path)
     assert not path.exists()
 
 
