@@ -105,3 +105,25 @@ def test_settings_of_a_file_are_where_training_starts(tmp_path):
         assert_refused(train("--settings", str(path)), said)
     assert_refused(train("--settings=nowhere.json"), "nowhere.json: No such file")
     assert_refused(train("--settings", str(path), "--resume"), "leave --settings out")
+
+
+def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkeypatch):
+    from recipes.config import UserError
+    from tuning import __main__ as command
+
+    claimed = []
+
+    def refuse(path, plan, *, resume):
+        claimed.append(path)
+        assert list(path.iterdir()) == []
+        if len(claimed) == 1:  # meanwhile another one begins, in the same second
+            with pytest.raises(UserError):
+                command.search([*SEARCH[1:]])
+        raise UserError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "open_search", refuse)
+    with pytest.raises(UserError, match="enough"):
+        command.search([*SEARCH[1:]])
+    assert len(set(claimed)) == 2
+    assert not any(path.exists() for path in claimed)  # nothing came of them
