@@ -375,6 +375,8 @@ def _run_path(name: str, chosen: RunArguments, *, begin: bool = False) -> Iterat
         raise UserError(f"{path} is the link to the newest finished run. Choose another --run-dir")
     if chosen.resume and not begin and not (path / "config.json").exists():
         raise UserError(f"--resume: no run has begun in {path}. Without --resume one begins there")
+    if not path.is_dir():
+        check_vacant(path, "")
     yield path
 
 

@@ -16,6 +16,7 @@ import serving.__main__ as serving
 import tuning.__main__ as tuning
 from recipes import command_line
 from recipes.config import UserError
+from recipes.run import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,10 +175,28 @@ def test_train_then_evaluate_then_resume_then_overwrite(tmp_path, stripes):
     assert again.returncode == 0
     assert "finished already" in again.stdout
     assert_refused(recipes(*train, "--run-dir", run, cwd=tmp_path), "is a run already", "--overwrite")
-    assert_refused(
-        recipes(*train, "--run-dir", stripes, "--overwrite", cwd=tmp_path), "is not a run directory"
-    )
+    for other in (stripes, stripes / "lying" / "00.png"):
+        done = recipes(*train, "--run-dir", other, "--overwrite", cwd=tmp_path)
+        assert_refused(done, f"{other} exists and is not a run directory")
     assert recipes(*train, "--run-dir", run.resolve(), "--overwrite", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_trainings_that_begin_at_once_are_runs_of_their_own(tmp_path):
+    command = [sys.executable, "-m", "recipes", "train", "diabetes-mlp", "--training.epochs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [*command, "--training.seed", str(seed)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+        )
+        for seed in range(4)
+    ]
+    assert [process.wait(240) for process in processes] == [0] * 4
+    found = [Run(path) for path in (tmp_path / "runs" / "diabetes-mlp").iterdir() if not path.is_symlink()]
+    assert sorted((run.config["training"]["seed"], run.metrics["seed"]) for run in found) == [
+        (seed, seed) for seed in range(4)
+    ]
+    assert len({run.metrics["test_mse"] for run in found}) == 4
 
 
 def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
