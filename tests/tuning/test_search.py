@@ -5,6 +5,7 @@ import functools
 import json
 import random
 import signal
+import sys
 import time
 
 import pytest
@@ -133,7 +134,7 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path, number):
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Go on with: python -m tuning search mnist-mlp --resume --search-dir s" in errors
+    assert f"Resume: {sys.executable} -m tuning search mnist-mlp --resume --search-dir s\n" in errors
     assert trials(tmp_path / "s")[0]["status"] == "running"
 
 
