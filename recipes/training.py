@@ -234,6 +234,7 @@ def fit(  # noqa: PLR0913 - what a training is made of
             "learning_rate": lambda: current_rate(rate, model),
             "batch_size": lambda: batches.sizes.mean(int(batches.epoch)),
             "sparsity": lambda: sparsity(model),
+            f"best_{recipe.early_stopping.metric}": lambda: keep_best.best,
         },
     )
     callbacks = [DataOrder(batches.epoch), StopOnNaN(), *before_history, keep_best]

@@ -93,8 +93,10 @@ def search(arguments: Sequence[str]) -> None:
     own, plan = _parse("search", name, space, flags, recorded, SearchArguments())
     require(own.workers >= 1, "--workers must be at least 1", workers=own.workers)
     threads = _threads(own.threads, own.workers)
-    with contextlib.nullcontext(recorded) if recorded else claimed(SEARCHES / name) as path:
-        directory = open_search(path, plan, resume=own.resume)
+    with (
+        contextlib.nullcontext(recorded) if recorded else claimed(SEARCHES / name) as path,
+        open_search(path, plan, resume=own.resume) as directory,
+    ):
         with command_line.quiet_tensorflow():
             from tuning.search import run_search
         if path.parent.parent == SEARCHES:
@@ -111,11 +113,11 @@ def chief(arguments: Sequence[str]) -> None:
         raise UserError("chief needs --search-dir, a folder that its workers see too")
     own, plan = _parse("chief", name, space, flags, path, ChiefArguments(search_dir=path))
     host, port = _address(own.address)
-    directory = open_search(path, plan, resume=own.resume)
-    with command_line.quiet_tensorflow():
-        from tuning import distributed
-    with _said_how_to_go_on("chief", name, path):
-        distributed.lead(directory, host, port)
+    with open_search(path, plan, resume=own.resume) as directory:
+        with command_line.quiet_tensorflow():
+            from tuning import distributed
+        with _said_how_to_go_on("chief", name, path):
+            distributed.lead(directory, host, port)
 
 
 def worker(arguments: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import keras
 from scipy.stats import spearmanr
 
 from recipes.run import Run
-from tuning.curves import best_by_epoch, finished_curves
+from tuning.curves import finished_curves, value_by_epoch
 from tuning.plan import Plan, SearchDirectory
 
 ENOUGH_FINISHED = 4
@@ -25,9 +25,10 @@ class Paused(Exception):  # noqa: N818 - no error
 class EndHopeless(keras.callbacks.Callback):
     """End a trial that is worse than the median of the finished ones at the same epoch.
 
-    The median rule of Golovin et al. 2017 (Google Vizier), on the best value up to each epoch. It
-    holds only where an early value tells something of the last one, by the finished trials' own
-    ranks: under a schedule that ends at 0 the highest learning rates are the worst for long, and win.
+    The median rule of Golovin et al. 2017 (Google Vizier), on the value of the weights that would be kept
+    after each epoch. It holds only where an early value tells something of the last one, by the finished
+    trials' own ranks: under a schedule that ends at 0 the highest learning rates are the worst for long,
+    and win.
 
     Args:
         search: Where the finished trials are.
@@ -49,11 +50,13 @@ class EndHopeless(keras.callbacks.Callback):
         """Compare with the others; the run's history has this epoch already."""
         if epoch + 1 == self.params["epochs"]:
             return
+        own = value_by_epoch(self.trial_run, self.plan)[-1]
         others = finished_curves(self.search, self.plan, longer_than=epoch)
-        values = [best[epoch] for best in others]
-        if len(values) < ENOUGH_FINISHED or not _telling(values, [best[-1] for best in others]):
+        pairs = [(then, last) for curve, last in others if (then := curve[epoch]) is not None]
+        values = [then for then, _ in pairs]
+        if own is None or len(values) < ENOUGH_FINISHED or not _telling(values, [last for _, last in pairs]):
             return
-        median, own = statistics.median(values), best_by_epoch(self.trial_run, self.plan)[-1]
+        median = statistics.median(values)
         if self.plan.sign * own < self.plan.sign * median:
             self.reason = f"{own:.4g} after epoch {epoch + 1}, where the median is {median:.4g}"
             self.model.stop_training = True
@@ -70,7 +73,7 @@ class EndInTime(keras.callbacks.Callback):
     """End a trial with the epoch in which the search's time runs out.
 
     Args:
-        deadline: Unix time, s.
+        deadline: Unix time, s; infinite without a limit.
 
     Attributes:
         reason: Why the trial was ended; "" if it was not.
@@ -106,7 +109,7 @@ class PauseAfter(keras.callbacks.Callback):
 
 
 class Tell(keras.callbacks.Callback):
-    """Tell how many epochs are done, and the best value so far.
+    """Tell how many epochs are done, and the value of the weights that would be kept, if there are any.
 
     Args:
         plan: What is searched.
@@ -114,7 +117,7 @@ class Tell(keras.callbacks.Callback):
         tell: Takes both.
     """
 
-    def __init__(self, plan: Plan, run: Run, tell: Callable[[int, float], None]) -> None:
+    def __init__(self, plan: Plan, run: Run, tell: Callable[[int, float | None], None]) -> None:
         super().__init__()
         self.plan = plan
         self.trial_run = run
@@ -122,4 +125,4 @@ class Tell(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Tell."""
-        self.tell(epoch + 1, best_by_epoch(self.trial_run, self.plan)[-1])
+        self.tell(epoch + 1, value_by_epoch(self.trial_run, self.plan)[-1])

@@ -1,30 +1,26 @@
 """The objective over the epochs of a search's trials."""
 
+import math
 import statistics
 
 from recipes.run import Run
-from tuning.plan import Plan, SearchDirectory
+from tuning.plan import Plan, SearchDirectory, Trial
+
+Curve = list[float | None]
 
 
-def best_by_epoch(run: Run, plan: Plan) -> list[float]:
-    """Return the best value of the objective up to each epoch of a run."""
-    best: list[float] = []
-    for row in run.history:
-        value = row[plan.objective]
-        best.append(value if not best else plan.sign * max(plan.sign * best[-1], plan.sign * value))
-    return best
+def value_by_epoch(run: Run, plan: Plan) -> Curve:
+    """Return the objective of the weights that a run would keep after each epoch.
+
+    None where no epoch can be kept yet: before early_stopping's first epoch or before all of a pruning's
+    sparsity, or while the objective is not finite.
+    """
+    values = [row.get(f"best_{plan.objective}", math.nan) for row in run.history]
+    return [value if math.isfinite(value) else None for value in values]
 
 
-def kept_value(run: Run, plan: Plan) -> float:
-    """Return the objective at the epoch whose weights a run holds; of a paused one, its best so far."""
-    if not run.finished:
-        return best_by_epoch(run, plan)[-1]
-    kept = int(run.metrics["best_epoch"])  # 0 where it ended before one could be chosen: it holds the last
-    return run.history[kept - 1][plan.objective]
-
-
-def finished_curves(search: SearchDirectory, plan: Plan, *, longer_than: int) -> list[list[float]]:
-    """Return the best value up to each epoch of the finished trials' first seeds.
+def finished_curves(search: SearchDirectory, plan: Plan, *, longer_than: int) -> list[tuple[Curve, float]]:
+    """Return the values by epoch of the finished trials' first seeds, with the last one of each.
 
     Args:
         search: Where the trials are.
@@ -32,19 +28,37 @@ def finished_curves(search: SearchDirectory, plan: Plan, *, longer_than: int) ->
         longer_than: Epochs that are not enough.
     """
     curves = [
-        best_by_epoch(runs[0], plan)
+        value_by_epoch(runs[0], plan)
         for trial in search.trials()
         if trial.status == "finished" and (runs := search.runs(trial.number))
     ]
-    return [curve for curve in curves if len(curve) > longer_than]
+    return [(curve, last) for curve in curves if len(curve) > longer_than and (last := curve[-1]) is not None]
 
 
-def forecast(search: SearchDirectory, plan: Plan, number: int) -> float:
-    """Return what a trial that was stopped would have come to.
+def score(search: SearchDirectory, plan: Plan, trial: Trial) -> float | None:
+    """Return what the choice of further trials takes an ended trial for; None if it failed.
+
+    A stopped trial is taken for what it would have reached; a trial that Hyperband paused for what its
+    weights reach so far, whether or not they could be kept: it is compared with others of as many epochs.
+    """
+    if trial.status != "stopped":
+        return trial.value
+    if plan.method.algorithm == "hyperband":
+        runs = search.runs(trial.number)
+        value = statistics.mean(run.history[-1][plan.objective] for run in runs)
+        return value if math.isfinite(value) else None
+    return trial.value if plan.method.executions > 1 else _forecast(search, plan, trial)
+
+
+def _forecast(search: SearchDirectory, plan: Plan, trial: Trial) -> float | None:
+    """Return what a trial of one seed that was stopped would have reached.
 
     From its last epoch on it gets better by as much as finished trials did, by their median. Taken
-    as it is, it would look bad beside them for having had less time, and its neighbours with it.
+    as it is, it would look bad beside them for having had less time, and its neighbours with it. Without
+    an epoch that could be kept it is taken for the median of the finished trials.
     """
-    own = best_by_epoch(search.runs(number)[0], plan)
-    others = finished_curves(search, plan, longer_than=len(own))
-    return own[-1] + statistics.median([curve[-1] - curve[len(own) - 1] for curve in others] or [0.0])
+    others = finished_curves(search, plan, longer_than=trial.epochs)
+    if trial.value is None:
+        return statistics.median([last for _, last in others]) if others else None
+    gains = [last - then for curve, last in others if (then := curve[trial.epochs - 1]) is not None]
+    return trial.value + statistics.median(gains or [0.0])

@@ -18,7 +18,6 @@ import grpc
 
 from recipes.command_line import shell_command
 from recipes.config import UserError
-from recipes.run import only_writer
 from tuning import processes
 from tuning.oracles import build_oracle
 from tuning.plan import SearchDirectory
@@ -30,6 +29,11 @@ from tuning.tuner import RecipeTuner
 def lead(search: SearchDirectory, host: str, port: int) -> None:
     """Lead a search to its end: say which trial is next, and take their values.
 
+    Args:
+        search: The search, which this process holds.
+        host: The address to listen on.
+        port: Its port.
+
     Raises:
         UserError: The address is taken, or no trial came to a value.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept.
@@ -37,24 +41,23 @@ def lead(search: SearchDirectory, host: str, port: int) -> None:
     _check_free(host, port)
     plan = search.read_plan()
     table = Table(search, plan)
-    with only_writer(search.path):
-        oracle = build_oracle(plan, search.oracle_path)
-        oracle.read(workers_live=True)
-        oracle.write()
-        _join_service("chief", host, port)
-        tuner = RecipeTuner(oracle, search, threads=1, stop=threading.Event(), tell=table.tell)
-        server = threading.Thread(target=tuner.search, daemon=True)
+    oracle = build_oracle(plan, search)
+    oracle.read(workers_live=True)
+    oracle.write()
+    _join_service("chief", host, port)
+    tuner = RecipeTuner(oracle, search, threads=1, stop=threading.Event(), tell=table.tell)
+    server = threading.Thread(target=tuner.search, daemon=True)
 
-        def lead_until_stopped(stop: threading.Event) -> None:
-            server.start()
-            while server.is_alive() and not stop.is_set():
-                oracle.give_back_lost()
-                server.join(1)
+    def lead_until_stopped(stop: threading.Event) -> None:
+        server.start()
+        while server.is_alive() and not stop.is_set():
+            oracle.give_back_lost()
+            server.join(1)
 
-        worker = shell_command("tuning", "worker", "--search-dir", search.path, "--address", f"{host}:{port}")
-        print(f"waiting for workers: {worker}")
-        watch(search, plan, table, [lead_until_stopped])
-        finish(search, plan)
+    worker = shell_command("tuning", "worker", "--search-dir", search.path, "--address", f"{host}:{port}")
+    print(f"waiting for workers: {worker}")
+    watch(search, plan, table, [lead_until_stopped])
+    finish(search, plan)
 
 
 def work(search: SearchDirectory, host: str, port: int, *, threads: int, patience: float) -> None:
@@ -79,7 +82,7 @@ def work(search: SearchDirectory, host: str, port: int, *, threads: int, patienc
     table = Table(search, plan)
 
     def work_until_stopped(stop: threading.Event) -> None:
-        oracle = build_oracle(plan, search.oracle_path)
+        oracle = build_oracle(plan, search)
         tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
         tuner.oracle = PatientOracle(tuner.oracle, chief)
         tuner.search()

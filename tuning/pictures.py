@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from recipes.report.curves import save
 from tuning.importance import place
-from tuning.plan import Plan, Trial
+from tuning.plan import Plan, Trial, ranked
 from tuning.space import BATCH_SIZE, LEARNING_RATE
 
 WIDTH = 10
@@ -27,8 +27,7 @@ def plot_best_so_far(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
     ended = sorted(_scored(trials), key=lambda trial: trial.ended or 0.0)
     start = min(trial.started for trial in trials)
     minutes = [((trial.ended or 0.0) - start) / 60 for trial in ended]
-    values = [plan.sign * trial.known_value for trial in ended]
-    best = plan.sign * np.maximum.accumulate(values)
+    best = [ranked(ended[: count + 1], plan.sign)[0].known_value for count in range(len(ended))]
     axes.step(minutes, best, where="post", color=BEST_COLOR, label="best so far")
     for status, mark in MARKS.items():
         points = [(m, t.known_value) for m, t in zip(minutes, ended, strict=True) if t.status == status]
@@ -79,7 +78,7 @@ def plot_parallel_coordinates(plan: Plan, trials: Sequence[Trial], path: Path) -
     """Plot a line a trial through an axis a setting, coloured by the objective, the best on top."""
     figure, axes = _axes("settings of each trial", 4.2)
     colors, dimensions = _colors(plan, trials), plan.dimensions
-    scored = sorted(_scored(trials), key=lambda trial: plan.sign * trial.known_value)
+    scored = ranked(_scored(trials), plan.sign)[::-1]
     for number, trial in enumerate(scored):
         best = number == len(scored) - 1
         places = [place(each, trial.values[each.name]) for each in dimensions]
@@ -130,7 +129,7 @@ def plot_curves(
     shown: list[float] = []
     for trial in sorted(_scored(trials), key=lambda trial: plan.sign * trial.known_value):
         curve = curve_of(trial)
-        shown += [curve[-1]]
+        shown.append(trial.known_value)
         stopped = trial.status == "stopped"
         axes.plot(
             range(1, len(curve) + 1),

@@ -5,15 +5,18 @@ search.json         recipe, settings, space, and how to search
 oracle.json         where keras-tuner's oracle stands
 trials/0000/        a trial: trial.json, log.txt, and a run directory for each seed
 trials.csv          a row a trial
-best.json           settings of the best trial: `python -m recipes train RECIPE --settings` takes it
+best.json           settings of the best trial, for a training of the recipe's own length:
+                    `python -m recipes train RECIPE --settings` takes it
 report.html         with plots/*.png inside
 """
 
+import contextlib
 import functools
 import json
+import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +32,7 @@ from recipes.config import (
     to_dict,
 )
 from recipes.files import write_json
-from recipes.run import Run, check_same
+from recipes.run import Run, check_same, only_writer
 from recipes.settings import with_settings
 from tuning.space import Dimension, Value, default_space, parse_space
 
@@ -142,14 +145,15 @@ class Trial:
     Attributes:
         number: Its place in the search, from 0.
         values: What was chosen, by setting.
-        status: running; finished; stopped, early or by the end of the time; failed.
-        value: The objective, mean of the seeds; None before the end, or when it failed.
+        status: running; finished; stopped before its last epoch; failed.
+        value: The objective of the weights that were kept, mean of the seeds; finite. None before the
+            end, when it failed, or when it was stopped before an epoch that could be kept.
         reason: Why it was stopped or failed.
         refused: Whether its settings or its data were refused, before any training.
         started: Unix time of its beginning, s.
         ended: Unix time of its end.
         epochs: Epochs trained, of all seeds.
-        saved_seconds: What the epochs that were not trained would have taken.
+        saved_seconds: What the rest would have taken of a trial that was stopped for being hopeless.
         memory_mib: Most memory of its process.
     """
 
@@ -252,21 +256,32 @@ class SearchDirectory:
             raise UserError(f"{self.path} is not a search directory: it has no search.json") from None
         except ValueError as error:
             raise UserError(f"{self.plan_path} is not JSON: {error}") from error
-        name, settings, space = tree.pop("recipe"), tree.pop("settings"), tree.pop("space")
-        recipe = from_dict(type(CATALOG[name].recipe), settings)
-        return Plan(name, recipe, space, from_dict(Method, tree))
+        try:
+            return _plan_from_json(tree)
+        except UserError as error:
+            raise UserError(f"{self.plan_path}: {error}") from error
 
     def write_plan(self, plan: Plan) -> None:
         """Write what the search is to do: only now it is a search."""
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
         write_json(self.plan_path, plan.to_json())
 
-    def deadline(self, plan: Plan) -> float | None:
-        """Return the Unix time at which the search's time is over, s; None for no limit."""
+    def deadline(self, plan: Plan) -> float:
+        """Return the Unix time at which the search's time is over, s; infinite without a limit."""
         if plan.method.seconds is None:
-            return None
+            return math.inf
         state = json.loads(self.oracle_path.read_text())
         return float(state["written"] + plan.method.seconds - state["seconds_used"])
+
+    def is_held(self, number: int) -> bool:
+        """Tell whether a live process, running or stopped, holds a trial to train it."""
+        try:
+            with only_writer(self.trial_path(number)):
+                return False
+        except FileNotFoundError:
+            return False
+        except UserError:
+            return True
 
     def write_trial(self, trial: Trial) -> None:
         """Write what a trial came to."""
@@ -276,29 +291,63 @@ class SearchDirectory:
     def read_trial(self, number: int) -> Trial | None:
         """Read what a trial came to; None before it began."""
         path = self.trial_path(number) / "trial.json"
-        return Trial(**json.loads(path.read_text())) if path.exists() else None
+        return _read_trial(path) if path.exists() else None
 
     def trials(self) -> list[Trial]:
         """Read all trials that have begun, in their order."""
         paths = sorted((self.path / "trials").glob("*/trial.json"))
-        return [Trial(**json.loads(path.read_text())) for path in paths]
+        return [_read_trial(path) for path in paths]
 
 
-def open_search(path: Path, plan: Plan, *, resume: bool) -> SearchDirectory:
-    """Begin a search, or open the one to go on with.
+def _plan_from_json(tree: Any) -> Plan:
+    """Return the plan that `search.json` holds."""
+    kinds = {"recipe": str, "settings": dict, "space": dict}
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(key), kinds[key]) for key in kinds):
+        raise UserError("a search has a recipe (text), settings and a space (tables)")
+    method = {key: value for key, value in tree.items() if key not in kinds}
+    name, space = tree["recipe"], tree["space"]
+    if name not in CATALOG:
+        raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
+    texts = all(isinstance(text, str) for text in space.values())
+    require(texts, "space must have a range or values as text for each setting", space=space)
+    recipe = from_dict(type(CATALOG[name].recipe), tree["settings"])
+    return make_plan(name, recipe, space, from_dict(Method, method))
+
+
+def _read_trial(path: Path) -> Trial:
+    """Read a trial. Versions that took NaN for a value called it finished.
 
     Raises:
-        UserError: There is one already; on resume, another space or objective than it began with.
+        UserError: The file holds something else.
+    """
+    try:
+        trial = Trial(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a trial's: {error}") from error
+    if trial.value is None or math.isfinite(trial.value):
+        return trial
+    return replace(trial, status="failed", value=None, reason=f"the objective became {trial.value}")
+
+
+@contextlib.contextmanager
+def open_search(path: Path, plan: Plan, *, resume: bool) -> Iterator[SearchDirectory]:
+    """Begin a search, or open the one to resume, and hold it against other processes.
+
+    Raises:
+        UserError: Another process holds it; there is one already; on resume, another space or objective
+            than it began with.
     """
     search = SearchDirectory(path)
-    if search.plan_path.exists():
-        if not resume:
-            raise UserError(f"{path} is a search already: --resume goes on with it")
-        _check_resumed(search.read_plan(), plan)
-    elif path.exists() and any(path.iterdir()):
-        raise UserError(f"{path} exists and is not a search directory. Choose another --search-dir")
-    search.write_plan(plan)
-    return search
+    path.mkdir(parents=True, exist_ok=True)
+    with only_writer(path):  # before anything is written
+        if search.plan_path.exists():
+            if not resume:
+                raise UserError(f"{path} is a search already: --resume goes on with it")
+            _check_resumed(search.read_plan(), plan)
+        elif any(path.iterdir()):
+            raise UserError(f"{path} exists and is not a search directory. Choose another --search-dir")
+        search.write_plan(plan)
+        yield search
 
 
 def _check_resumed(before: Plan, now: Plan) -> None:
@@ -315,7 +364,15 @@ def _check_resumed(before: Plan, now: Plan) -> None:
     )
 
 
+def ranked(trials: list[Trial], sign: int) -> list[Trial]:
+    """Return the finished trials, those that were stopped, and those without a value; the best of each first."""
+    return sorted(
+        trials,
+        key=lambda trial: (trial.value is None, trial.status != "finished", -sign * (trial.value or 0.0)),
+    )
+
+
 def best_trial(trials: list[Trial], sign: int) -> Trial | None:
-    """Return the trial with the best value, the first of equal ones."""
-    scored = [trial for trial in trials if trial.value is not None]
-    return max(scored, key=lambda trial: sign * trial.known_value, default=None)
+    """Return the best finished trial, the first of equal ones; the best that was stopped if none is finished."""
+    best = ranked(trials, sign)[:1]
+    return best[0] if best and best[0].value is not None else None

@@ -23,7 +23,7 @@ DEATHS = 2
 """Kills after which a trial has failed: one may have been meant for the search, as a lost machine is."""
 POLL_SECONDS = 0.5
 
-Tell = Callable[[int, float], None]
+Tell = Callable[[int, float | None], None]
 
 
 class Interrupted(Exception):  # noqa: N818 - no error
@@ -50,7 +50,7 @@ def run(order: Order, tell: Tell, alive: Callable[[], None], stop: threading.Eve
 
     Args:
         order: The trial.
-        tell: Takes the epochs done and the best value so far, after each epoch.
+        tell: Takes the epochs done and the value of the weights that would be kept, after each epoch.
         alive: Called every half second while it trains.
         stop: Set when the search is to end.
 

@@ -1,8 +1,11 @@
 """What a search leaves for people: `trials.csv`, `best.json`, `report.html`."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from recipes.config import to_dict
+from recipes.catalog import CATALOG
+from recipes.config import flatten
 from recipes.files import write_csv, write_json
 from recipes.report.page import Picture, settings_table, write_page
 from recipes.report.page import Table as PageTable
@@ -14,8 +17,8 @@ from tuning.pictures import (
     plot_parallel_coordinates,
     plot_rate_against_batch,
 )
-from tuning.plan import Plan, SearchDirectory, Trial, best_trial
-from tuning.space import apply
+from tuning.plan import Plan, SearchDirectory, Trial, best_trial, ranked
+from tuning.space import EPOCHS, Value, for_own_length, own_values
 
 
 def write_tables(search: SearchDirectory, plan: Plan) -> Trial | None:
@@ -25,9 +28,49 @@ def write_tables(search: SearchDirectory, plan: Plan) -> Trial | None:
         write_csv(search.table_path, [_row(plan, trial) for trial in trials])
     best = best_trial(trials, plan.sign)
     if best is not None:
-        recipe = apply(plan.recipe, plan.dimensions, best.values)
-        write_json(search.best_path, {"recipe": plan.name, **to_dict(recipe)})
+        write_json(search.best_path, {"recipe": plan.name, **settings_of(plan, best)})
     return best
+
+
+def settings_of(plan: Plan, trial: Trial) -> dict[str, Any]:
+    """Return the settings of a trial as nested dicts, for a training of the recipe's own length."""
+    return for_own_length(CATALOG[plan.name].recipe, plan.recipe, plan.dimensions, trial.values)
+
+
+def remarks(plan: Plan, trials: list[Trial], best: Trial) -> list[str]:
+    """Return what a reader of the best trial's value must know: a sentence each."""
+    said = [_beside_own_settings(plan, trials, best)]
+    if best.status != "finished":
+        said.append(f"No trial was finished: trial {best.number} was stopped ({best.reason}).")
+    said += [
+        f"{each.name} {_short(best.values[each.name])} is at the edge of what was searched, {each.text}."
+        for each in plan.dimensions
+        if each.at_edge(best.values[each.name])
+    ]
+    epochs, own = plan.recipe.training.epochs, dict(flatten(settings_of(plan, best)))[EPOCHS]
+    if epochs != own and EPOCHS not in best.values:
+        said.append(f"The trials had {epochs} epochs; best.json is for the recipe's own {own}.")
+    return said
+
+
+def _beside_own_settings(plan: Plan, trials: list[Trial], best: Trial) -> str:
+    values = own_values(plan.recipe, plan.dimensions)
+    own = next((trial for trial in trials if values and _same(trial.values, values)), None)
+    if own is None or own.status != "finished":
+        return f"No finished trial had the recipe's own settings: trial {best.number} may be no better."
+    if plan.sign * best.known_value <= plan.sign * own.known_value:
+        return "No trial beat the recipe's own settings."
+    return f"The recipe's own settings reached {own.value:.6g} in trial {own.number}."
+
+
+def _same(values: Mapping[str, Value], others: Mapping[str, Value]) -> bool:
+    """Compare settings; keras-tuner's service rounds to float32."""
+    return all(
+        math.isclose(value, float(others[name]), rel_tol=1e-6)
+        if isinstance(value, float)
+        else value == others[name]
+        for name, value in values.items()
+    )
 
 
 def _row(plan: Plan, trial: Trial) -> dict[str, Any]:
@@ -51,16 +94,15 @@ def write_report(search: SearchDirectory, plan: Plan) -> None:
     if best is None:
         raise ValueError(f"{search.path} has no trial with a value")
     parts = importance(plan.dimensions, trials)
-    settings = to_dict(apply(plan.recipe, plan.dimensions, best.values))
     write_page(
         search.report_path,
         title=f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}",
-        note=_note(search, best),
+        note=" ".join([_note(search, best), *remarks(plan, trials, best)]).strip(),
         figures=_figures(plan, trials, best),
         pictures=_draw(search, plan, trials, parts),
         tables=[
             PageTable("Trials, best first", _ranked(plan, trials)),
-            settings_table(f"Settings of trial {best.number}, the best", settings),
+            settings_table(f"best.json: settings of trial {best.number}", settings_of(plan, best)),
         ],
     )
 
@@ -86,12 +128,9 @@ def _figures(plan: Plan, trials: list[Trial], best: Trial) -> dict[str, str]:
 
 
 def _ranked(plan: Plan, trials: list[Trial]) -> list[dict[str, Any]]:
-    def rank(trial: Trial) -> tuple[bool, float]:
-        return trial.value is None, -plan.sign * (trial.value or 0.0)
-
     return [
         {name: _short(value) for name, value in _row(plan, trial).items()}
-        for trial in sorted(trials, key=rank)
+        for trial in ranked(trials, plan.sign)
     ]
 
 

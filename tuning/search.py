@@ -10,11 +10,10 @@ from types import FrameType
 
 from recipes.command_line import shell_command
 from recipes.config import UserError
-from recipes.run import only_writer
 from tuning import processes
 from tuning.oracles import build_oracle
 from tuning.plan import Plan, SearchDirectory
-from tuning.report import write_report, write_tables
+from tuning.report import remarks, write_report, write_tables
 from tuning.table import Table
 from tuning.tuner import RecipeTuner, SearchEndedError, SearchFaultError
 
@@ -27,29 +26,28 @@ def run_search(search: SearchDirectory, *, workers: int, threads: int) -> None:
     """Search to the end with workers in this process; each trains its trials in processes of their own.
 
     Args:
-        search: The search, from where it stands.
+        search: The search, which this process holds.
         workers: Trials at once.
         threads: Threads of each.
 
     Raises:
-        UserError: Another process searches there, all trials are refused alike, or none came to a value.
+        UserError: All trials are refused alike, or none has a value.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept.
     """
     plan = search.read_plan()
     table = Table(search, plan)
     processes.prepare()
-    with only_writer(search.path):
-        oracle = build_oracle(plan, search.oracle_path)
-        oracle.read(workers_live=False)
-        oracle.write()
+    oracle = build_oracle(plan, search)
+    oracle.read(workers_live=False)
+    oracle.write()
 
-        def work(number: int, stop: threading.Event) -> None:
-            tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
-            tuner.tuner_id = f"worker-{number}"
-            tuner.search()
+    def work(number: int, stop: threading.Event) -> None:
+        tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
+        tuner.tuner_id = f"worker-{number}"
+        tuner.search()
 
-        watch(search, plan, table, [functools.partial(work, number) for number in range(workers)])
-        finish(search, plan)
+    watch(search, plan, table, [functools.partial(work, number) for number in range(workers)])
+    finish(search, plan)
 
 
 def watch(search: SearchDirectory, plan: Plan, table: Table, jobs: list[Job]) -> None:
@@ -129,6 +127,7 @@ def finish(search: SearchDirectory, plan: Plan) -> None:
         for name, value in best.values.items()
     )
     print(f"best {plan.objective} {best.value:.6g} in trial {best.number} of {len(trials)}: {values}")
+    print("\n".join(remarks(plan, trials, best)))
     print(f"settings: {search.best_path}\nreport: {search.report_path}")
     command = shell_command("recipes", "train", plan.name, "--settings", search.best_path)
     print(f"train with them: {command}")

@@ -19,7 +19,16 @@ from recipes.config import Recipe, UserError, flatten, nearest, require, to_dict
 from recipes.settings import with_settings
 
 BATCH_SIZE, LEARNING_RATE = "training.batch_size", "optimizer.learning_rate"
-STEPS_PER_EPOCH = "training.steps_per_epoch"
+EPOCHS, STEPS_PER_EPOCH = "training.epochs", "training.steps_per_epoch"
+COUNTED = (
+    "schedule.warmup",
+    "early_stopping.start_epoch",
+    "early_stopping.patience",
+    "pruning.begin",
+    "pruning.end",
+    "pruning.settle",
+)
+"""Settings in epochs or steps: they belong to the length of the training that they are for."""
 RANGE = "LOW:HIGH, LOW:HIGH:log, or values with commas between them"
 
 Value = int | float | str | bool
@@ -42,6 +51,25 @@ class Dimension:
     high: float = 0
     log: bool = False
     choices: tuple[Value, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Its range or its choices, for people."""
+        ends = (self.low, self.high)
+        return ", ".join(map(str, self.choices)) if self.choices else f"{ends[0]:g} to {ends[1]:g}"
+
+    def at_edge(self, value: Any) -> bool:
+        """Tell whether a number is so near an end that the best may lie beyond: in a twentieth of the range.
+
+        Of numbers to choose from, at least three, it is the least or the greatest.
+        """
+        if self.choices:
+            numbers = all(isinstance(choice, int | float) for choice in self.choices)
+            return numbers and len(self.choices) > 2 and value in (min(self.choices), max(self.choices))
+        low, high, number = self.low, self.high, float(value)
+        if self.log:
+            low, high, number = math.log(low), math.log(high), math.log(number)
+        return min(number - low, high - number) <= (high - low) / 20
 
     def holds(self, value: Any) -> bool:
         """Tell whether a value is in the range, or one of the choices."""
@@ -158,3 +186,33 @@ def apply(recipe: Recipe, dimensions: list[Dimension], values: Mapping[str, Valu
             branch = branch.setdefault(group, {})
         branch[setting] = value
     return with_settings(recipe, tree)
+
+
+def for_own_length(
+    own: Recipe, recipe: Recipe, dimensions: list[Dimension], values: Mapping[str, Value]
+) -> dict[str, Any]:
+    """Return the settings of a trial, as nested dicts, for a training as long as the recipe's own.
+
+    A search's trials may be shorter: epochs and steps are then the catalog's, and with them what is
+    counted in epochs or steps. What was searched stays.
+
+    Args:
+        own: The recipe as the catalog has it.
+        recipe: The recipe that is searched.
+        dimensions: What was varied.
+        values: What was chosen, by setting.
+    """
+    tree = to_dict(apply(recipe, dimensions, values))
+    before, searched = dict(flatten(to_dict(own))), {each.name for each in dimensions}
+    now = dict(flatten(tree))
+    length = [name for name in (EPOCHS, STEPS_PER_EPOCH) if name in now and name not in searched]
+    if STEPS_PER_EPOCH in length:  # as many examples at any batch size, as `apply` has it
+        examples = before[STEPS_PER_EPOCH] * recipe.training.batch_size
+        before[STEPS_PER_EPOCH] = max(1, round(examples / now[BATCH_SIZE]))
+    if all(before[name] == now[name] for name in length):
+        return tree
+    for name in (*length, *COUNTED):
+        group, setting = name.split(".")
+        if name not in searched:
+            tree[group][setting] = before[name]
+    return tree

@@ -28,7 +28,7 @@ class Table:
         self.plan = plan
         self.console = console or Console(soft_wrap=True, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
-        self.progress: dict[int, tuple[int, float]] = {}
+        self.progress: dict[int, tuple[int, float | None]] = {}
         self.ended = {trial.number for trial in search.trials() if trial.status != "running"}
         self.lock = threading.Lock()
 
@@ -44,8 +44,8 @@ class Table:
         """Leave the last table on the terminal."""
         self.live.stop()
 
-    def tell(self, number: int, epochs: int, value: float) -> None:
-        """Take a trial's epochs and best value so far; any thread may tell."""
+    def tell(self, number: int, epochs: int, value: float | None) -> None:
+        """Take a trial's epochs and value so far; any thread may tell."""
         with self.lock:
             self.progress[number] = (epochs, value)
 

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,40 +17,41 @@ from recipes.kinds import module_of
 from recipes.run import Run, only_writer
 from recipes.settings import with_settings
 from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell
-from tuning.curves import best_by_epoch, kept_value
+from tuning.curves import value_by_epoch
 from tuning.hparams import write_hparams
 from tuning.plan import Order, Plan, SearchDirectory, Trial
 from tuning.space import apply
 
 
-def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
-    """Train a trial, from its checkpoint if it has one, and say what it came to.
+def train_trial(order: Order, tell: Callable[[int, float | None], None]) -> Trial:
+    """Train a trial, from its checkpoint if it has one, and return it with its result.
 
     Args:
         order: The trial.
-        tell: Takes the epochs done and the best value so far, after each epoch.
+        tell: Takes the epochs done and the value of the weights that would be kept, after each epoch.
     """
     search = SearchDirectory(order.search)
     tf.config.threading.set_intra_op_parallelism_threads(order.threads)
     tf.config.threading.set_inter_op_parallelism_threads(order.threads)
     plan = search.read_plan()
     trial = order.trial
-    values: list[float] = []
-    saved, reason = 0.0, ""
+    values: list[float | None] = []
+    saved, reason, paused = 0.0, "", ""
     try:
         recipe = apply(plan.recipe, plan.dimensions, trial.values)
         for execution in range(plan.method.executions):
             seeded = with_settings(recipe, {"training": {"seed": recipe.training.seed + execution}})
-            reason = _train(order, search, plan, seeded, tell)
             run = search.seed_run(trial.number, seeded.training.seed)
-            if reason:
+            reason, hopeless = _train(order, search, plan, seeded, run, tell)
+            if hopeless:
                 saved = _seconds_left(run, recipe.training.epochs, plan.method.executions - execution - 1)
-                # A seed that was cut short says less than those that were not.
-                values = values or [best_by_epoch(run, plan)[-1]]
+            if not (reason and values):  # a seed that was cut short says less than those that were not
+                values.append(value_by_epoch(run, plan)[-1])
+            if reason:
                 break
-            values.append(kept_value(run, plan))
-        value = statistics.mean(values)
-        trial = replace(trial, status="stopped" if reason else "finished", value=value, reason=reason)
+            if not run.finished:
+                paused = f"paused after epoch {order.epochs}"
+        trial = replace(trial, **_result(plan, values, reason or paused))
     except DivergedError as error:
         trial = replace(trial, status="failed", reason=str(error))
     except UserError as error:
@@ -69,6 +71,15 @@ def train_trial(order: Order, tell: Callable[[int, float], None]) -> Trial:
     return trial
 
 
+def _result(plan: Plan, values: list[float | None], reason: str) -> dict[str, Any]:
+    """Return status, value and reason of a trial by its seeds' values and by what stopped it, if anything."""
+    known = [value for value in values if value is not None]
+    value = statistics.mean(known) if len(known) == len(values) else None
+    if reason or value is not None:
+        return {"status": "stopped" if reason else "finished", "value": value, "reason": reason}
+    return {"status": "failed", "reason": f"{plan.objective} was not finite in any epoch that could be kept"}
+
+
 def _seconds_left(run: Run, epochs: int, more_seeds: int) -> float:
     """Return what the rest of a run would have taken, and further seeds after it, s."""
     seconds = [row["seconds"] for row in run.history]
@@ -80,20 +91,20 @@ def _first_line(error: BaseException) -> str:
 
 
 def _train(
-    order: Order, search: SearchDirectory, plan: Plan, recipe: Recipe, tell: Callable[[int, float], None]
-) -> str:
-    """Train one seed to its end or its pause; return why it ended early, or ""."""
-    run = search.seed_run(order.trial.number, recipe.training.seed)
+    order: Order,
+    search: SearchDirectory,
+    plan: Plan,
+    recipe: Recipe,
+    run: Run,
+    tell: Callable[[int, float | None], None],
+) -> tuple[str, bool]:
+    """Train one seed to its end or its pause; return what stopped it or "", and whether that saved time."""
     if run.finished:  # a kill came between its end and the trial's
-        return ""
+        return _stopped_before(run, recipe), False
     if order.follows is not None and not run.path.exists():
         _copy_run(search.seed_run(order.follows, recipe.training.seed), run)
-    enders: list[EndHopeless | EndInTime] = []
-    if plan.method.early_ending and plan.method.algorithm != "hyperband":
-        enders.append(EndHopeless(search, plan, run))
-    deadline = search.deadline(plan)
-    if deadline is not None:
-        enders.append(EndInTime(deadline))
+    hopeless, late = EndHopeless(search, plan, run), EndInTime(search.deadline(plan))
+    ends_early = plan.method.early_ending and plan.method.algorithm != "hyperband"
     pauses = [PauseAfter(order.epochs)] if order.epochs else []
     going_on = (run.path / "config.json").exists()
     if going_on:
@@ -104,10 +115,21 @@ def _train(
             recipe,
             run.path,
             resume=going_on,
-            callbacks=[Tell(plan, run, tell), *enders, *pauses],
+            callbacks=[Tell(plan, run, tell), *([hopeless] if ends_early else []), late, *pauses],
             final=False,
         )
-    return "; ".join(ender.reason for ender in enders if ender.reason)
+    reason = "; ".join(ender.reason for ender in (hopeless, late) if ender.reason)
+    if not reason and run.finished:
+        reason = _stopped_before(run, recipe)
+    return reason, bool(hopeless.reason and not late.reason)
+
+
+def _stopped_before(run: Run, recipe: Recipe) -> str:
+    """Return why a finished run is not whole, "" if it is: it was stopped by a search that was killed then."""
+    epochs, patience = int(run.metrics["epochs"]), recipe.early_stopping.patience
+    out_of_patience = patience is not None and epochs - int(run.metrics["best_epoch"]) >= patience
+    whole = epochs == recipe.training.epochs or out_of_patience
+    return "" if whole else f"it was stopped after epoch {epochs}, before the search was killed"
 
 
 def _wait_for(run: Run) -> None:

@@ -1,8 +1,9 @@
 """The keras-tuner tuner whose trials are recipes, each trained in a process of its own."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from keras_tuner.engine.base_tuner import BaseTuner
@@ -11,8 +12,9 @@ from keras_tuner.errors import FailedTrialError, FatalError
 from keras_tuner.src import config as keras_tuner_config
 
 from recipes.config import UserError
+from recipes.run import only_writer
 from tuning import processes
-from tuning.curves import forecast
+from tuning.curves import score
 from tuning.oracles.durable import DurableOracle
 from tuning.plan import Order, SearchDirectory, Trial
 
@@ -22,7 +24,7 @@ HEARTBEAT_SECONDS = 5.0
 ENOUGH_REFUSED = 3
 """Trials that are refused for one reason, with none that is not, before the search gives up."""
 
-Tell = Callable[[int, int, float], None]
+Tell = Callable[[int, int, float | None], None]
 
 
 class SearchEndedError(FatalError):
@@ -41,7 +43,7 @@ class RecipeTuner(BaseTuner):
         search: The search.
         threads: Threads of a trial.
         stop: Set when the search is to end.
-        tell: Takes a trial's number, the epochs done and its best value so far, after each epoch.
+        tell: Takes a trial's number, the epochs done and its value so far, after each epoch.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class RecipeTuner(BaseTuner):
         """Train a trial, or go on with it.
 
         Returns:
-            The objective's value; of a trial that was stopped, what it would have come to.
+            The objective's value; of a trial that was stopped, what it would have reached.
 
         Raises:
             FailedTrialError: It failed; `trial.json` says why.
@@ -85,26 +87,41 @@ class RecipeTuner(BaseTuner):
             raise SearchEndedError from None
         except Exception as error:
             raise SearchFaultError from error
-        if ended.value is None:
+        value = score(self.search_directory, self.plan, ended)
+        if value is None:
             raise FailedTrialError(ended.reason)
-        stopped = ended.status == "stopped" and self.plan.method.executions == 1
-        value = forecast(self.search_directory, self.plan, ended.number) if stopped else ended.value
         return {self.plan.objective: value}
 
     def _train(self, trial: OracleTrial) -> Trial:
-        order = self._order(trial)
-        ended = order.trial
-        if ended.status == "running":  # else a kill came between its end and this
-            self.search_directory.write_trial(ended)
-            ended = processes.run(
-                order,
-                lambda epochs, value: self.tell(order.trial.number, epochs, value),
-                self._heartbeat(trial.trial_id),
-                self.stop,
-            )
-            self.search_directory.write_trial(replace(ended, ended=time.time()))
-            self._check_possible()
+        with self._held(int(trial.trial_id)):
+            order = self._order(trial)
+            ended = order.trial
+            if ended.status == "running":  # else it was given to two, or a kill came between its end and this
+                self.search_directory.write_trial(ended)
+                ended = processes.run(
+                    order,
+                    lambda epochs, value: self.tell(order.trial.number, epochs, value),
+                    self._heartbeat(trial.trial_id),
+                    self.stop,
+                )
+                self.search_directory.write_trial(replace(ended, ended=time.time()))
+                self._check_possible()
         return ended
+
+    @contextlib.contextmanager
+    def _held(self, number: int) -> Iterator[None]:
+        """Hold a trial as long as this process lives: however long it is stopped, nobody else takes it."""
+        folder = self.search_directory.trial_path(number)
+        folder.mkdir(exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(only_writer(folder))
+                    break
+                except UserError:  # whom it was given to meanwhile trains it
+                    if self.stop.wait(ASK_AGAIN_SECONDS):
+                        raise processes.Interrupted from None
+            yield
 
     def _check_possible(self) -> None:
         """End a search whose trials are all refused for one reason: it is not in what is varied."""

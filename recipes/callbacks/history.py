@@ -1,5 +1,6 @@
 """Write `history.csv`: a row an epoch."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,5 +60,6 @@ class History(keras.callbacks.Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the rows back; an epoch that a kill cut off leaves none."""
-        self.rows = state["rows"]
+        # Rows of an older version lack newer columns.
+        self.rows = [{**dict.fromkeys(self.columns, math.nan), **row} for row in state["rows"]]
         self.write()

@@ -1,5 +1,6 @@
 """Callbacks driven by hand."""
 
+import csv
 import io
 import math
 
@@ -172,6 +173,19 @@ def test_history_is_whole_after_each_epoch(tmp_path):
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,validation_loss,learning_rate,seconds"
     assert [line.rsplit(",", 1)[0] for line in lines[1:]] == ["1,2.0,3.0,0.25", "2,1.0,3.0,0.25"]
+
+
+def test_a_history_of_an_older_version_is_continued_with_the_newer_columns(tmp_path):
+    history = History(tmp_path / "history.csv", columns={"learning_rate": lambda: 0.25})
+    history.on_train_begin()
+    history.restore({"rows": [{"epoch": 1, "loss": 2.0, "seconds": 0.5}]})
+    history.on_epoch_begin(1)
+    history.on_epoch_end(1, {"loss": 1.0})
+    rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
+    assert [(row["epoch"], row["loss"], row["learning_rate"]) for row in rows] == [
+        ("1", "2.0", "nan"),
+        ("2", "1.0", "0.25"),
+    ]
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal():

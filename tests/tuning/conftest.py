@@ -47,7 +47,7 @@ def oracle(tmp_path: Path) -> Callable[..., Any]:
     """Give an oracle of a plan, from where an earlier one of the same test stood."""
 
     def make(plan: Plan, **flags: Any) -> Any:
-        built = build_oracle(plan, tmp_path / "oracle.json")
+        built = build_oracle(plan, SearchDirectory(tmp_path))
         built.read(workers_live=flags.get("workers_live", False))
         return built
 

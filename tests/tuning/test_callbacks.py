@@ -1,3 +1,4 @@
+import math
 import time
 from types import SimpleNamespace
 
@@ -5,18 +6,23 @@ import pytest
 
 from tests.tuning.conftest import plan_of
 from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused
-from tuning.curves import best_by_epoch, forecast
-from tuning.plan import Trial
+from tuning.curves import score, value_by_epoch
+from tuning.plan import Method, Trial, make_plan
 
 
-def write_run(directory, number, values, status="finished"):
-    """Write a trial whose validation accuracy went like this, and return its run."""
-    directory.write_trial(Trial(number=number, values={}, status=status, value=max(values)))
+def write_run(directory, number, values, status="finished", first_epoch=1):
+    """Write a trial whose validation accuracy went like this, and return its run.
+
+    No epoch before the first one can be kept.
+    """
+    kept = [max(values[first_epoch - 1 : epoch], default=-math.inf) for epoch in range(1, len(values) + 1)]
+    value = kept[-1] if math.isfinite(kept[-1]) else None
+    directory.write_trial(Trial(number=number, values={}, status=status, value=value, epochs=len(values)))
     run = directory.seed_run(number, 0)
     run.path.mkdir()
     (run.path / "config.json").write_text("{}")
-    rows = "".join(f"{epoch},{value}\n" for epoch, value in enumerate(values, start=1))
-    run.history_path.write_text(f"epoch,validation_accuracy\n{rows}")
+    rows = [f"{epoch},{own},{best}\n" for epoch, (own, best) in enumerate(zip(values, kept, strict=True), 1)]
+    run.history_path.write_text("epoch,validation_accuracy,best_validation_accuracy\n" + "".join(rows))
     return run
 
 
@@ -32,14 +38,17 @@ def directory(search):
     return search(plan_of())
 
 
-def test_the_best_up_to_each_epoch_goes_up_for_accuracy_and_down_for_loss(directory):
-    run = write_run(directory, 0, [0.5, 0.7, 0.6])
-    assert best_by_epoch(run, plan_of()) == [0.5, 0.7, 0.7]
-    run.history_path.write_text("epoch,validation_loss\n1,0.5\n2,0.3\n3,0.4\n")
-    from tuning.plan import Method, make_plan
+def test_the_value_of_a_run_is_that_of_the_epoch_it_would_keep(directory):
+    assert value_by_epoch(write_run(directory, 0, [0.5, 0.7, 0.6]), plan_of()) == [0.5, 0.7, 0.7]
+    late = write_run(directory, 1, [0.9, 0.8, 0.6], first_epoch=3)
+    assert value_by_epoch(late, plan_of()) == [None, None, 0.6]
 
+
+def test_a_loss_that_is_not_finite_is_no_value(directory):
+    run = write_run(directory, 0, [0.5])
+    run.history_path.write_text("epoch,best_validation_loss\n1,inf\n2,nan\n3,0.5\n")
     loss = make_plan("mnist-mlp", plan_of().recipe, {}, Method(objective="validation_loss"))
-    assert best_by_epoch(run, loss) == [0.5, 0.3, 0.3]
+    assert value_by_epoch(run, loss) == [None, None, 0.5]
 
 
 @pytest.mark.parametrize(("own", "ends"), [(0.64, True), (0.65, False), (0.9, False)])
@@ -57,6 +66,17 @@ def test_no_trial_ends_where_those_that_began_worst_ended_best(directory):
         write_run(directory, number, [0.1, second, 0.9, 1 - second / 10])
     callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.2, 0.3], "running"))
     assert after_epoch(callback, 2) is False
+
+
+def test_no_trial_ends_at_an_epoch_that_it_could_not_keep(directory):
+    """Dense epochs of sparse recipes: 0.1 is worse than all, and says nothing of the sparse ones to come."""
+    for number in range(4):
+        values = [0.8, 0.8 + number / 100, 0.5 + number / 100, 0.5 + number / 100]
+        write_run(directory, number, values, first_epoch=3)
+    early = write_run(directory, 4, [0.1, 0.1], "running", first_epoch=3)
+    assert after_epoch(EndHopeless(directory, plan_of(), early), 2) is False
+    late = write_run(directory, 5, [0.9, 0.9, 0.4], "running", first_epoch=3)
+    assert after_epoch(EndHopeless(directory, plan_of(), late), 3) is True
 
 
 def test_there_is_no_median_of_three_or_of_ended_or_shorter_trials(directory):
@@ -80,9 +100,25 @@ def test_a_stopped_trial_is_forecast_to_go_on_as_the_finished_ones_did(directory
     for number, (second, last) in enumerate([(0.5, 0.8), (0.6, 0.8), (0.7, 0.8)]):
         write_run(directory, number, [0.1, second, last])
     write_run(directory, 3, [0.2, 0.55], "stopped")
-    assert forecast(directory, plan_of(), 3) == pytest.approx(0.75)
+    assert score(directory, plan_of(), directory.read_trial(3)) == pytest.approx(0.75)
     write_run(directory, 4, [0.2, 0.3, 0.4], "stopped")  # none went on from there
-    assert forecast(directory, plan_of(), 4) == 0.4
+    assert score(directory, plan_of(), directory.read_trial(4)) == 0.4
+
+
+def test_a_trial_that_was_stopped_before_an_epoch_that_counts_is_taken_for_an_average_one(directory):
+    """Its 0.9 is of dense weights; finished, sparse trials have 0.5, 0.6 and 0.7."""
+    for number, last in enumerate([0.5, 0.6, 0.7]):
+        write_run(directory, number, [0.9, 0.9, last], first_epoch=3)
+    write_run(directory, 3, [0.9], "stopped", first_epoch=3)
+    assert directory.read_trial(3).value is None
+    assert score(directory, plan_of(), directory.read_trial(3)) == 0.6
+
+
+def test_hyperband_compares_paused_trials_by_what_their_weights_reach(directory):
+    plan = plan_of(algorithm="hyperband")
+    write_run(directory, 0, [0.7, 0.6], "stopped", first_epoch=3)
+    assert directory.read_trial(0).value is None
+    assert score(directory, plan, directory.read_trial(0)) == 0.6
 
 
 def test_the_end_of_the_time_ends_a_trial_with_its_epoch():

@@ -1,9 +1,14 @@
+import json
 import subprocess
 import sys
 
 import pytest
 
+from recipes import command_line
+from recipes.run import only_writer
+from tests.tuning.conftest import plan_of
 from tests.tuning.processes import ROOT, TINY, run
+from tuning import __main__ as commands
 
 SEARCH = ("search", "mnist-mlp")
 
@@ -127,3 +132,61 @@ def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkey
         command.search([*SEARCH[1:]])
     assert len(set(claimed)) == 2
     assert not any(path.exists() for path in claimed)  # nothing came of them
+
+
+def call(capsys, command, *arguments):
+    """Run a command in this process; return its exit status and its errors."""
+    status = command_line.run({command.__name__: command}, "", [command.__name__, *map(str, arguments)])
+    return status, capsys.readouterr().err
+
+
+def test_a_second_process_at_a_search_is_refused_and_changes_nothing(search, capsys):
+    directory = search(plan_of(trials=16))
+    before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
+    flags = ("mnist-mlp", "--resume", "--search-dir", directory.path, "--trials", 2, "--seconds", 5)
+    with only_writer(directory.path):
+        for command, address in ((commands.search, ()), (commands.chief, ("--address", "127.0.0.1:1"))):
+            status, errors = call(capsys, command, *flags, *address)
+            assert (status, errors) == (2, f"error: {directory.path} is being written by another process\n")
+            after = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
+            assert after == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda plan: [], "a search has a recipe"),
+        (lambda plan: plan.pop("recipe") and plan, "a search has a recipe"),
+        (lambda plan: plan | {"settings": 1}, "a search has a recipe"),
+        (lambda plan: plan | {"recipe": "mnist-mpl"}, "no recipe 'mnist-mpl'. Did you mean mnist-mlp?"),
+        (lambda plan: plan | {"space": {"model.dropout": 3}}, "space must have a range"),
+        (lambda plan: plan | {"space": {"model.dropuot": "0:1"}}, "no setting 'model.dropuot'"),
+        (lambda plan: plan | {"trials": "many"}, "trials must be int"),
+        (lambda plan: plan | {"objective": "validation_acuracy"}, "no 'validation_acuracy'"),
+        (lambda plan: plan | {"no_such": 1}, "no setting 'no_such'"),
+        (lambda plan: plan | {"settings": {"training": {"epochs": 0}}}, "epochs must be at least 1"),
+    ],
+)
+def test_a_malformed_search_is_one_line(search, capsys, change, said):
+    directory = search(plan_of())
+    directory.plan_path.write_text(json.dumps(change(json.loads(directory.plan_path.read_text()))))
+    for command, arguments in (
+        (commands.report, [directory.path]),
+        (commands.search, ["mnist-mlp", "--resume", "--search-dir", directory.path]),
+    ):
+        status, errors = call(capsys, command, *arguments)
+        assert status == 2
+        assert errors.startswith(f"error: {directory.plan_path}: ")
+        assert said in errors
+        assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"number": 0, "values": {}, "no_such": 1}'])
+def test_a_malformed_trial_is_one_line(search, capsys, text):
+    directory = search(plan_of())
+    directory.trial_path(0).mkdir()
+    (directory.trial_path(0) / "trial.json").write_text(text)
+    status, errors = call(capsys, commands.report, directory.path)
+    assert status == 2
+    assert "trials/0000/trial.json is not a trial's: " in errors
+    assert errors.count("\n") == 1

@@ -1,8 +1,11 @@
 """A chief and workers in processes of their own, and what the death of each does."""
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -10,8 +13,9 @@ import grpc
 import pytest
 
 from tests.processes import kill, wait_until
-from tests.tuning.processes import TINY, assert_whole, ended, run, start, trials
+from tests.tuning.processes import TINY, assert_whole, ended, run, start, trial_processes, trials
 from tuning.distributed import PatientOracle
+from tuning.oracles.durable import LEASE_SECONDS
 
 LONG = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "60", "--no-early-ending")
 
@@ -73,6 +77,28 @@ def test_a_killed_worker_gives_its_trial_back_and_a_killed_chief_goes_on(tmp_pat
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     assert_whole(tmp_path / "s", 4, epochs=(60,))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_path, address, processes):
+    """As Ctrl-Z stops it: it and the process of its trial."""
+    leader = chief(address, *LONG, "--trials", 2, cwd=tmp_path)
+    wait_until((tmp_path / "s" / "oracle.json").exists)
+    stopped, other = worker(address, tmp_path), worker(address, tmp_path)
+    processes += [leader, stopped, other]
+    wait_until(lambda: len(list((tmp_path / "s").glob("trials/*/seed-0/history.csv"))) == 2)
+    group = [stopped.pid, *trial_processes(stopped.pid)]
+    for pid in group:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(LEASE_SECONDS + 15)  # and the 10 s for which a trial waits for its run
+    for pid in group:
+        os.kill(pid, signal.SIGCONT)
+    for process in processes:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    assert_whole(tmp_path / "s", 2, epochs=(60,))
+    for log in (tmp_path / "s").glob("trials/*/log.txt"):
+        assert "another process" not in log.read_text()
 
 
 def test_a_chief_that_is_not_there_is_said_after_the_time_limit(tmp_path, address):

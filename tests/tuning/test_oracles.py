@@ -1,13 +1,18 @@
 import itertools
 import json
 import math
+import threading
+import time
 
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 
+from recipes.config import UserError
+from recipes.run import only_writer
 from recipes.settings import with_settings
 from tests.tuning.conftest import TINY, bowl, plan_of
-from tuning.plan import Method, make_plan
+from tuning.oracles import build_oracle
+from tuning.plan import Method, SearchDirectory, Trial, make_plan
 
 NARROW = {"training.batch_size": "32:128", "optimizer.learning_rate": "0.001,0.01"}
 
@@ -232,3 +237,122 @@ def test_an_unknown_trial_is_refused_and_the_lock_is_free(oracle):
         with pytest.raises(KeyError, match="no trial '0099'"):
             call()
     finish(built, trial, 0.5)
+
+
+@pytest.mark.parametrize("algorithm", ["bayesian", "random", "hyperband"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_a_failure_and_the_search_goes_on(oracle, algorithm, bad):
+    built = oracle(plan_of(algorithm=algorithm, trials=8))
+    values = iter([0.5, bad, 0.6, 0.7, bad, 0.8, 0.4, 0.3])
+    search_to_the_end(built, lambda _: next(values))
+    assert [trial.status for trial in built.trials.values()].count("FAILED") == 2
+    assert max(trial.score for trial in built.trials.values() if trial.status == "COMPLETED") == 0.8
+
+
+def test_a_search_with_an_infinite_value_of_an_older_version_resumes(search):
+    """The older version called it finished, in its own file and in oracle.json."""
+    plan = plan_of(algorithm="bayesian", trials=8)
+    directory = search(plan)
+    first = build_oracle(plan, directory)
+    for number, value in enumerate([0.5, 0.6, 0.7, 0.8]):
+        trial = ask(first)
+        values = trial.hyperparameters.values
+        directory.write_trial(Trial(number=number, values=values, status="finished", value=value))
+        finish(first, trial, value)
+    state = json.loads(directory.oracle_path.read_text())
+    state["trials"][1].update(score=math.inf, status="COMPLETED")
+    directory.oracle_path.write_text(json.dumps(state))
+    file = directory.trial_path(1) / "trial.json"
+    file.write_text(file.read_text().replace("0.6", "Infinity"))
+    again = build_oracle(plan, directory)
+    again.read(workers_live=False)
+    assert again.trials["0001"].status == "FAILED"
+    assert len(search_to_the_end(again)) == 4
+
+
+def test_how_a_trial_ended_is_in_its_own_file_whatever_oracle_json_says(search):
+    """Kills came between a trial's own end and the oracle's, and an older version gave one trial to two."""
+    plan = plan_of(algorithm="random", trials=5)
+    directory = search(plan)
+    before = build_oracle(plan, directory)
+    asked = [ask(before, f"worker-{number}") for number in range(4)]
+    ends = [("finished", 0.5), ("finished", 0.6), ("failed", None), ("running", None)]
+    for number, (status, value) in enumerate(ends):
+        values = asked[number].hyperparameters.values
+        directory.write_trial(Trial(number=number, values=values, status=status, value=value))
+    finish(before, asked[0], math.nan, "FAILED")
+    finish(before, asked[3], 0.9)
+    for workers_live in (False, True):
+        again = build_oracle(plan, directory)
+        again.read(workers_live=workers_live)
+        scores = [(trial.status, trial.score) for trial in again.trials.values()]
+        assert scores[:3] == [("COMPLETED", 0.5), ("COMPLETED", 0.6), ("FAILED", None)]
+        assert sorted(again.end_order) == ["0000", "0001", "0002"]
+        assert ask(again, "new").trial_id == "0003"  # trained again
+        assert ask(again, "other").trial_id == "0004"
+
+
+def test_a_stopped_worker_keeps_its_trial_as_long_as_its_process_lives(oracle, tmp_path):
+    """As Ctrl-Z or a laptop's sleep stop it, for longer than the lease."""
+    built = oracle(plan_of(algorithm="random", trials=2))
+    stopped, dead = ask(built, "stopped"), ask(built, "dead")
+    folder = SearchDirectory(tmp_path).trial_path(int(stopped.trial_id))
+    folder.mkdir(parents=True)
+    with only_writer(folder):
+        for tuner in ("stopped", "dead"):
+            built.heard[tuner] -= 31
+        assert ask(built, "other").trial_id == dead.trial_id
+        assert list(built.ongoing_trials) == ["stopped", "other"]
+        assert "stopped" in built.tuner_ids  # a chief waits for it
+    built.give_back_lost()
+    assert ask(built, "third").trial_id == stopped.trial_id
+
+
+def test_a_kill_loses_seconds_of_the_time_that_is_used_and_not_a_trials_all(oracle, monkeypatch):
+    """Killed after 3,000 s of the 3,600 in a trial's middle: 600 are left, not 3,600."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    plan = plan_of(algorithm="random", trials=5, seconds=3600.0)
+    killed = oracle(plan)
+    trial = ask(killed)
+    for _ in range(600):
+        now[0] += 5.1
+        killed.get_trial(trial.trial_id)
+    assert 535 < oracle(plan).seconds_left < 545
+
+
+def test_a_waiting_chief_writes_its_time_down_too(oracle, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    plan = plan_of(algorithm="random", trials=5, seconds=3600.0)
+    killed = oracle(plan)
+    killed.write()
+    for _ in range(100):
+        now[0] += 1
+        killed.give_back_lost()
+    assert 3500 <= oracle(plan).seconds_left < 3507
+
+
+def test_a_fault_in_the_choice_of_values_leaves_the_next_worker_free(oracle, monkeypatch):
+    built = oracle(plan_of(algorithm="random"))
+    choose = built.populate_space
+
+    def fault(trial_id):
+        monkeypatch.setattr(built, "populate_space", choose)
+        raise FloatingPointError("a singular matrix")
+
+    monkeypatch.setattr(built, "populate_space", fault)
+    with pytest.raises(FloatingPointError, match="a singular matrix"):
+        ask(built, "a")
+    asked = []
+    other = threading.Thread(target=lambda: asked.append(ask(built, "b")), daemon=True)
+    other.start()
+    other.join(20)
+    assert [trial.trial_id for trial in asked] == ["0000"]
+
+
+def test_a_damaged_state_is_one_line(oracle, tmp_path):
+    for text in ("{", "[]", '{"seconds_used": 1}'):
+        (tmp_path / "oracle.json").write_text(text)
+        with pytest.raises(UserError, match="oracle.json is damaged: .*"):
+            oracle(plan_of())

@@ -1,5 +1,9 @@
 import csv
+import html
 import json
+import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from tests.tuning.test_callbacks import write_run
 from tuning.hparams import write_hparams
 from tuning.importance import importance
 from tuning.plan import SearchDirectory, Trial, best_trial
-from tuning.report import write_report, write_tables
+from tuning.report import remarks, write_report, write_tables
 
 
 def trials_of(plan, count, seed=0):
@@ -57,6 +61,69 @@ def test_the_table_has_a_row_a_trial_and_the_best_ones_settings_can_be_trained(s
     assert recipe.training.batch_size == int(top["training.batch_size"])
     assert recipe.early_stopping.metric == "validation_accuracy"
     assert json.loads(searched.best_path.read_text())["recipe"] == "mnist-mlp"
+
+
+def test_the_best_trial_is_a_finished_one_where_there_is_one(searched):
+    """A stopped trial's value may be of weights that no finished trial could keep."""
+    finished = write_tables(searched, plan_of())
+    stopped = replace(searched.read_trial(9), value=0.9999)
+    searched.write_trial(stopped)
+    assert write_tables(searched, plan_of()) == finished
+    write_report(searched, plan_of())
+    table = searched.report_path.read_text().split("Trials, best first")[1]
+    rows = re.findall(r"<tr><td>(\d+)</td><td>(\w+)</td>", re.sub(r">\s+<", "><", table))
+    assert rows[0] == (str(finished.number), "finished")
+    assert rows[8] == ("9", "stopped")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_a_failure_in_searches_of_older_versions_too(searched, bad):
+    before = write_tables(searched, plan_of())
+    for number in (3, 9):
+        searched.write_trial(replace(searched.read_trial(number), value=bad))
+    best = write_tables(searched, plan_of())
+    assert best == before
+    write_report(searched, plan_of())
+    rows = list(csv.DictReader(searched.table_path.read_text().splitlines()))
+    assert [row["status"] for row in rows].count("failed") == 3
+    assert rows[3]["validation_accuracy"] == ""
+    assert f"became {bad}" in searched.report_path.read_text()
+
+
+def test_the_report_says_what_must_be_known_of_the_best_trial(searched):
+    """Recipe: batches of 64 at a learning rate of 0.001, searched from 16 to 256 and 0.0001 to 0.01."""
+
+    def said(*trials):
+        for trial in trials:
+            searched.write_trial(trial)
+        found = searched.trials()
+        return " ".join(remarks(plan_of(), found, write_tables(searched, plan_of())))
+
+    own = {"training.batch_size": 64, "optimizer.learning_rate": 0.001}
+    best = replace(searched.read_trial(0), values={**own, "training.batch_size": 128}, value=0.9991)
+    assert "No finished trial had the recipe's own settings: trial 0 may be no better." in said(best)
+    rounded = {**own, "optimizer.learning_rate": float(np.float32(0.001))}  # by keras-tuner's service
+    stopped = replace(searched.read_trial(1), values=rounded, status="stopped", value=0.9)
+    assert "No finished trial had the recipe's own settings" in said(stopped)
+    assert "The recipe's own settings reached 0.9 in trial 1." in said(replace(stopped, status="finished"))
+    assert "edge" not in said()
+    assert "No trial beat the recipe's own settings." in said(
+        replace(stopped, status="finished", value=best.value)
+    )
+    edge = replace(best, values={"training.batch_size": 256, "optimizer.learning_rate": 0.0095}, value=0.9995)
+    text = said(edge)
+    assert "training.batch_size 256 is at the edge of what was searched, 16, 32, 64, 128, 256." in text
+    assert "optimizer.learning_rate 0.0095 is at the edge of what was searched, 0.0001 to 0.01." in text
+    assert "The trials had 2 epochs; best.json is for the recipe's own 20." in text
+    write_report(searched, plan_of())
+    page = html.unescape(searched.report_path.read_text())
+    assert all(sentence in page for sentence in text.split(". ")[:-1])
+
+
+def test_best_json_trains_for_the_recipes_own_length(searched):
+    """The search's trials had two epochs."""
+    write_tables(searched, plan_of())
+    assert read_settings("mnist-mlp", searched.best_path).training.epochs == 20
 
 
 def test_the_report_holds_its_pictures_and_every_trial(searched):

@@ -1,8 +1,18 @@
 import pytest
 
 from recipes.catalog import CATALOG
-from recipes.config import UserError
-from tuning.space import BATCH_SIZE, LEARNING_RATE, Dimension, apply, default_space, own_values, parse_space
+from recipes.config import UserError, from_dict
+from recipes.settings import with_settings
+from tuning.space import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    Dimension,
+    apply,
+    default_space,
+    for_own_length,
+    own_values,
+    parse_space,
+)
 
 CNN, LM = CATALOG["mnist-cnn"].recipe, CATALOG["lm-transformer"].recipe
 
@@ -84,3 +94,55 @@ def test_every_trial_of_a_text_recipe_sees_as_many_tokens():
 def test_own_values_outside_of_the_space_are_none():
     assert own_values(CNN, parse_space(CNN, {BATCH_SIZE: "8:64"})) is None
     assert own_values(CNN, parse_space(CNN, {"model.dropout": "0:0.3"})) is None
+
+
+def test_what_a_short_search_found_is_for_the_recipes_own_length():
+    """lm-transformer: batches of 4, 350 steps an epoch; searched for 2 epochs of 60 steps of 8."""
+    short = with_settings(
+        LM,
+        {
+            "training": {"epochs": 2, "steps_per_epoch": 60, "batch_size": 8},
+            "early_stopping": {"start_epoch": 2, "patience": 1},
+            "schedule": {"warmup": 0.05},
+            "model": {"dropout": 0.25},
+        },
+    )
+    dimensions = parse_space(short, {BATCH_SIZE: "2:16"})
+    found = from_dict(type(LM), for_own_length(LM, short, dimensions, {BATCH_SIZE: 16}))
+    own = LM.training
+    assert (found.training.epochs, found.training.batch_size) == (own.epochs, 16)
+    assert found.training.steps_per_epoch == 350 * 8 / 16
+    assert found.early_stopping == LM.early_stopping
+    assert found.schedule.warmup == LM.schedule.warmup
+    assert found.model.dropout == 0.25
+
+
+def test_a_searched_length_and_the_settings_of_a_search_as_long_as_the_recipe_stay():
+    epochs = parse_space(CNN, {"training.epochs": "2,4,8"})
+    assert for_own_length(CNN, CNN, epochs, {"training.epochs": 4})["training"]["epochs"] == 4
+    patient = with_settings(CNN, {"early_stopping": {"patience": 3}})
+    rates = parse_space(patient, {LEARNING_RATE: "1e-4:1e-1:log"})
+    found = for_own_length(CNN, patient, rates, {LEARNING_RATE: 0.002})
+    assert (found["training"]["epochs"], found["early_stopping"]["patience"]) == (CNN.training.epochs, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "edge"),
+    [
+        ("0:0.5", 0.02, True),
+        ("0:0.5", 0.03, False),
+        ("0:0.5", 0.48, True),
+        ("1e-4:1e-2:log", 1.2e-4, True),
+        ("1e-4:1e-2:log", 1.3e-4, False),
+        ("0.1,0.2,0.3", 0.3, True),
+        ("0.1,0.2,0.3", 0.2, False),
+        ("0.1,0.2", 0.2, False),
+    ],
+)
+def test_the_edge_of_a_range_is_a_twentieth_of_it(text, value, edge):
+    kind = "optimizer.learning_rate" if "log" in text else "model.dropout"
+    assert one(kind, text).at_edge(value) is edge
+
+
+def test_names_have_no_edge():
+    assert one("schedule.name", "cosine,wsd,constant").at_edge("cosine") is False

@@ -1,6 +1,5 @@
 """What chooses the values of each trial: one oracle for each algorithm."""
 
-from pathlib import Path
 from typing import Any
 
 import keras_tuner
@@ -10,7 +9,7 @@ from recipes.streams import stream
 from tuning.oracles.bayesian import BayesianSearch
 from tuning.oracles.durable import DurableOracle
 from tuning.oracles.grid import GridSearch
-from tuning.plan import Plan
+from tuning.plan import Plan, SearchDirectory
 from tuning.space import Dimension, own_values
 
 
@@ -38,13 +37,12 @@ def hyperparameters(recipe: Recipe, dimensions: list[Dimension]) -> keras_tuner.
     return space
 
 
-def build_oracle(plan: Plan, state_path: Path) -> DurableOracle:
+def build_oracle(plan: Plan, search: SearchDirectory) -> DurableOracle:
     """Build the oracle of a search."""
     dimensions = plan.dimensions
     common: dict[str, Any] = {
-        "state_path": state_path,
-        "max_number": plan.method.trials,
-        "max_seconds": plan.method.seconds,
+        "search": search,
+        "plan": plan,
         "objective": keras_tuner.Objective(plan.objective, "max" if plan.sign > 0 else "min"),
         "hyperparameters": hyperparameters(plan.recipe, dimensions),
         # keras-tuner adds 1 for each value that it draws, and takes 0 for none.

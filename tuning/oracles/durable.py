@@ -2,35 +2,42 @@
 
 keras-tuner writes its state in several files, not at once, and in the middle of a change: a kill
 between two of them loses a trial or counts one twice. Here all of it is one file, written whole
-after each change.
+after each change. How a trial ended is in the trial's own file: where the two differ, that one holds.
 """
 
+import contextlib
 import json
 import math
 import threading
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.src.engine.oracle import LOCKS, THREADS
 
+from recipes.config import UserError
 from recipes.files import write_json
+from tuning.curves import score
+from tuning.plan import Plan, SearchDirectory
+from tuning.plan import Trial as EndedTrial
 from tuning.space import Value
 
 LEASE_SECONDS = 30.0
-"""A worker that is not heard of for so long has died: its trial is given to another."""
+"""A worker that is silent for so long, and whose trial no process holds, has died."""
+WRITE_SECONDS = 5.0
+"""A kill loses no more of the time that is used."""
 
 
 class DurableOracle(keras_tuner.Oracle):
     """What all algorithms share here.
 
     Args:
-        state_path: Where the state is kept.
-        max_number: Most trials.
-        max_seconds: Most wall time, all sessions together; None is no limit.
+        search: Where the state and the trials are kept.
+        plan: What is searched; its budget of wall time is that of all sessions together.
         first: Values of the first trial; None leaves them to the algorithm.
-        lease: Seconds after which a silent worker has died.
+        lease: Seconds after which a silent worker has died, if no process holds its trial.
         **arguments: As keras-tuner takes them.
     """
 
@@ -39,22 +46,20 @@ class DurableOracle(keras_tuner.Oracle):
     def __init__(
         self,
         *,
-        state_path: Path,
-        max_number: int,
-        max_seconds: float | None,
+        search: SearchDirectory,
+        plan: Plan,
         first: dict[str, Value] | None,
         lease: float = LEASE_SECONDS,
         **arguments: Any,
     ) -> None:
         super().__init__(max_consecutive_failed_trials=2**31, **arguments)
         self.verbose = 0  # tuning.table shows more
-        self.state_path = state_path
-        self.max_number = max_number
-        self.max_seconds = max_seconds
+        self.search = search
+        self.plan = plan
         self.first = first
         self.lease = lease
         self.seconds_before = 0.0
-        self.began = time.monotonic()
+        self.began = self.written = time.monotonic()
         self.heard: dict[str, float] = {}
         self.mutex = threading.RLock()
 
@@ -66,7 +71,8 @@ class DurableOracle(keras_tuner.Oracle):
     @property
     def seconds_left(self) -> float:
         """Wall time that is left; infinite without a limit."""
-        return math.inf if self.max_seconds is None else self.max_seconds - self.seconds_used
+        most = self.plan.method.seconds
+        return math.inf if most is None else most - self.seconds_used
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Choose the values of a trial: the recipe's own for the first, which the others must beat."""
@@ -76,10 +82,10 @@ class DurableOracle(keras_tuner.Oracle):
 
     def create_trial(self, tuner_id: str) -> Trial:
         """Give a worker its next trial, one of status IDLE to ask again, or STOPPED at the end."""
-        with self.mutex:
+        with self._alone():
             self.heard[tuner_id] = time.monotonic()
             self.give_back_lost()
-            spent = len(self.trials) >= self.max_number or self.seconds_left <= 0
+            spent = len(self.trials) >= self.plan.method.trials or self.seconds_left <= 0
             if spent and tuner_id not in self.ongoing_trials and not self._retry_queue:
                 # While others train, one of them may die and leave its trial to this worker.
                 if self.ongoing_trials:
@@ -92,46 +98,68 @@ class DurableOracle(keras_tuner.Oracle):
             return trial
 
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Trial:
-        """Take a trial's value."""
-        with self.mutex:
+        """Take a trial's value, if it is finite."""
+        with self._alone():
             self._known(trial_id)
+            if not math.isfinite(metrics[self.objective.name]):
+                return self.trials[trial_id]
             return super().update_trial(trial_id, metrics, step)
 
     def end_trial(self, trial: Trial) -> None:
-        """Take a trial's end; a second end of the same is none."""
-        with self.mutex:
+        """Take a trial's end: without a value it has failed. A second end of the same is none."""
+        with self._alone():
             self._known(trial.trial_id)
             if trial.trial_id in self.end_order:
                 return
+            if not self.trials[trial.trial_id].metrics.exists(self.objective.name):
+                trial.status = TrialStatus.FAILED
             super().end_trial(trial)
             self.write()
 
     def get_trial(self, trial_id: str) -> Trial:
         """Return a trial. Workers ask for theirs as a sign of life."""
-        with self.mutex:
+        with self._alone():
             self._known(trial_id)
             for tuner_id, trial in self.ongoing_trials.items():
                 if trial.trial_id == trial_id:
                     self.heard[tuner_id] = time.monotonic()
+            self._write_time()
             return super().get_trial(trial_id)
 
     def _known(self, trial_id: str) -> None:
-        """Refuse an unknown trial before keras-tuner does, which would keep its lock for ever."""
         if trial_id not in self.trials:
             raise KeyError(f"There is no trial {trial_id!r} in this search")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one thread in. keras-tuner's own lock would stay locked for ever after an exception."""
+        with self.mutex:
+            try:
+                yield
+            except BaseException:
+                if THREADS[self] == threading.current_thread().name:
+                    THREADS[self] = None
+                    LOCKS[self].release()
+                raise
 
     def give_back_lost(self) -> None:
         """Queue the trials of workers that have died for the others."""
         with self.mutex:
-            silent = {
-                tuner_id
-                for tuner_id in self.tuner_ids
-                if time.monotonic() - self.heard.get(tuner_id, self.began) > self.lease
-            }
-            self.tuner_ids -= silent
-            for tuner_id in silent & self.ongoing_trials.keys():
-                self._retry_queue.append(self.ongoing_trials.pop(tuner_id).trial_id)
-                self.write()
+            for tuner_id in list(self.tuner_ids):
+                trial = self.ongoing_trials.get(tuner_id)
+                silent = time.monotonic() - self.heard.get(tuner_id, self.began) > self.lease
+                if not silent or (trial and self.search.is_held(int(trial.trial_id))):
+                    continue
+                self.tuner_ids.discard(tuner_id)
+                if trial:
+                    self._retry_queue.append(self.ongoing_trials.pop(tuner_id).trial_id)
+                    self.write()
+            self._write_time()
+
+    def _write_time(self) -> None:
+        """Write down how much time is used, now and then."""
+        if time.monotonic() - self.written > WRITE_SECONDS:
+            self.write()
 
     def save(self) -> None:
         """Do nothing: keras-tuner saves in the middle of a change, `write` comes after it."""
@@ -148,23 +176,52 @@ class DurableOracle(keras_tuner.Oracle):
             "oracle": self.get_state(),
             "trials": trials,
         }
-        write_json(self.state_path, state)
+        write_json(self.search.oracle_path, state)
+        self.written = time.monotonic()
 
     def read(self, *, workers_live: bool) -> None:
-        """Go on from what was written.
+        """Resume from what was written; how trials ended is in their own files.
 
         Args:
             workers_live: Whether the workers may have outlived this process, as those of a chief do:
                 they keep their trials as long as they are heard of. Otherwise all are given back.
+
+        Raises:
+            UserError: The file is damaged.
         """
-        if not self.state_path.exists():
+        path = self.search.oracle_path
+        if not path.exists():
             return
-        state = json.loads(self.state_path.read_text())
-        self.seconds_before = state["seconds_used"]
-        self.trials = {each["trial_id"]: Trial.from_state(each) for each in state["trials"]}
-        self.set_state(state["oracle"])
+        try:
+            state = json.loads(path.read_text())
+            self.seconds_before = state["seconds_used"]
+            self.trials = {each["trial_id"]: Trial.from_state(each) for each in state["trials"]}
+            self.set_state(state["oracle"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
         if workers_live:
             self.tuner_ids |= self.ongoing_trials.keys()
         else:
             self._retry_queue += [trial.trial_id for trial in self.ongoing_trials.values()]
             self.ongoing_trials = {}
+        for trial in self.search.trials():
+            if f"{trial.number:04}" in self.trials:
+                self._take(trial)
+
+    def _take(self, ended: EndedTrial) -> None:
+        """Take a trial for what its own file says."""
+        trial = self.trials[f"{ended.number:04}"]
+        if ended.status == "running":
+            if trial.trial_id in self.end_order:
+                self.end_order.remove(trial.trial_id)
+                self._retry_queue.append(trial.trial_id)
+            return
+        trial.score = score(self.search, self.plan, ended)
+        trial.status = TrialStatus.FAILED if trial.score is None else TrialStatus.COMPLETED
+        self.ongoing_trials = {
+            tuner_id: each for tuner_id, each in self.ongoing_trials.items() if each is not trial
+        }
+        if trial.trial_id in self._retry_queue:
+            self._retry_queue.remove(trial.trial_id)
+        if trial.trial_id not in self.end_order:
+            self.end_order.append(trial.trial_id)
