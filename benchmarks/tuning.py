@@ -1,18 +1,18 @@
 """Compare searches: ours beside Optuna's in the same time, two workers beside one.
 
-    TFDS_DATA_DIR=... python -m benchmarks.tuning                      half an hour
+    TFDS_DATA_DIR=... python -m benchmarks.tuning                      an hour, on a machine that does nothing else
     TFDS_DATA_DIR=... python -m benchmarks.tuning --recipes mnist-cnn --seconds 300
     python -m benchmarks.tuning workers                                one worker against two
 
 Both search batch size and learning rate over the same space (`tuning.space.default_space`), begin with
-the recipe's own values, train by the recipe's own module, and end their last trial with the epoch in
-which the time is over. Ours is `python -m tuning search --workers 2`, as `make tune-mnist` runs it;
-Optuna's is a study with its TPE sampler and its median pruner at their defaults, in one process with
-both cores: TensorFlow can't be searched by its threads. They take turns: a slow minute meets both.
+the recipe's own values, train by the recipe's own module in two processes that share the cores, and end
+their last trials with the epoch in which the time is over. The best is the best of the finished trials.
+Ours is `python -m tuning search --workers 2`, as `make tune-mnist` runs it. Optuna's is a study with its
+TPE sampler and its median pruner, which begin after 3 trials, as ours does with two settings; at their
+defaults of 10 and 5 there is no time for them to begin. They take turns: a slow minute meets both.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -22,7 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tuning.plan import SearchDirectory, best_trial
+from recipes.__main__ import parse_flags
+from recipes.catalog import CATALOG
+from tuning.plan import Method, Plan, SearchDirectory, best_trial, make_plan
+from tuning.space import own_values
 
 ROOT = Path(__file__).parent.parent
 FLAGS = {
@@ -37,11 +40,15 @@ FLAGS = {
     ],
 }
 MANY = 1000
+PROCESSES = 2
+THREADS = max(1, (os.cpu_count() or 1) // PROCESSES)
+STARTUP_TRIALS = 3
 
 
 def ours(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     """Search with this project's command; return the best value, and how many trials there were."""
-    budget = ["--seconds", str(seconds), "--trials", str(MANY), "--seed", str(seed), "--workers", "2"]
+    budget = ["--seconds", str(seconds), "--trials", str(MANY), "--seed", str(seed)]
+    budget += ["--workers", str(PROCESSES), "--threads", str(THREADS)]
     command = [sys.executable, "-m", "tuning", "search", recipe, "--search-dir", str(folder)]
     subprocess.run([*command, *FLAGS[recipe], *budget], cwd=ROOT, check=True, stdout=sys.stderr)
     search = SearchDirectory(folder)
@@ -53,31 +60,66 @@ def ours(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]
 
 
 def optunas(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Search with an Optuna study in a process of its own."""
+    """Search with an Optuna study in processes of their own; return the same."""
+    plan = plan_of(recipe)
+    study = open_study(plan, seed, folder)
+    study.enqueue_trial(own_values(plan.recipe, plan.dimensions) or {})
     script = [sys.executable, "-m", "benchmarks.tuning", "study", "--recipes", recipe]
-    flags = ["--seconds", str(seconds), "--seed", str(seed), "--folder", str(folder)]
+    flags = ["--seconds", str(seconds), "--folder", str(folder)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([*script, *flags], cwd=ROOT, check=True, stdout=sys.stderr, env=environment)
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return result
+    processes = [
+        subprocess.Popen(
+            [*script, *flags, "--seed", str(seed * PROCESSES + number)],
+            cwd=ROOT,
+            stdout=sys.stderr,
+            env=environment,
+        )
+        for number in range(PROCESSES)
+    ]
+    statuses = [process.wait() for process in processes]
+    if any(statuses):
+        raise RuntimeError(f"processes of the study in {folder} exited with {statuses}")
+    return {"best": study.best_value, "trials": len(study.trials)}
 
 
-def study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None:
-    """Run an Optuna study and write what came of it."""
-    import keras
-    import optuna
-
-    from recipes.__main__ import parse_flags
-    from recipes.catalog import CATALOG
-    from recipes.kinds import module_of
-    from recipes.run import Run
-    from tuning.curves import best_by_epoch
-    from tuning.plan import Method, make_plan
-    from tuning.space import apply, own_values
-
+def plan_of(recipe_name: str) -> Plan:
+    """Return what both search."""
     method = Method()
     recipe, _ = parse_flags("", "", CATALOG[recipe_name].recipe, method, FLAGS[recipe_name])
-    plan = make_plan(recipe_name, recipe, {}, method)
+    return make_plan(recipe_name, recipe, {}, method)
+
+
+def open_study(plan: Plan, seed: int, folder: Path) -> Any:
+    """Open the Optuna study in a folder, which its processes share."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=plan.name,
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+        direction="maximize" if plan.sign > 0 else "minimize",
+        sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
+        load_if_exists=True,
+    )
+
+
+def run_study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None:
+    """Run one of the processes of an Optuna study."""
+    import keras
+    import optuna
+    import tensorflow as tf
+
+    from recipes.kinds import module_of
+    from recipes.run import Run
+    from tuning.curves import value_by_epoch
+    from tuning.space import apply
+
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+    plan = plan_of(recipe_name)
+    module = module_of(plan.recipe)
     batch, rate = plan.dimensions
     end = time.monotonic() + seconds
 
@@ -87,39 +129,22 @@ def study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None:
             rate.name: trial.suggest_float(rate.name, rate.low, rate.high, log=True),
         }
         run = Run(folder / str(trial.number))
-
-        pruned = False
+        recipe = apply(plan.recipe, plan.dimensions, values)
 
         def report(epoch: int, logs: dict[str, Any]) -> None:
-            nonlocal pruned
-            trial.report(best_by_epoch(run, plan)[-1], epoch)
-            pruned = trial.should_prune()
-            if pruned or time.monotonic() > end:
+            trial.report(run.history[-1][plan.objective], epoch)
+            if epoch + 1 < recipe.training.epochs and (trial.should_prune() or time.monotonic() > end):
                 reporter.model.stop_training = True
 
         reporter = keras.callbacks.LambdaCallback(on_epoch_end=report)
-        module_of(recipe).train(
-            recipe_name,
-            apply(plan.recipe, plan.dimensions, values),
-            run.path,
-            callbacks=[reporter],
-            final=False,
-        )
+        module.train(recipe_name, recipe, run.path, callbacks=[reporter], final=False)
         keras.backend.clear_session()
-        if pruned:
+        value = value_by_epoch(run, plan)[-1]
+        if value is None or len(run.history) < recipe.training.epochs:
             raise optuna.TrialPruned
-        return best_by_epoch(run, plan)[-1]
+        return value
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = optuna.create_study(
-        direction="maximize" if plan.sign > 0 else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.MedianPruner(),
-    )
-    search.enqueue_trial(own_values(plan.recipe, plan.dimensions) or {})
-    search.optimize(objective, timeout=seconds)
-    result = {"best": search.best_value, "trials": len(search.trials)}
-    (folder / "result.json").write_text(json.dumps(result))
+    open_study(plan, seed, folder).optimize(objective, timeout=seconds)
 
 
 def compare(recipes: list[str], seconds: float, repetitions: int, folder: Path) -> None:
@@ -168,12 +193,12 @@ def main() -> None:
     parser.add_argument("table", nargs="?", choices=["compare", "workers", "study"], default="compare")
     parser.add_argument("--recipes", nargs="+", choices=list(FLAGS), default=list(FLAGS))
     parser.add_argument("--seconds", type=float, default=150, help="time of each search")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.table == "study":
-        study(chosen.recipes[0], chosen.seconds, chosen.seed, chosen.folder)
+        run_study(chosen.recipes[0], chosen.seconds, chosen.seed, chosen.folder)
         return
     with tempfile.TemporaryDirectory() as temporary:
         if chosen.table == "compare":
