@@ -1,6 +1,5 @@
 """Write `history.csv`: a row an epoch."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -60,6 +59,5 @@ class History(keras.callbacks.Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the rows back; an epoch that a kill cut off leaves none."""
-        # Rows of an older version lack newer columns.
-        self.rows = [{**dict.fromkeys(self.columns, math.nan), **row} for row in state["rows"]]
+        self.rows = state["rows"]
         self.write()
