@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -156,6 +157,7 @@ def export(arguments: Sequence[str]) -> None:
     with command_line.quiet_tensorflow():
         from serving import export as exporting
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was written so far is removed
     print(exporting.describe(exporting.export(run, chosen.models, chosen.name, chosen.version)))
 
 

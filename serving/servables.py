@@ -13,7 +13,6 @@ from recipes.completion import Writer, load
 from recipes.config import ImageData, Sampling, UserError, from_dict
 from recipes.data.examples import Examples
 from recipes.data.images import OFFLINE_DATASET, load_test_images
-from recipes.data.tokenizers import Tokenizer
 from recipes.models import saved
 from recipes.run import Run
 from serving.signatures import image, text
@@ -43,12 +42,14 @@ class Servable:
         module: Holds a function for each signature.
         cases: A case for each signature, by its name.
         name: Name of the model unless another is asked for.
+        limits: What a request may ask for at most, by name.
         record: What `recipe.json` says besides, by key.
     """
 
     module: tf.Module
     cases: Mapping[str, Case]
     name: str
+    limits: Mapping[str, int]
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +57,8 @@ def servable_of(run: Run) -> Servable:
     """Return what a finished run serves.
 
     Raises:
-        UserError: A run of another kind than those that are served.
+        UserError: A run of another kind than those that are served, or a language model whose logits
+            are not finite.
     """
     if "tokenizer" in run.metrics:
         return language_model_of(run)
@@ -65,6 +67,16 @@ def servable_of(run: Run) -> Servable:
     raise UserError(
         f"{run.path} is a run of {run.config['recipe']}. Image classifiers and language models can be exported"
     )
+
+
+def check_finite(run: Run, what: str, values: npt.NDArray[Any]) -> None:
+    """Refuse a model that answers NaN or infinity.
+
+    Raises:
+        UserError: It says what is not finite.
+    """
+    if values.dtype != np.object_ and not np.isfinite(values).all():
+        raise UserError(f"{run.path} can't be exported: {what} has values that are not finite")
 
 
 def image_classifier_of(run: Run) -> Servable:
@@ -79,7 +91,7 @@ def image_classifier_of(run: Run) -> Servable:
     if np.array_equal(examples.images, examples.images.astype(np.uint8)):  # a PNG holds whole numbers only
         cases["encoded"] = Case({"image_bytes": np.array(encoded, np.object_)}, outputs)
     record = {"training_images": asdict(training_images)} if training_images else {}
-    return Servable(image.image_classifier(model), cases, "mnist", record)
+    return Servable(image.image_classifier(model), cases, "mnist", image.LIMITS, record)
 
 
 def _examples(run: Run) -> tuple[Examples, TrainingImages | None]:
@@ -103,7 +115,12 @@ def language_model_of(run: Run) -> Servable:
     """Return what a language model serves, with prompts that it wrote itself."""
     model, tokenizer = load(run)
     writer = Writer(model, tokenizer)
-    prompts = _prompts(writer, tokenizer)
+    first = next(token.decode() for token in tokenizer.tokens if _is_text(token))
+    ids = tf.constant([tokenizer.encode(first)])
+    logits = generation.begin(model, ids, tf.shape(ids)[1:]).logits  # (1, vocabulary_size)
+    check_finite(run, "its output", tf.cast(logits, tf.float32).numpy())  # nothing can be drawn from NaN
+    written = writer.complete([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
+    prompts = [written[:size] for size in PROMPT_SIZES]  # texts of several lengths
     rows = len(prompts)
     default = writer.complete(
         prompts, max_new_tokens=text.DEFAULT_NEW_TOKENS, sampling=text.DEFAULT_SAMPLING, seed=0
@@ -131,14 +148,7 @@ def language_model_of(run: Run) -> Servable:
         "generate": Case({"prompt": _strings(prompts), **asked}, {"text": _strings(texts)}),
         "score": Case({"text": _strings(prompts)}, scores),
     }
-    return Servable(text.language_model(model, tokenizer), cases, "lm")
-
-
-def _prompts(writer: Writer, tokenizer: Tokenizer) -> list[str]:
-    """Return texts of several lengths, the beginnings of one that the model writes."""
-    first = next(token.decode() for token in tokenizer.tokens if _is_text(token))
-    written = writer.complete([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
-    return [written[:size] for size in PROMPT_SIZES]
+    return Servable(text.language_model(model, tokenizer), cases, "lm", text.limits_of(model))
 
 
 def _is_text(token: bytes) -> bool:

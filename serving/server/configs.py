@@ -6,7 +6,7 @@ BatchingParameters do not, and are described here as TF Serving's sources have t
 
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,13 @@ class Batching:
     max_enqueued_batches: int = 10
     threads: int = 1
     allowed_batch_sizes: tuple[int, ...] = ()
+
+    def within(self, max_rows: int | None) -> "Batching":
+        """Return the same for a model that refuses batches of more rows."""
+        if max_rows is None or max_rows >= self.max_batch_size:
+            return self
+        sizes = tuple(size for size in self.allowed_batch_sizes if size <= max_rows)
+        return replace(self, max_batch_size=max_rows, allowed_batch_sizes=sizes)
 
 
 def read_text_message(path: str, message: Any) -> Any:

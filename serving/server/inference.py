@@ -67,7 +67,8 @@ class Runner:
             return await asyncio.get_running_loop().run_in_executor(self._executor, run, inputs)
         key = (servable, signature, outputs)
         if key not in self._batchers:
-            self._batchers[key] = Batcher(run, self._batching, self._executor)
+            batching = self._batching.within(servable.signatures[signature].max_rows)
+            self._batchers[key] = Batcher(run, batching, self._executor)
         return await self._batchers[key].submit(inputs)
 
     def forget(self, servable: Servable) -> None:

@@ -5,7 +5,7 @@ import base64
 import binascii
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tensorflow_serving.apis import (
 
 from serving.server.errors import StatusError, invalid_argument
 from serving.server.inference import Inference
+from serving.server.limits import check_rows
 from serving.server.metrics import Metrics
 from serving.server.servable import Signature, check_names, order_inputs
 from serving.tensors import DATA_TYPES, DT_STRING
@@ -224,7 +225,7 @@ def _read_rows(body: dict[str, Any], signature: Signature) -> Arrays:
     else:
         check_names(signature, [])
         columns = {}
-    return {name: _array(value, signature.inputs[name].data_type, name) for name, value in columns.items()}
+    return _arrays(columns, signature)
 
 
 def _read_columns(body: dict[str, Any], signature: Signature) -> Arrays:
@@ -238,6 +239,12 @@ def _read_columns(body: dict[str, Any], signature: Signature) -> Arrays:
         if len(names) != 1:
             check_names(signature, [])
         columns = {names[0]: value}
+    return _arrays(columns, signature)
+
+
+def _arrays(columns: Mapping[str, Any], signature: Signature) -> Arrays:
+    for name, column in columns.items():
+        check_rows(name, len(column) if isinstance(column, list) else 0, signature.max_rows)
     return {name: _array(column, signature.inputs[name].data_type, name) for name, column in columns.items()}
 
 

@@ -12,13 +12,14 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.server.errors import from_tensorflow, invalid_argument
+from serving.server.limits import check_rows, read_max_rows
 from serving.tensors import DT_BFLOAT16, data_type_name, read_proto
 
 Arrays = list[npt.NDArray[Any]]
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000
-MAX_REPEATED_BYTES = 64 * 2**20
+MAX_REPEATED_BYTES = 16 * 2**20
 """A value list of one value may stand for a tensor of this size: more is taken for an attack."""
 
 
@@ -45,21 +46,24 @@ class Signature:
         method_name: Which API it is for: tensorflow/serving/predict, .../classify, .../regress.
         inputs, outputs: Tensors by alias, in the order of the aliases.
         definition: The SignatureDef itself.
+        max_rows: Most rows of a request, None for any number.
     """
 
     method_name: str
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
     definition: Any
+    max_rows: int | None = None
 
     @classmethod
-    def read(cls, definition: Any) -> "Signature":
+    def read(cls, definition: Any, max_rows: int | None = None) -> "Signature":
         """Read a SignatureDef."""
         return cls(
             definition.method_name,
             _read_tensors(definition.inputs),
             _read_tensors(definition.outputs),
             definition,
+            max_rows,
         )
 
     @functools.cached_property
@@ -114,8 +118,9 @@ class Servable:
         except BaseException:  # it goes on its way once the memory is given back
             self._session.close()
             raise
+        max_rows = read_max_rows(path)
         self.signatures = {
-            key: Signature.read(definition) for key, definition in loaded.signature_def.items()
+            key: Signature.read(definition, max_rows) for key, definition in loaded.signature_def.items()
         }
         self._callables: dict[tuple[str, tuple[str, ...]], Any] = {}
 
@@ -187,6 +192,8 @@ def read_inputs(signature: Signature, protos: Any) -> Arrays:
     arrays = []
     for number, (alias, wanted) in enumerate(signature.inputs.items()):
         proto = protos[alias]
+        for first in proto.tensor_shape.dim[:1]:
+            check_rows(alias, first.size, signature.max_rows)
         try:
             array = read_proto(proto, MAX_REPEATED_BYTES)
         except (ValueError, OverflowError, MemoryError) as error:

@@ -7,9 +7,15 @@ import tensorflow as tf
 Tensor = Any
 
 
-def guard_batch(batch: Tensor) -> Tensor:
-    """Refuse a batch of nothing."""
-    return guard(batch, tf.shape(batch)[0] > 0, "the batch is empty")
+def guard_batch(batch: Tensor, max_rows: int) -> Tensor:
+    """Refuse a batch of nothing, and one of more rows than `max_rows`.
+
+    TF Serving has allocated the tensor by then: a message of 48 bytes can stand for 64 MB, for a list of
+    one value fills a tensor of any shape. The memory that the model would need for it is spared.
+    """
+    rows = tf.shape(batch)[0]
+    batch = guard(batch, rows > 0, "the batch is empty")
+    return guard(batch, rows <= max_rows, f"a request may have at most {max_rows} rows. Received:", rows)
 
 
 def guard_finite(values: Tensor) -> Tensor:

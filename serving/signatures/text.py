@@ -13,11 +13,32 @@ from serving.signatures.tokenizers import decode, guard_text, in_graph
 
 Tensor = Any
 
+MAX_ROWS = 64
+"""Texts of a request: while it reads a prompt, a Transformer of the catalog needs 1 to 2 MB for each."""
 MAX_TEXT_BYTES = 2**16
+"""Bytes of one text."""
+MAX_BYTES = 2**17
+"""Bytes of a request's texts together."""
 MAX_NEW_TOKENS = 4096
-"""Most that a request may ask for: a larger number would hold a server's thread for minutes."""
+"""Tokens to add to one text."""
+MAX_NEW_TOKENS_OF_ALL = 2**16
+"""Rows × the largest `max_new_tokens` of a request: more would hold a server's thread for minutes."""
+MAX_TOKENS_READ = 2**14
+"""Rows × the tokens of the longest text, for a recurrent model, which keeps its state at each of them."""
 DEFAULT_NEW_TOKENS = 200
 DEFAULT_SAMPLING = Sampling(temperature=0.8)
+
+
+def limits_of(model: LanguageModel) -> dict[str, int]:
+    """Return the limits of a request, by name."""
+    limits = {
+        "rows": MAX_ROWS,
+        "bytes_per_text": MAX_TEXT_BYTES,
+        "bytes": MAX_BYTES,
+        "new_tokens_per_text": MAX_NEW_TOKENS,
+        "new_tokens": MAX_NEW_TOKENS_OF_ALL,
+    }
+    return limits if model.window else {**limits, "rows_x_tokens": MAX_TOKENS_READ}
 
 
 def _row(kind: tf.DType, name: str) -> tf.TensorSpec:
@@ -51,6 +72,8 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
         - `score` takes `text` string and gives `log_likelihood` float32, in nats, of all its tokens
           but the first, and `token_count` int32, how many these are. Each token is told from what
           generation would tell it from.
+
+        All three take 1 to MAX_ROWS texts, within the other limits of `limits_of`.
     """
     module = tf.Module()
     # The variables alone are tracked: tracking the Keras model would store every weight twice (keras#23553).
@@ -58,9 +81,17 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
     graph_tokenizer = in_graph(tokenizer)
 
     def encode(texts: Tensor) -> tuple[Tensor, Tensor]:
-        texts = guard_text(guard_batch(tf.ensure_shape(texts, (None,))), MAX_TEXT_BYTES)
+        texts = guard_text(texts, MAX_TEXT_BYTES, MAX_BYTES)
         ids = graph_tokenizer.encode(texts)
-        return ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32)  # (n, time), (n,)
+        padded, lengths = ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32)  # (n, time), (n,)
+        if model.window is None:
+            padded = guard(
+                padded,
+                tf.size(padded) <= MAX_TOKENS_READ,
+                f"rows x tokens of the longest text must be at most {MAX_TOKENS_READ}. Received:",
+                tf.shape(padded),
+            )
+        return padded, lengths
 
     @tf.function(input_signature=GENERATE_INPUTS)
     def generate(
@@ -71,7 +102,10 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
         top_p: Tensor,
         seed: Tensor,
     ) -> dict[str, Tensor]:
+        prompt = guard_batch(tf.ensure_shape(prompt, (None,)), MAX_ROWS)
         counts, *sampling, seed = _guard_rows(prompt, max_new_tokens, temperature, top_k, top_p, seed)
+        with tf.control_dependencies([counts, *sampling, seed]):  # nothing is computed for what is refused
+            prompt = tf.identity(prompt)
         ids, lengths = encode(prompt)
         draws = generation.uniform_draws(seed, tf.reduce_max(counts))
         tokens, _ = generation.extend(model, generation.begin(model, ids, lengths), draws, *sampling)
@@ -81,6 +115,7 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
 
     @tf.function(input_signature=[_row(tf.string, "prompt")])
     def serving_default(prompt: Tensor) -> dict[str, Tensor]:
+        prompt = guard_batch(tf.ensure_shape(prompt, (None,)), MAX_ROWS)
         rows, sampling = tf.shape(prompt)[:1], DEFAULT_SAMPLING
         return generate(
             prompt,
@@ -93,8 +128,15 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
 
     @tf.function(input_signature=[_row(tf.string, "text")])
     def score(text: Tensor) -> dict[str, Tensor]:
-        ids, lengths = encode(text)
-        likelihood = log_likelihood(model, ids, lengths)
+        ids, lengths = encode(guard_batch(tf.ensure_shape(text, (None,)), MAX_ROWS))
+        # One text after the other: the memory is that of one window, and a long text does not make the
+        # short ones beside it long.
+        likelihood = tf.map_fn(
+            lambda text: log_likelihood(model, text[0][None, : text[1]], text[1][None])[0],
+            (ids, lengths),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,
+        )
         return {
             "log_likelihood": tf.identity(likelihood, "log_likelihood"),
             "token_count": tf.identity(lengths - 1, "token_count"),
@@ -123,6 +165,13 @@ def _guard_rows(prompt: Tensor, *settings: Tensor) -> tuple[Tensor, ...]:
         (counts >= 1) & (counts <= MAX_NEW_TOKENS),
         f"max_new_tokens must be 1 to {MAX_NEW_TOKENS}. Received:",
         counts,
+    )
+    counts = guard(
+        counts,
+        rows * tf.reduce_max(counts) <= MAX_NEW_TOKENS_OF_ALL,  # at most 64 × 4096: no overflow
+        f"rows x max_new_tokens must be at most {MAX_NEW_TOKENS_OF_ALL}. Received:",
+        rows,
+        tf.reduce_max(counts),
     )
     temperature = guard(
         guard_finite(temperature),

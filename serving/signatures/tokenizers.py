@@ -31,11 +31,18 @@ def in_graph(tokenizer: Tokenizer) -> GraphTokenizer:
     return BytePairs(tokenizer) if isinstance(tokenizer, BytePairTokenizer) else Bytes()
 
 
-def guard_text(texts: Tensor, max_bytes: int) -> Tensor:
-    """Refuse texts that are empty, too long, or no UTF-8; string (n,)."""
+def guard_text(texts: Tensor, max_bytes: int, max_total: int) -> Tensor:
+    """Refuse texts that are empty, not UTF-8, or too long, alone or together; string (n,)."""
     sizes = tf.strings.length(texts)
     texts = guard(texts, sizes > 0, "a text is empty: at least one token is needed")
     texts = guard(texts, sizes <= max_bytes, f"a text must have at most {max_bytes} bytes. Received:", sizes)
+    total = tf.reduce_sum(sizes)
+    texts = guard(
+        texts,
+        total <= max_total,
+        f"the texts of a request must have at most {max_total} bytes together. Received:",
+        total,
+    )
     points = tf.strings.unicode_decode(texts, "UTF-8", errors="replace", replacement_char=0xFFFD)
     again = tf.strings.unicode_encode(points, "UTF-8")
     return guard(texts, again == texts, "a text is no UTF-8")

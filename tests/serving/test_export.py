@@ -1,6 +1,14 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +18,7 @@ from recipes.run import Run, create
 from serving import export as exporting
 from serving.export import compare, export, publish
 from serving.server.servable import Servable
+from tests.serving.conftest import ROOT
 
 
 def test_the_contract_of_an_export(exported, run):
@@ -100,6 +109,97 @@ def test_a_mismatch_is_an_error_and_publishes_nothing(run, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="not published: signature serving_default differs .* by 2e-05"):
         export(run, tmp_path)
     assert not list((tmp_path / "mnist").iterdir())
+
+
+@pytest.mark.parametrize("place", ["probabilities", "label"])
+def test_a_difference_that_is_nan_is_an_error_whichever_output_has_it(exported, images, place):
+    answers = tf.saved_model.load(str(exported)).signatures["serving_default"](image=tf.constant(images))
+    outputs = {name: value.numpy() for name, value in answers.items()}
+    outputs[place] = np.full(outputs[place].shape, np.nan)
+    for order in (list(outputs), list(reversed(outputs))):
+        case = exporting.Case({"image": images}, {name: outputs[name] for name in order})
+        with pytest.raises(ValueError, match="not published: signature serving_default differs .* by nan"):
+            compare(exported, {"serving_default": case})
+
+
+def spoil(run: Run, folder: Path) -> Run:
+    """Return a copy of a run whose model has diverged."""
+    copy = Run(Path(shutil.copytree(run.path, folder / "run")))
+    model = keras.models.load_model(copy.model_path)
+    for variable in model.trainable_variables:  # a rectifier of TensorFlow's turns a single NaN into 0
+        variable.assign(np.full(variable.shape, np.nan))
+    model.save(copy.model_path)
+    return copy
+
+
+def test_a_model_that_answers_nan_is_refused_in_one_line_and_nothing_is_there(run, tmp_path):
+    diverged = spoil(run, tmp_path)
+    with pytest.raises(UserError) as refused:
+        export(diverged, tmp_path / "models")
+    assert str(refused.value) == (
+        f"{diverged.path} can't be exported: "
+        "probabilities of its signature serving_default has values that are not finite"
+    )
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_language_model_that_answers_nan_is_refused(text_exports, tmp_path):
+    diverged = spoil(text_exports("characters")[0], tmp_path)
+    with pytest.raises(UserError, match="its output has values that are not finite"):
+        export(diverged, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_what_killed_exports_left_is_removed_and_what_others_write_is_not(run, tmp_path):
+    base = tmp_path / "mnist"
+    left = base / ".export-left" / "export"
+    left.mkdir(parents=True)
+    (left / "saved_model.pb").write_text("half of it")
+    with exporting.folder_beside(base) as first, exporting.folder_beside(base) as second:
+        (first / "export").mkdir()
+        assert export(run, tmp_path).path.name == "1"
+        assert sorted(path.name for path in base.iterdir()) == sorted(["1", first.name, second.name])
+    assert [path.name for path in base.iterdir()] == ["1"]
+
+
+def test_exports_that_begin_at_once_do_not_remove_each_others_folders(tmp_path):
+    def one(_):
+        for _ in range(20):
+            with exporting.folder_beside(tmp_path) as folder:
+                (folder / "file").write_text("")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(8)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_leaves_nothing_beside_the_versions(run, tmp_path):
+    command = [sys.executable, "-m", "serving", "export", str(run.path), "--models", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 90
+    while not list(tmp_path.glob("mnist/.export-*")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.terminate()
+    assert process.communicate(timeout=60)[1] == "interrupted\n"
+    assert process.returncode == 130
+    assert not list((tmp_path / "mnist").iterdir())
+
+
+def test_what_is_published_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
+    monkeypatch.setattr(os, "rename", lambda old, new: (rename(old, new), done.append(str(new))))
+    beside = tmp_path / ".export-x"
+    (beside / "variables").mkdir(parents=True)
+    (beside / "saved_model.pb").write_text("graph")
+    (beside / "variables" / "data").write_text("weights")
+    whole = {str(beside), *map(str, beside.rglob("*"))}
+    publish(beside, tmp_path, None)
+    assert set(done[:-2]) == whole
+    assert done[-2:] == [str(tmp_path / "1"), str(tmp_path)]
 
 
 def test_the_difference_is_the_largest_over_all_outputs(exported, images):

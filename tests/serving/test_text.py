@@ -63,9 +63,9 @@ def test_bytes_that_are_no_text_are_refused_and_all_others_pass(content):
         content.decode()
     except UnicodeDecodeError:
         with pytest.raises(tf.errors.InvalidArgumentError, match="no UTF-8"):
-            guard_text(tf.constant([content]), 1000)
+            guard_text(tf.constant([content]), 1000, 1000)
     else:
-        assert guard_text(tf.constant([content]), 1000).numpy().tolist() == [content]
+        assert guard_text(tf.constant([content]), 1000, 1000).numpy().tolist() == [content]
 
 
 @settings(max_examples=300, deadline=None)
