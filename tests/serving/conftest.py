@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -110,6 +111,16 @@ def models(exported: Path, tmp_path: Path) -> Path:
 def images() -> np.ndarray:
     """Five images of noise, pixels 0 to 255."""
     return np.random.default_rng(0).uniform(0, 255, (5, 28, 28, 1)).astype(np.float32)
+
+
+def diverged_copy(run: Run, folder: Path) -> Run:
+    """Return a copy of a run whose model has diverged."""
+    copy = Run(Path(shutil.copytree(run.path, folder / "run")))
+    model = keras.models.load_model(copy.model_path)
+    for variable in model.trainable_variables:  # a rectifier of TensorFlow's turns a single NaN into 0
+        variable.assign(np.full(variable.shape, np.nan))
+    model.save(copy.model_path)
+    return copy
 
 
 @dataclasses.dataclass

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipes.completion import Writer, load
-from recipes.config import Sampling
+from recipes.config import Sampling, UserError
 from recipes.data.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer
 from recipes.run import Run
 from serving.client import Client, ServingError
+from serving.export import export
 from serving.signatures.tokenizers import Bytes, decode, guard_text, in_graph
-from tests.serving.conftest import ROOT, start_server
+from tests.serving.conftest import ROOT, diverged_copy, start_server
 
 VERSE = (
     "To be, or not to be: that is the question:\nWhether 'tis nobler in the mind to suffer 100 slings\n" * 20
@@ -75,6 +76,13 @@ def test_written_bytes_become_text_as_in_python(content):
     written = decode(list(ByteTokenizer().tokens), ids, tf.constant([len(content)]))
     valid = tf.strings.unicode_transcode(written, "UTF-8", "UTF-8", replace_control_characters=False)
     assert valid.numpy()[0].decode() == content.decode(errors="replace")
+
+
+def test_a_language_model_that_answers_nan_is_refused(text_exports, tmp_path):
+    diverged = diverged_copy(text_exports("characters")[0], tmp_path)
+    with pytest.raises(UserError, match="its output has values that are not finite"):
+        export(diverged, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 @dataclasses.dataclass
