@@ -1,6 +1,6 @@
 """The functions a SavedModel offers: named tensors in and out, guards on every input.
 
 A request of the wrong rank that reaches a convolution aborts a whole TF Serving process. So each
-input passes `tf.ensure_shape` and checks of its values first, which turn a malformed request into
-INVALID_ARGUMENT.
+input passes `tf.ensure_shape` and checks of its values and of its size first, which turn a malformed
+request, or one that asks for too much, into INVALID_ARGUMENT.
 """
