@@ -5,6 +5,7 @@ gRPC and half by REST.
 """
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -154,7 +155,8 @@ def rows_of_generate(draw):
         "seed": draw(st.integers(-(2**64), 2**64)),
     }
     wrong = draw(st.sampled_from([None, None, *row]))
-    return [row | ({wrong: draw(JSON)} if wrong else {})] * draw(st.sampled_from([0, 1, 1, 1, 64, 65, 3000]))
+    rows = draw(st.sampled_from([0, 1, 1, 1, 64, 65, 3000])) if len(row["prompt"]) < 100 else 1
+    return [row | ({wrong: draw(JSON)} if wrong else {})] * rows
 
 
 def body(signature, key, rows):
@@ -261,20 +263,20 @@ def test_requests_made_of_nearly_right_parts(server, channel, unharmed):
 
 
 def test_bodies_made_of_nearly_right_parts(server, unharmed):
-    connection = http.client.HTTPConnection(server.rest.removeprefix("http://"), timeout=20)
     seen = set()
 
     def send(call):
         method, path, content = call
-        connection.request(method, path, content.encode())
-        answer = connection.getresponse()
-        said = answer.read()
+        connection = http.client.HTTPConnection(server.rest.removeprefix("http://"), timeout=20)
+        with contextlib.closing(connection):
+            connection.request(method, path, content.encode())
+            answer = connection.getresponse()
+            said = answer.read()
         assert answer.status < 500 or answer.status == 501, said
         assert answer.status == 200 or answer.status == 405 or set(json.loads(said)) == {"error"}
         seen.add(answer.status)
 
     fuzz(st.tuples(st.sampled_from(["POST"] * 9 + ["GET"]), PATHS, BODIES), send)
-    connection.close()
     assert {200, 400, 404} <= seen
 
 
