@@ -244,7 +244,7 @@ def _read_columns(body: dict[str, Any], signature: Signature) -> Arrays:
 
 def _arrays(columns: Mapping[str, Any], signature: Signature) -> Arrays:
     for name, column in columns.items():
-        check_rows(name, len(column) if isinstance(column, list) else 0, signature.max_rows)
+        check_rows(name, len(column) if isinstance(column, list | np.ndarray) else 0, signature.max_rows)
     return {name: _array(column, signature.inputs[name].data_type, name) for name, column in columns.items()}
 
 
