@@ -187,13 +187,19 @@ def spell_flags(arguments: Sequence[str]) -> list[str]:
     return spelt
 
 
-def connect(chosen: CallArguments) -> Any:
-    """Open a client."""
-    from serving.client import TLS, Client
+def certificates(chosen: CallArguments) -> Any:
+    """Return the certificates that the arguments name, or None."""
+    from serving.client import TLS
 
     files = (chosen.root_certificates, chosen.private_key, chosen.certificate_chain)
-    tls = TLS(*(file.read_bytes() if file else None for file in files)) if any(files) else None
-    return Client(chosen.address, timeout=chosen.timeout, tls=tls)
+    return TLS(*(file.read_bytes() if file else None for file in files)) if any(files) else None
+
+
+def connect(chosen: CallArguments) -> Any:
+    """Open a client."""
+    from serving.client import Client
+
+    return Client(chosen.address, timeout=chosen.timeout, tls=certificates(chosen))
 
 
 @contextlib.contextmanager
@@ -292,12 +298,11 @@ def bench(arguments: Sequence[str]) -> None:
     try:
         with connect(chosen.call) as client:
             request = load.made_up_request(client.metadata(chosen.model), chosen.model, chosen.batch_size)
+        tls = certificates(chosen.call)
         print(load.HEADER)
         for callers in chosen.callers:
-            print(
-                load.measure(chosen.call.address, request, callers, chosen.seconds).row(chosen.batch_size),
-                flush=True,
-            )
+            measured = load.measure(chosen.call.address, request, callers, chosen.seconds, tls)
+            print(measured.row(chosen.batch_size), flush=True)
     except ServingError as error:
         raise UserError(f"{chosen.call.address}: {error}") from error
 

@@ -9,7 +9,7 @@ import grpc.aio
 import numpy as np
 
 from serving import protocol
-from serving.client import CHANNEL_OPTIONS, PREDICTION, ServingError, Signature
+from serving.client import PREDICTION, TLS, ServingError, Signature, open_channel
 from serving.tensors import DATA_TYPES, fill_proto
 
 HEADER = "callers  batch  requests/s  examples/s  p50 ms  p95 ms  p99 ms"
@@ -63,7 +63,7 @@ def made_up_request(signatures: Mapping[str, Signature], model: str, batch_size:
     return content
 
 
-def measure(address: str, request: bytes, callers: int, seconds: float) -> Measured:
+def measure(address: str, request: bytes, callers: int, seconds: float, tls: TLS | None = None) -> Measured:
     """Let callers send one request over and over.
 
     The request is serialised once and answers are not read, so that it is the server that is
@@ -72,11 +72,11 @@ def measure(address: str, request: bytes, callers: int, seconds: float) -> Measu
     Raises:
         ServingError: The first answer that is not OK.
     """
-    return asyncio.run(_measure(address, request, callers, seconds))
+    return asyncio.run(_measure(address, request, callers, seconds, tls))
 
 
-async def _measure(address: str, request: bytes, callers: int, seconds: float) -> Measured:
-    async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+async def _measure(address: str, request: bytes, callers: int, seconds: float, tls: TLS | None) -> Measured:
+    async with open_channel(grpc.aio, address, tls) as channel:
         predict = channel.unary_unary(PREDICTION + "Predict")
 
         async def caller(until: float, latencies: list[float]) -> None:

@@ -19,6 +19,7 @@ from serving.client.messages import (
     Signature,
     TensorSpec,
     VersionStatus,
+    open_channel,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "VersionStatus",
+    "open_channel",
 ]

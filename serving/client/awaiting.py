@@ -9,7 +9,6 @@ import grpc
 import grpc.aio
 
 from serving.client.messages import (
-    CHANNEL_OPTIONS,
     METADATA,
     PREDICT,
     RELOAD,
@@ -21,6 +20,7 @@ from serving.client.messages import (
     Signature,
     VersionStatus,
     as_serving_error,
+    open_channel,
     remote_methods,
 )
 
@@ -32,26 +32,24 @@ class AsyncClient:
         self, address: str, *, timeout: float = 10.0, tls: TLS | None = None, max_batch_size: int = 256
     ) -> None:
         self._messages = Messages(max_batch_size, timeout)
-        if tls:
-            self._channel = grpc.aio.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self._channel = open_channel(grpc.aio, address, tls)
         self._methods = remote_methods(self._channel)
 
     async def predict(
         self,
         model: str,
+        inputs: Any = None,
         *,
         signature: str = "serving_default",
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] = (),
         timeout: float | None = None,
-        **inputs: Any,
+        **named: Any,
     ) -> Arrays:
         """Run a signature; arguments and errors as in `Client.predict`."""
         spec = {"model": model, "signature": signature, "version": version, "label": label}
-        requests = self._messages.predict_requests(spec, outputs, inputs)
+        requests = self._messages.predict_requests(spec, outputs, inputs, named)
         answers = await asyncio.gather(*(self._call(PREDICT, request, timeout) for request in requests))
         return self._messages.predictions(answers)
 

@@ -7,7 +7,6 @@ from typing import Any, Self
 import grpc
 
 from serving.client.messages import (
-    CHANNEL_OPTIONS,
     METADATA,
     PREDICT,
     RELOAD,
@@ -19,6 +18,7 @@ from serving.client.messages import (
     Signature,
     VersionStatus,
     as_serving_error,
+    open_channel,
     remote_methods,
 )
 
@@ -37,39 +37,38 @@ class Client:
         self, address: str, *, timeout: float = 10.0, tls: TLS | None = None, max_batch_size: int = 256
     ) -> None:
         self._messages = Messages(max_batch_size, timeout)
-        if tls:
-            self._channel = grpc.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        self._channel = open_channel(grpc, address, tls)
         self._methods = remote_methods(self._channel)
 
     def predict(
         self,
         model: str,
+        inputs: Any = None,
         *,
         signature: str = "serving_default",
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] = (),
         timeout: float | None = None,
-        **inputs: Any,
+        **named: Any,
     ) -> Arrays:
         """Run a signature.
 
         Args:
             model: Name of the model.
+            inputs: Arrays by input name, whatever the names are. bytes and str become string tensors.
             signature: Name of the signature.
             version: Version number; None for the latest.
             label: Version label, instead of a number.
             outputs: Names of the outputs wanted; none for all.
             timeout: Deadline of each call in seconds; None for the client's.
-            inputs: Arrays, by input name. bytes and str become string tensors.
+            named: The same as keywords, for inputs that have none of the names above.
 
         Raises:
             ServingError: With the server's code and text.
         """
         spec = {"model": model, "signature": signature, "version": version, "label": label}
-        requests = self._messages.predict_requests(spec, outputs, inputs)
+        requests = self._messages.predict_requests(spec, outputs, inputs, named)
         return self._messages.predictions([self._call(PREDICT, request, timeout) for request in requests])
 
     def metadata(

@@ -77,6 +77,13 @@ class TLS:
         return grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
 
 
+def open_channel(library: Any, address: str, tls: TLS | None) -> Any:
+    """Return a channel of `grpc` or `grpc.aio`, encrypted where there are certificates."""
+    if tls is None:
+        return library.insecure_channel(address, CHANNEL_OPTIONS)
+    return library.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
+
+
 @dataclass(frozen=True)
 class VersionStatus:
     """The state of a version of a model: AVAILABLE, LOADING, END, ..., and why where it failed."""
@@ -147,9 +154,19 @@ class Messages:
         ]
 
     def predict_requests(
-        self, spec: Mapping[str, Any], outputs: Sequence[str], inputs: Mapping[str, Any]
+        self, spec: Mapping[str, Any], outputs: Sequence[str], inputs: Any, named: Mapping[str, Any]
     ) -> list[Any]:
-        """Return the PredictRequests of a batch, one a piece."""
+        """Return the PredictRequests of a batch, one a piece.
+
+        Args:
+            spec: Model, signature, version and label.
+            outputs: Names of the outputs wanted.
+            inputs: Arrays by input name; anything but a mapping is the input that is called `inputs`.
+            named: More of them.
+        """
+        if inputs is not None:
+            named = {**(inputs if isinstance(inputs, Mapping) else {"inputs": inputs}), **named}
+        inputs = named
         requests = []
         for piece in self.pieces(inputs):
             request = protocol.PredictRequest(output_filter=outputs)

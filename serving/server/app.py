@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -18,9 +19,10 @@ import uvicorn
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from serving.server.calls import Calls
 from serving.server.configs import read_batching, read_credentials, read_metrics_path, read_model_config
 from serving.server.errors import ConfigError, StatusError
-from serving.server.grpc_api import Gate, generic_handlers
+from serving.server.grpc_api import generic_handlers
 from serving.server.inference import Inference, Runner
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
@@ -30,10 +32,13 @@ from serving.server.settings import ServerSettings
 
 log = logging.getLogger("serving")
 
-HOST = "0.0.0.0"
 DEFAULT_REST_PORT = 8501
-DRAIN_SECONDS = 30.0
-"""How long accepted requests may take after SIGTERM: Kubernetes' own limit before SIGKILL."""
+DRAIN_SECONDS = 25.0
+"""How long accepted requests may take after SIGTERM: Kubernetes' own limit before SIGKILL is 30 s."""
+GRAPH_THREADS = 64
+"""Graphs of all models that TensorFlow runs at the same time: see `servable.SLOTS`."""
+CLOSING_SECONDS = 0.5
+"""How long a REST client may take to read its last answer."""
 GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", 2**31 - 1),
     ("grpc.max_send_message_length", 2**31 - 1),
@@ -52,13 +57,11 @@ class ModelServer:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        cores = os.cpu_count() or 1
         self._settings = settings
         self._config = read_model_config(settings)
         self.metrics = Metrics()
-        self._inference_pool = ThreadPoolExecutor(2 * cores, "inference")
         self._loading_pool = ThreadPoolExecutor(1, "loading")
-        self._runner = Runner(self._inference_pool, read_batching(settings), self.metrics)
+        self._runner = Runner(read_batching(settings), self.metrics)
         self.manager = ModelManager(
             self._load,
             self._loading_pool,
@@ -69,7 +72,7 @@ class ModelServer:
             free_labels=settings.allow_version_labels_for_unavailable_models,
         )
         self._inference = Inference(self.manager, self._runner)
-        self._gate = Gate(settings.grpc_max_threads)
+        self._calls = Calls(self.metrics, self.manager.models.__contains__, settings.grpc_max_threads)
         self._health = health.aio.HealthServicer()
         self._tasks: list[asyncio.Task[Any]] = []
         self._rest: uvicorn.Server | None = None
@@ -77,7 +80,7 @@ class ModelServer:
         self.rest_port = 0
 
     def _load(self, name: str, version: int, path: Path) -> Servable:
-        servable = Servable(name, version, path, self._settings.tensorflow_session_parallelism)
+        servable = Servable(name, version, path)
         if self._settings.enable_model_warmup:
             try:
                 servable.warm_up()
@@ -90,25 +93,28 @@ class ModelServer:
         """Take the ports, load the models, then serve.
 
         Raises:
-            ConfigError: A port in use, or models that can't be found.
+            ConfigError: A port in use, or models that can't be found; nothing is left open.
         """
         settings = self._settings
         self._grpc = grpc.aio.server(
-            options=GRPC_OPTIONS,
-            handlers=generic_handlers(
-                self._inference, self.metrics, self.manager.models.__contains__, self._gate
-            ),
+            options=GRPC_OPTIONS, handlers=generic_handlers(self._inference, self._calls)
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        self._take_grpc_ports()
-        rest_socket = self._take_rest_port()
+        rest_socket = None
         try:
+            self._take_grpc_ports()
+            rest_socket = self._take_rest_port()
             await self.manager.apply(self._config)
-        except StatusError as error:
-            raise ConfigError(error.text) from error
+        except BaseException as error:
+            await self._grpc.start()  # only a server that was started gives its port back
+            await self._grpc.stop(None)
+            self._loading_pool.shutdown(wait=False)
+            if rest_socket is not None:
+                rest_socket.close()
+            raise ConfigError(error.text) if isinstance(error, StatusError) else error from None
         await self._grpc.start()
         if rest_socket is not None:
-            self._start_rest(rest_socket)
+            await self._start_rest(rest_socket)
         self._repeat(settings.file_system_poll_wait_seconds, self.manager.poll)
         if settings.model_config_file:
             self._repeat(settings.model_config_file_poll_wait_seconds, self._read_config_again)
@@ -119,7 +125,8 @@ class ModelServer:
         settings, credentials = self._settings, read_credentials(self._settings)
         addresses = [f"unix:{settings.grpc_socket_path}"] if settings.grpc_socket_path else []
         if settings.port or not addresses:
-            addresses.append(f"{HOST}:{settings.port}")
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            addresses.append(f"{host}:{settings.port}")
         for address in addresses:
             try:
                 if credentials:
@@ -130,13 +137,16 @@ class ModelServer:
                 raise ConfigError(f"gRPC can't listen on {address}: it is in use, or not allowed") from error
 
     def _take_rest_port(self) -> socket.socket | None:
-        port = self._settings.rest_api_port
+        port, host = self._settings.rest_api_port, self._settings.host
         if port == 0:
             return None
-        listener = socket.socket()
+        if port is None and self._settings.ssl_config_file:
+            log.info("no REST API, for it is plain text; --rest_api_port turns it on")
+            return None
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, DEFAULT_REST_PORT if port is None else port))
+            listener.bind((host, DEFAULT_REST_PORT if port is None else port))
         except (OSError, OverflowError) as error:
             listener.close()
             if port is None:
@@ -148,20 +158,19 @@ class ModelServer:
         self.rest_port = listener.getsockname()[1]
         return listener
 
-    def _start_rest(self, listener: socket.socket) -> None:
+    async def _start_rest(self, listener: socket.socket) -> None:
         app = create_app(
             self._inference,
+            self._calls,
             self.metrics,
             metrics_path=read_metrics_path(self._settings),
             timeout=self._settings.rest_api_timeout_in_ms / 1000,
             cors=self._settings.rest_api_enable_cors_support,
-            known=self.manager.models.__contains__,
         )
-        config = uvicorn.Config(
-            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=int(DRAIN_SECONDS)
-        )
-        self._rest = _UvicornServer(config)
+        self._rest = _UvicornServer(uvicorn.Config(app, log_level="warning", lifespan="off"))
         self._rest_task = asyncio.create_task(self._rest.serve(sockets=[listener]))
+        while not self._rest.started and not self._rest_task.done():
+            await asyncio.sleep(0.01)
 
     def _repeat(self, seconds: float, action: Any) -> None:
         async def forever() -> None:
@@ -185,7 +194,7 @@ class ModelServer:
             log.error("the model config stays as it was: %s", error)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, answer what was accepted, and close.
+        """Say NOT_SERVING, answer what was accepted, end what takes longer than DRAIN_SECONDS, and close.
 
         New calls are refused with UNAVAILABLE, which clients try again elsewhere.
         """
@@ -194,11 +203,13 @@ class ModelServer:
             task.cancel()
         if self._rest is not None:
             self._rest.should_exit = True
-            await self._rest_task
-        await self._gate.close(DRAIN_SECONDS)
+        await self._calls.close(DRAIN_SECONDS)
         await self._grpc.stop(1.0)
-        self._inference_pool.shutdown()
-        self._loading_pool.shutdown()
+        if self._rest is not None:
+            await asyncio.wait((self._rest_task,), timeout=CLOSING_SECONDS)
+            self._rest.force_exit = True  # whoever does not read the answer is not waited for
+            await self._rest_task
+        self._loading_pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _UvicornServer(uvicorn.Server):
@@ -216,20 +227,27 @@ def serve(settings: ServerSettings) -> None:
         ConfigError: Flags or files that the server can't start with.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    tf.get_logger().setLevel(
-        logging.ERROR
-    )  # the loader of SavedModels that TF Serving uses is called deprecated
+    tf.config.threading.set_inter_op_parallelism_threads(GRAPH_THREADS)
+    tf.config.threading.set_intra_op_parallelism_threads(settings.tensorflow_session_parallelism)
+    gc.freeze()  # TensorFlow's own objects: else collecting them again and again stops all calls for 0.2 s
     uvloop.run(_serve(settings))  # half the time asyncio's own loop takes for a call
 
 
 async def _serve(settings: ServerSettings) -> None:
     server = ModelServer(settings)
     await server.start()
-    stopped = asyncio.Event()
+    received: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, received.put_nowait, number)
     rest = f", REST and the demo page on http://localhost:{server.rest_port}" if server.rest_port else ""
     log.info("gRPC on port %d%s; SIGTERM or Ctrl-C ends it", server.port, rest)
-    await stopped.wait()
-    log.info("no new requests; those under way are answered")
-    await server.stop()
+    first = await received.get()
+    log.info("no new requests; those under way are answered; once more ends it at once")
+    stopping = asyncio.ensure_future(server.stop())
+    again = asyncio.ensure_future(received.get())
+    await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        stopping.result()
+    logging.shutdown()
+    # A thread that still loads a model, or is inside of a long operation, is not waited for.
+    os._exit(0 if stopping.done() and first == signal.SIGTERM else 128 + first)

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tensorflow.python.eager.cancellation import CancellationManager
 
 from serving.server.configs import Batching
 from serving.server.errors import invalid_argument, unavailable
 
 Arrays = list[npt.NDArray[Any]]
-Run = Callable[[Arrays], Arrays]
+Run = Callable[[Arrays, CancellationManager], Arrays]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     inputs: Arrays
     size: int
@@ -38,7 +39,8 @@ class Batcher:
     """Puts the requests of one signature together. Lives in one event loop.
 
     Args:
-        run: Runs a batch: input arrays to output arrays, both with the examples along dimension 0.
+        run: Runs a batch: input arrays to output arrays, both with the examples along dimension 0. The
+            manager that it also gets is cancelled when no caller of the batch is left.
         batching: Sizes, time limit, queue.
         executor: Threads to run batches in.
     """
@@ -70,7 +72,12 @@ class Batcher:
         self._queue.append(task)
         self._waiting += size
         self._start_batches()
-        return await task.answer
+        try:
+            return await task.answer
+        finally:
+            if task in self._queue:  # its caller left
+                self._queue.remove(task)
+                self._waiting -= size
 
     def _start_batches(self) -> None:
         while self._queue and self._running < self._batching.threads:
@@ -106,8 +113,18 @@ class Batcher:
         return tasks
 
     async def _execute(self, tasks: list[_Task]) -> None:
+        cancellation = CancellationManager()
+
+        def on_answer(_: object) -> None:
+            if all(task.answer.done() for task in tasks):
+                cancellation.start_cancel()  # no caller is left, or none waits any more
+
+        for task in tasks:
+            task.answer.add_done_callback(on_answer)
         try:
-            answers = await self._loop.run_in_executor(self._executor, self._run_together, tasks)
+            answers = await self._loop.run_in_executor(
+                self._executor, self._run_together, tasks, cancellation
+            )
         finally:
             self._running -= 1
             self._start_batches()
@@ -119,26 +136,29 @@ class Batcher:
             else:
                 task.answer.set_result(answer)
 
-    def _run_together(self, tasks: list[_Task]) -> Sequence[Arrays | BaseException]:
+    def _run_together(
+        self, tasks: list[_Task], cancellation: CancellationManager
+    ) -> Sequence[Arrays | BaseException]:
         if len(tasks) == 1:
-            return [self._run_alone(tasks[0])]
+            return [self._run_alone(tasks[0], cancellation)]
         try:
             outputs = self._run(
                 self._fill_up(
                     [np.concatenate(parts) for parts in zip(*(t.inputs for t in tasks), strict=True)]
-                )
+                ),
+                cancellation,
             )
         except Exception:  # whose request it was is found out by running each alone
-            return [self._run_alone(task) for task in tasks]
+            return [self._run_alone(task, cancellation) for task in tasks]
         ends = np.cumsum([task.size for task in tasks])
         return [
             [output[end - task.size : end] for output in outputs]
             for task, end in zip(tasks, ends, strict=True)
         ]
 
-    def _run_alone(self, task: _Task) -> Arrays | BaseException:
+    def _run_alone(self, task: _Task, cancellation: CancellationManager) -> Arrays | BaseException:
         try:
-            return [output[: task.size] for output in self._run(self._fill_up(task.inputs))]
+            return [output[: task.size] for output in self._run(self._fill_up(task.inputs), cancellation)]
         except Exception as error:  # goes to the caller, whose handler knows what to make of it
             return error
 

@@ -1,5 +1,7 @@
 """What can go wrong in a server: refused requests, and wrong configuration."""
 
+import re
+
 import grpc
 import tensorflow as tf
 
@@ -16,6 +18,13 @@ class StatusError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+class TooLargeError(StatusError):
+    """A body of more bytes than are read."""
+
+    def __init__(self, largest: int) -> None:
+        super().__init__(grpc.StatusCode.INVALID_ARGUMENT, f"the body must have at most {largest} bytes")
 
 
 class ConfigError(ValueError):
@@ -44,9 +53,8 @@ def unavailable(text: str) -> StatusError:
 
 def from_tensorflow(error: tf.errors.OpError) -> StatusError:
     """Return TensorFlow's error with the same code, and its message without Python's stack traces."""
-    text = (
-        (error.message or "").removeprefix("Graph execution error:\n\n").split("\n\nOriginal stack trace")[0]
-    )
+    text = (error.message or "").split("\n\nOriginal stack trace")[0]
+    text = re.sub(r" \[Op:\w+\]\s*$", "", text)  # the name of the function: TF Serving's texts end before it
     code = next(
         (code for code in grpc.StatusCode if code.value[0] == error.error_code), grpc.StatusCode.UNKNOWN
     )

@@ -1,13 +1,9 @@
 """The gRPC services: bytes in, bytes out, every call answered with a status."""
 
-import asyncio
-import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -19,65 +15,19 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.errors import StatusError, invalid_argument, unavailable
+from serving.server.calls import Call, Calls
+from serving.server.errors import StatusError, invalid_argument
 from serving.server.inference import Inference
-from serving.server.metrics import Metrics
-
-log = logging.getLogger("serving")
-
-REFUSING_SECONDS = 0.5
-"""How long new calls are refused at least before the port is closed. A closing gRPC server cancels
-what reaches it in that moment, and a caller does not ask again after CANCELLED: by then its
-retries after UNAVAILABLE are spread out, or at another server."""
 
 Answer = Callable[[Any], Any]
 
 
-class Gate:
-    """Counts the calls under way, refuses those over a limit, and all new ones once it is closed.
-
-    Args:
-        limit: Most calls at the same time; 0 for any number.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._closed = False
-        self.under_way = 0
-
-    async def close(self, seconds: float) -> None:
-        """Refuse new calls with UNAVAILABLE, and wait until those under way are answered.
-
-        Args:
-            seconds: Longest time to wait.
-        """
-        self._closed = True
-        until = time.monotonic() + seconds
-        await asyncio.sleep(REFUSING_SECONDS)
-        while self.under_way and time.monotonic() < until:
-            await asyncio.sleep(0.01)
-
-    def __enter__(self) -> None:
-        if self._closed:
-            raise unavailable("the server is shutting down")
-        if self._limit and self.under_way >= self._limit:
-            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
-        self.under_way += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.under_way -= 1
-
-
-def generic_handlers(
-    inference: Inference, metrics: Metrics, known: Callable[[str], bool], gate: Gate
-) -> list[Any]:
+def generic_handlers(inference: Inference, calls: Calls) -> list[Any]:
     """Return handlers of PredictionService and ModelService.
 
     Args:
         inference: Answers the messages.
-        metrics: Counts the answers.
-        known: Tells whether a name is a model's: other names are not counted.
-        gate: Lets calls in.
+        calls: Lets calls in, and counts them.
     """
     services: dict[str, dict[str, tuple[Any, Answer]]] = {
         "PredictionService": {
@@ -94,27 +44,21 @@ def generic_handlers(
     }
 
     def handler(api: str, kind: Any, answer: Answer) -> Any:
+        async def work(call: Call, content: bytes) -> bytes:
+            request = _parse(kind, content)
+            call.model = _model_name(request)
+            answered = answer(request)
+            message = await answered if isinstance(answered, Awaitable) else answered
+            serialized: bytes = message.SerializeToString()
+            return serialized
+
         async def call(content: bytes, context: Any) -> bytes:
-            started = time.perf_counter()
-            model, status, text = "", grpc.StatusCode.OK, ""
-            response = b""
+            this = Call("GRPC", api, context.time_remaining())
             try:
-                with gate:
-                    request = _parse(kind, content)
-                    model = _model_name(request)
-                    answered = answer(request)
-                    message = await answered if isinstance(answered, Awaitable) else answered
-                    response = message.SerializeToString()
+                return await calls.answer(this, work(this, content))
             except StatusError as error:
-                status, text = error.code, error.text
-            except Exception:  # one call's fault must not be another's: it is answered, logged and counted
-                log.exception("fault in %s", api)
-                status, text = grpc.StatusCode.INTERNAL, "the server has a fault; its log says more"
-            if known(model):
-                metrics.request(model, "GRPC", api, status.name, time.perf_counter() - started)
-            if status is not grpc.StatusCode.OK:
-                await context.abort(status, text)
-            return response
+                await context.abort(error.code, error.text)
+                raise
 
         return grpc.unary_unary_rpc_method_handler(call)
 

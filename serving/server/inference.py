@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from concurrent.futures import Executor
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
+from tensorflow.python.eager.cancellation import CancellationManager
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -34,16 +34,14 @@ REGRESS = "tensorflow/serving/regress"
 
 
 class Runner:
-    """Runs signatures in threads, requests put together or each alone.
+    """Runs signatures in their models' threads, requests put together or each alone.
 
     Args:
-        executor: The threads.
         batching: How to put requests together; None for not at all.
         metrics: Counts the runs.
     """
 
-    def __init__(self, executor: Executor, batching: Batching | None, metrics: Metrics) -> None:
-        self._executor = executor
+    def __init__(self, batching: Batching | None, metrics: Metrics) -> None:
         self._batching = batching
         self._metrics = metrics
         self._batchers: dict[tuple[Servable, str, tuple[str, ...]], Batcher] = {}
@@ -51,24 +49,29 @@ class Runner:
     async def run(
         self, servable: Servable, signature: str, inputs: Arrays, outputs: tuple[str, ...]
     ) -> Arrays:
-        """Run a signature on a request's inputs.
+        """Run a signature on a request's inputs; where its caller leaves, the run ends.
 
         Raises:
             StatusError: What the graph, or a full queue, answers.
         """
 
-        def run(arrays: Arrays) -> Arrays:
+        def run(arrays: Arrays, cancellation: CancellationManager) -> Arrays:
             started = time.perf_counter()
-            answers = servable.run(signature, arrays, outputs)
+            answers = servable.run(signature, arrays, outputs, cancellation)
             self._metrics.run(servable.name, time.perf_counter() - started)
             return answers
 
         if self._batching is None or not _can_share(servable.signatures[signature], inputs):
-            return await asyncio.get_running_loop().run_in_executor(self._executor, run, inputs)
+            cancellation = CancellationManager()
+            try:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(servable.threads, run, inputs, cancellation)
+            finally:
+                cancellation.start_cancel()
         key = (servable, signature, outputs)
         if key not in self._batchers:
             batching = self._batching.within(servable.signatures[signature].max_rows)
-            self._batchers[key] = Batcher(run, batching, self._executor)
+            self._batchers[key] = Batcher(run, batching, servable.threads)
         return await self._batchers[key].submit(inputs)
 
     def forget(self, servable: Servable) -> None:
@@ -78,7 +81,9 @@ class Runner:
 
 
 def _can_share(signature: Signature, inputs: Arrays) -> bool:
-    return signature.batched and all(len(array) == len(inputs[0]) for array in inputs)
+    """Tell whether a request may be put beside others; an empty one would be answered, which alone is refused."""
+    sizes = {len(array) for array in inputs} if signature.batched else set()
+    return len(sizes) == 1 and sizes != {0}
 
 
 class Inference:
@@ -113,7 +118,8 @@ class Inference:
             key = spec.signature_name or DEFAULT_SIGNATURE
             signature = prediction_signature(servable, key)
             outputs = choose_outputs(signature, ())
-            answers = await self._runner.run(servable, key, read(signature), outputs)
+            arrays = await asyncio.to_thread(read, signature)
+            answers = await self._runner.run(servable, key, arrays, outputs)
             return dict(zip(outputs, answers, strict=True))
 
     async def classify(self, request: Any) -> Any:
@@ -206,8 +212,8 @@ class Inference:
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = number
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        for key, signature in (servable.signatures if servable else {}).items():
-            signatures.signature_def[key].CopyFrom(signature.definition)
+        for key, definition in (servable.definitions if servable else {}).items():
+            signatures.signature_def[key].CopyFrom(definition)
         response.metadata["signature_def"].Pack(signatures)
         return response
 
@@ -227,6 +233,11 @@ class Inference:
         """Answer a ReloadConfigRequest once the new config is served, or say why it can't be."""
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid_argument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest."
+                " Only ModelConfigList is currently supported"
+            )
         try:
             check_model_config(request.config)
             await self._manager.apply(request.config)

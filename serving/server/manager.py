@@ -7,9 +7,11 @@ loading itself runs in a thread.
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from serving.server.servable import Servable
 
 log = logging.getLogger("serving")
 
+LARGEST_VERSION = 2**63 - 1
 START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50
 Loader = Callable[[str, int, Path], Servable]
 
@@ -33,12 +36,13 @@ class Version:
     """A version of a model and what has become of it.
 
     Attributes:
-        state: As GetModelStatus gives it: START, LOADING, AVAILABLE, UNLOADING, END.
-        error: Why it could not be loaded.
-        servable: The loaded model while it is AVAILABLE or UNLOADING.
-        users: Requests that are using it.
-        attempts: How often it was tried to load.
-        retry_at: When it may be tried again, in seconds of the monotonic clock.
+            state: As GetModelStatus gives it: LARGEST_VERSION = 2**63 - 1
+    START, LOADING, AVAILABLE, UNLOADING, END.
+            error: Why it could not be loaded.
+            servable: The loaded model while it is AVAILABLE or UNLOADING.
+            users: Requests that are using it.
+            attempts: How often it was tried to load.
+            retry_at: When it may be tried again, in seconds of the monotonic clock.
     """
 
     state: int = START
@@ -105,41 +109,63 @@ class ModelManager:
         self._lock = asyncio.Lock()
 
     async def apply(self, config: Any) -> None:
-        """Serve what a ModelServerConfig lists, and nothing else.
+        """Serve what a ModelServerConfig lists, and nothing else; or, where it is refused, what is served now.
 
         Raises:
-            StatusError: FAILED_PRECONDITION for a label of a version that is not available.
+            StatusError: FAILED_PRECONDITION for a label of a version that is not available, or for a
+                model that would move to a folder without a version that can be loaded.
             ConfigError: A base path that is not there.
         """
-        listed = {model.name: model for model in config.model_config_list.config}
-        for model in listed.values():
+        for model in config.model_config_list.config:
             if not Path(model.base_path).is_dir():
                 raise ConfigError(f"Could not find base path {model.base_path} for servable {model.name}")
         async with self._lock:
-            before = {name: model.config for name, model in self.models.items()}
-            for name in set(self.models) - set(listed):
-                self._drop(self.models.pop(name))
-            for name, model_config in listed.items():
-                if name in before and before[name].base_path != model_config.base_path:
-                    self._drop(self.models.pop(name))
-                model = self.models.setdefault(name, Model(model_config))
-                labels = dict(before[name].version_labels) if name in before else {}
-                model.config = _with_labels(model_config, labels)
-                await self._load_wanted(model)
-            for name, model_config in listed.items():
-                self._check_labels(name, model_config)
-            # Labels move and old versions go in one step: no caller sees a label without its version.
-            for name, model_config in listed.items():
-                self.models[name].config = model_config
-                self._drop_unwanted(self.models[name])
+            staged = {model.name: self._stage(model) for model in config.model_config_list.config}
+            try:
+                for model in staged.values():
+                    await self._load_wanted(model)
+                for name, model in staged.items():
+                    self._check_labels(name, model)
+                    self._check_move(name, model)
+            except BaseException:  # the caller's leaving too: what was loaded for it is closed
+                for name, model in staged.items():
+                    served = self.models[name].versions if name in self.models else {}
+                    self._drop(model, keep=[n for n, v in model.versions.items() if served.get(n) is v])
+                raise
+            # All changes in one step: no caller sees a label without its version, or a model gone for a moment.
+            before = dict(self.models)
+            self.models.clear()
+            self.models.update(staged)
+            for name, model in before.items():
+                if name not in staged or model.config.base_path != staged[name].config.base_path:
+                    self._drop(model)
+            for model in staged.values():
+                self._drop_unwanted(model)
 
-    def _check_labels(self, name: str, config: Any) -> None:
-        for version in config.version_labels.values():
-            if not self._free_labels and version not in self.models[name].available():
+    def _stage(self, config: Any) -> Model:
+        """Return a model as it is to be: with the loaded versions of the one that is served, where it stays."""
+        served = self.models.get(config.name)
+        if served is None or served.config.base_path != config.base_path:
+            return Model(config)
+        versions = {
+            number: version if version.servable else dataclasses.replace(version)
+            for number, version in served.versions.items()
+        }
+        return Model(config, versions, warned=served.warned)
+
+    def _check_labels(self, name: str, model: Model) -> None:
+        for version in model.config.version_labels.values():
+            if not self._free_labels and version not in model.available():
                 raise failed_precondition(
                     f"Request to assign label to version {version} of model {name}, "
                     "which is not currently available for inference"
                 )
+
+    def _check_move(self, name: str, model: Model) -> None:
+        if name in self.models and self.models[name].available() and not model.available():
+            raise failed_precondition(
+                f"No version of model {name} under base path {model.config.base_path} could be loaded"
+            )
 
     async def poll(self) -> None:
         """Look for new versions of all models, load them, and drop what they replace."""
@@ -149,29 +175,27 @@ class ModelManager:
                 self._drop_unwanted(model)
 
     async def _load_wanted(self, model: Model) -> None:
-        base = Path(model.config.base_path)
+        name, base = model.config.name, Path(model.config.base_path)
         loop = asyncio.get_running_loop()
         on_disk = await loop.run_in_executor(self._executor, versions_on_disk, base)
         model.wanted = wanted_versions(model.config, on_disk)
         if not model.wanted and not model.warned:
-            log.warning("No versions of servable %s found under base path %s", model.config.name, base)
+            log.warning("No versions of servable %s found under base path %s", name, base)
         model.warned = not model.wanted
         for number in model.wanted:
-            await self._load_version(
-                model.config.name, number, model.versions.setdefault(number, Version()), base
-            )
+            version = model.versions.setdefault(number, Version())
+            await self._load_version(name, number, version, on_disk[number])
 
     def _drop_unwanted(self, model: Model) -> None:
         """Drop old versions when a wanted one serves; until then they are better than nothing."""
         if any(number in model.wanted for number in model.available()):
             self._drop(model, keep=model.wanted)
 
-    async def _load_version(self, name: str, number: int, version: Version, base: Path) -> None:
+    async def _load_version(self, name: str, number: int, version: Version, path: Path) -> None:
         if version.state in (AVAILABLE, UNLOADING):
             return
         if version.attempts > self._retries or time.monotonic() < version.retry_at:
             return
-        path = base / str(number)
         version.state, version.error = LOADING, None
         version.attempts += 1
         started = time.monotonic()
@@ -188,7 +212,7 @@ class ModelManager:
         self._metrics.load(str(path), "success", time.monotonic() - started)
         log.info("model %s version %d is served, after %.1f s", name, number, time.monotonic() - started)
 
-    def _drop(self, model: Model, keep: Sequence[int] = ()) -> None:
+    def _drop(self, model: Model, keep: Collection[int] = ()) -> None:
         for number in [number for number in model.versions if number not in keep]:
             version = model.versions[number]
             if version.state == AVAILABLE:
@@ -273,14 +297,6 @@ def _describe(spec: Any, number: int | None = None) -> str:
     return f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
 
 
-def _with_labels(config: Any, labels: Mapping[str, int]) -> Any:
-    copy = type(config)()
-    copy.CopyFrom(config)
-    copy.version_labels.clear()
-    copy.version_labels.update(labels)
-    return copy
-
-
 def _load_error(error: Exception) -> StatusError:
     if isinstance(error, StatusError):
         return error
@@ -289,21 +305,29 @@ def _load_error(error: Exception) -> StatusError:
     return StatusError(code, text.strip().splitlines()[0])
 
 
-def versions_on_disk(base: Path) -> list[int]:
-    """Return the version numbers in a model's folder, increasing; other names are no versions."""
+def versions_on_disk(base: Path) -> dict[int, Path]:
+    """Return a model's version folders by number; names that are not decimal numbers of 63 bits are no versions.
+
+    Leading zeros count for nothing, as in TF Serving; of two folders of one number the shorter name wins.
+    """
     try:
-        return sorted(int(path.name) for path in base.iterdir() if path.name.isdecimal() and path.is_dir())
+        folders = sorted((path for path in base.iterdir() if path.is_dir()), key=lambda path: len(path.name))
     except OSError as error:
         log.error("base path %s can't be read: %s", base, error)
-        return []
+        return {}
+    versions: dict[int, Path] = {}
+    for folder in folders:
+        if re.fullmatch("0*[0-9]{1,19}", folder.name) and int(folder.name) <= LARGEST_VERSION:
+            versions.setdefault(int(folder.name), folder)
+    return versions
 
 
-def wanted_versions(config: Any, on_disk: list[int]) -> list[int]:
+def wanted_versions(config: Any, on_disk: Collection[int]) -> list[int]:
     """Apply a version policy (latest, the default, with the newest 1; all; specific) to what there is."""
-    policy = config.model_version_policy
+    policy, numbers = config.model_version_policy, sorted(on_disk)
     kind = policy.WhichOneof("policy_choice")
     if kind == "all":
-        return on_disk
+        return numbers
     if kind == "specific":
-        return [number for number in on_disk if number in policy.specific.versions]
-    return on_disk[-max(policy.latest.num_versions, 1) :]
+        return [number for number in numbers if number in policy.specific.versions]
+    return numbers[-max(policy.latest.num_versions, 1) :]

@@ -4,8 +4,9 @@ import asyncio
 import base64
 import binascii
 import json
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from tensorflow_serving.apis import (
@@ -27,8 +29,10 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.errors import StatusError, invalid_argument
+from serving.server.calls import Call, Calls, unless
+from serving.server.errors import StatusError, TooLargeError, invalid_argument, unavailable
 from serving.server.inference import Inference
+from serving.server.json_body import parse
 from serving.server.limits import check_rows
 from serving.server.metrics import Metrics
 from serving.server.servable import Signature, check_names, order_inputs
@@ -47,33 +51,50 @@ HTTP_STATUS = {
 }
 MODEL_PATHS = (
     "/v1/models/{model}",
-    "/v1/models/{model}/versions/{version:int}",
+    "/v1/models/{model}/versions/{version:digits}",
     "/v1/models/{model}/labels/{label}",
 )
+MAX_BODY_BYTES = 16 * 2**20
+"""Largest body. One example of this size holds Python's lock, and with it all calls, for half a second."""
 Arrays = dict[str, npt.NDArray[Any]]
-Endpoint = Callable[[Request, Any], Awaitable[Any]]
+Endpoint = Callable[[Any, dict[str, Any]], Awaitable[Any]]
+
+
+class _Digits(Convertor[str]):
+    """A version in a path, of any length: starlette's own int reads 4,300 digits at most."""
+
+    regex = "[0-9]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("digits", _Digits())
 
 
 def create_app(
     inference: Inference,
+    calls: Calls,
     metrics: Metrics,
     *,
     metrics_path: str | None,
     timeout: float,
     cors: bool,
-    known: Callable[[str], bool],
 ) -> Starlette:
     """Build the application.
 
     Args:
         inference: Answers the messages.
-        metrics: Counts the answers.
+        calls: Lets calls in, and counts them.
+        metrics: What metrics_path shows.
         metrics_path: Where the metrics are shown; None for nowhere.
         timeout: Longest time of a request in seconds.
         cors: Whether pages of other origins may call.
-        known: Tells whether a name is a model's: other names are not counted.
     """
-    api = _Api(inference, metrics, timeout, known)
+    api = _Api(inference, calls, timeout)
     routes = [Route("/", _demo_page)]
     for path in MODEL_PATHS:
         for verb, endpoint in (
@@ -81,17 +102,19 @@ def create_app(
             ("classify", api.classify),
             ("regress", api.regress),
         ):
-            routes.append(Route(f"{path}:{verb}", api.endpoint(verb.title(), endpoint), methods=["POST"]))
-        routes.append(Route(f"{path}/metadata", api.endpoint("GetModelMetadata", api.metadata)))
+            routes.append(Route(f"{path}:{verb}", api.post(verb.title(), endpoint), methods=["POST"]))
+        routes.append(Route(f"{path}/metadata", api.get("GetModelMetadata", api.metadata)))
     # Last, for {label} would swallow "NAME:predict".
-    routes += [Route(path, api.endpoint("GetModelStatus", api.status)) for path in MODEL_PATHS]
+    routes += [Route(path, api.get("GetModelStatus", api.status)) for path in MODEL_PATHS]
     if metrics_path:
         routes.append(
             Route(metrics_path, lambda _: Response(metrics.text(), media_type="text/plain; version=0.0.4"))
         )
     allow = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
     return Starlette(
-        routes=routes, middleware=[allow] if cors else [], exception_handlers={404: _no_such_path}
+        routes=routes,
+        middleware=[allow] if cors else [],
+        exception_handlers={404: _malformed, 405: _malformed},
     )
 
 
@@ -99,8 +122,9 @@ def _demo_page(_: Request) -> Response:
     return FileResponse(DEMO_PAGE)
 
 
-def _no_such_path(request: Request, _: Exception) -> Response:
-    return _json({"error": f"Malformed request: {request.method} {request.url.path}"}, 404)
+def _malformed(request: Request, _: Exception) -> Response:
+    status = 400 if request.url.path.startswith("/v1/models") else 404
+    return _json({"error": f"Malformed request: {request.method} {request.url.path}"}, status)
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -108,40 +132,58 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 class _Api:
-    def __init__(
-        self, inference: Inference, metrics: Metrics, timeout: float, known: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, inference: Inference, calls: Calls, timeout: float) -> None:
         self._inference = inference
-        self._metrics = metrics
+        self._calls = calls
         self._timeout = timeout
-        self._known = known
 
-    def endpoint(self, api: str, answer: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-        """Turn a function that answers or raises StatusError into one that always answers."""
+    def post(self, api: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """Turn a function of a model spec and a JSON body into one that always answers."""
 
-        async def call(request: Request) -> Response:
-            started = time.perf_counter()
-            spec = _spec(request)
-            code = grpc.StatusCode.OK
+        async def work(request: Request) -> Response:
+            # What has not arrived when the server is told to end was not accepted: it does not wait for it.
+            reading, refusal = _read_body(request), unavailable("the server is shutting down")
+            body = await unless(reading, self._calls.closing.wait(), refusal)
+            gone = StatusError(grpc.StatusCode.CANCELLED, "the caller left")
+            return await unless(answer(request, body), _disconnected(request), gone)
+
+        async def answer(request: Request, content: bytes) -> Response:
+            spec, left = _spec(request), threading.Event()
             try:
-                response = _json(await asyncio.wait_for(answer(request, spec), self._timeout))
+                encoding = request.headers.get("content-encoding", "")
+                body = await asyncio.to_thread(parse, content, encoding, MAX_BODY_BYTES, left)
+                spec.signature_name = _text(body, "signature_name")
+                return await asyncio.to_thread(_json, await endpoint(spec, body))
+            finally:
+                left.set()
+
+        return self._answering(api, work)
+
+    def get(self, api: str, endpoint: Callable[[Any], Any]) -> Callable[[Request], Awaitable[Response]]:
+        """Turn a function of a model spec into one that always answers."""
+
+        async def work(request: Request) -> Response:
+            return _json(endpoint(_spec(request)))
+
+        return self._answering(api, work)
+
+    def _answering(
+        self, api: str, work: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def call(request: Request) -> Response:
+            this = Call("REST", api, self._timeout, request.path_params["model"])
+            try:
+                return await self._calls.answer(this, work(request))
+            except TooLargeError as error:
+                return _json({"error": error.text}, 413)
             except StatusError as error:
-                code = error.code
-                response = _json({"error": error.text}, HTTP_STATUS.get(error.code, 500))
-            except TimeoutError:
-                code = grpc.StatusCode.DEADLINE_EXCEEDED
-                response = _json({"error": "Timed out"}, 504)
-            if self._known(spec.name):
-                self._metrics.request(spec.name, "REST", api, code.name, time.perf_counter() - started)
-            return response
+                return _json({"error": error.text}, HTTP_STATUS.get(error.code, 500))
 
         return call
 
-    async def predict(self, request: Request, spec: Any) -> Any:
-        body = await _read_body(request)
+    async def predict(self, spec: Any, body: dict[str, Any]) -> Any:
         if ("instances" in body) == ("inputs" in body):
             raise invalid_argument("Request body must have either 'instances' or 'inputs', and not both")
-        spec.signature_name = _text(body, "signature_name")
         rows = "instances" in body
 
         def read(signature: Signature) -> list[npt.NDArray[Any]]:
@@ -150,19 +192,19 @@ class _Api:
         outputs = await self._inference.run_arrays(spec, read)
         return {"predictions": _as_rows(outputs)} if rows else {"outputs": _as_columns(outputs)}
 
-    async def classify(self, request: Request, spec: Any) -> Any:
-        message = classification_pb2.ClassificationRequest()
-        await _read_examples(request, spec, message)
+    async def classify(self, spec: Any, body: dict[str, Any]) -> Any:
+        message = classification_pb2.ClassificationRequest(model_spec=spec)
+        _read_examples(body, message.input.example_list.examples)
         result = (await self._inference.classify(message)).result
         return {"results": [[[c.label, c.score] for c in row.classes] for row in result.classifications]}
 
-    async def regress(self, request: Request, spec: Any) -> Any:
-        message = regression_pb2.RegressionRequest()
-        await _read_examples(request, spec, message)
+    async def regress(self, spec: Any, body: dict[str, Any]) -> Any:
+        message = regression_pb2.RegressionRequest(model_spec=spec)
+        _read_examples(body, message.input.example_list.examples)
         result = (await self._inference.regress(message)).result
         return {"results": [row.value for row in result.regressions]}
 
-    async def metadata(self, _: Request, spec: Any) -> Any:
+    def metadata(self, spec: Any) -> Any:
         message = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=spec, metadata_field=["signature_def"]
         )
@@ -175,7 +217,7 @@ class _Api:
         )
         return {"model_spec": written, "metadata": {"signature_def": definitions}}
 
-    async def status(self, _: Request, spec: Any) -> Any:
+    def status(self, spec: Any) -> Any:
         answer = self._inference.status(get_model_status_pb2.GetModelStatusRequest(model_spec=spec))
         return json_format.MessageToDict(
             answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -185,27 +227,47 @@ class _Api:
 def _spec(request: Request) -> Any:
     spec = model_pb2.ModelSpec(name=request.path_params["model"])
     if "version" in request.path_params:
-        spec.version.value = min(request.path_params["version"], 2**63 - 1)
+        digits = request.path_params["version"].lstrip("0") or "0"
+        if len(digits) > 19 or int(digits) >= 2**63:
+            raise invalid_argument(f"Failed to convert version: {request.path_params['version']} to numeric.")
+        spec.version.value = int(digits)
     if "label" in request.path_params:
         spec.version_label = request.path_params["label"]
     return spec
 
 
-async def _read_body(request: Request) -> dict[str, Any]:
+async def _read_body(request: Request) -> bytes:
+    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+        raise TooLargeError(MAX_BODY_BYTES)
+    if request.headers.get("content-encoding", "") not in ("", "identity", "gzip"):
+        raise invalid_argument("Content-Encoding must be gzip, or none")
+    body = bytearray()
     try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise invalid_argument(f"JSON Parse error: {error}") from error
-    if not isinstance(body, dict):
-        raise invalid_argument("JSON Parse error: the request must be an object")
-    return body
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise TooLargeError(MAX_BODY_BYTES)
+    except ClientDisconnect as error:
+        raise StatusError(grpc.StatusCode.CANCELLED, "the caller left") from error
+    return bytes(body)
+
+
+async def _disconnected(request: Request) -> None:
+    """Return once the caller of a request whose body was read is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _text(body: dict[str, Any], name: str) -> str:
     value = body.get(name, "")
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not _is_unicode(value):
         raise invalid_argument(f"JSON Value: {name} must be a string")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text has no half of a surrogate pair, which JSON can write and UTF-8 can't."""
+    return text.encode(errors="ignore").decode() == text
 
 
 def _read_rows(body: dict[str, Any], signature: Signature) -> Arrays:
@@ -254,6 +316,9 @@ def _array(value: Any, data_type: int, name: str) -> npt.NDArray[Any]:
     try:
         if data_type == DT_STRING:
             return np.array(_encode_strings(value), np.object_)
+        for item in value if isinstance(value, list) else []:
+            if not isinstance(item, int | float | np.ndarray):
+                raise ValueError(f"{type(item).__name__} where numbers of one shape belong")
         array = np.array(value)
         if array.dtype.kind not in ("biuf" if np.dtype(kind.dtype).kind == "f" else "biu") and array.size:
             raise ValueError(f"{array.dtype} where {kind.name} belongs")
@@ -309,25 +374,23 @@ def _plain(array: npt.NDArray[Any], name: str) -> Any:
     return np.vectorize(text, otypes=[np.object_])(array).tolist() if array.size else []
 
 
-async def _read_examples(request: Request, spec: Any, message: Any) -> None:
-    """Read the body of :classify and :regress into a request with tf.Examples."""
-    body = await _read_body(request)
-    spec.signature_name = _text(body, "signature_name")
-    message.model_spec.CopyFrom(spec)
+def _read_examples(body: dict[str, Any], messages: Any) -> None:
+    """Read the body of :classify and :regress into tf.Examples."""
     examples = body.get("examples")
     if not isinstance(examples, list) or not examples:
         raise invalid_argument("JSON Value: 'examples' must be a list with at least one example")
     for values in examples:
-        _fill_example(message.input.example_list.examples.add(), values)
+        _fill_example(messages.add(), values)
 
 
 def _fill_example(example: Any, values: Any) -> None:
     if not isinstance(values, dict):
         raise invalid_argument("JSON Value: an example must be an object of features")
     for name, value in values.items():
-        items: Sequence[Any] = value if isinstance(value, list) else [value]
-        feature = example.features.feature[name]
+        items: Sequence[Any] = np.atleast_1d(value).tolist() if isinstance(value, np.ndarray) else [value]
+        items = value if isinstance(value, list) else items
         try:
+            feature = example.features.feature[name]
             if all(isinstance(item, int) for item in items):
                 feature.int64_list.value.extend(items)
             elif all(isinstance(item, int | float) for item in items):

@@ -1,14 +1,19 @@
 """One version of a model, loaded: its signatures, and a way to run them."""
 
 import functools
+import gc
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.eager import context, execute
+from tensorflow.python.eager.cancellation import CancellationManager
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.server.errors import from_tensorflow, invalid_argument
@@ -19,6 +24,9 @@ Arrays = list[npt.NDArray[Any]]
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000
+SLOTS = os.cpu_count() or 1
+"""Runs of a model at the same time. TensorFlow's own threads are more (`app.GRAPH_THREADS`): a graph that
+generates text keeps one of them to its last token, and without a free one no other graph begins."""
 MAX_REPEATED_BYTES = 16 * 2**20
 """A value list of one value may stand for a tensor of this size: more is taken for an attack."""
 
@@ -92,65 +100,53 @@ def _read_tensors(tensors: Any) -> dict[str, TensorInfo]:
 
 
 class Servable:
-    """A SavedModel in a session of its own, as TF Serving runs it.
+    """A loaded SavedModel, with threads of its own: no other model waits for it.
 
     Args:
         name: Name of the model.
         version: Version number.
         path: The version's folder.
-        parallelism: Threads an operation, and a graph, may use; 0 for one a core.
 
     Raises:
         OSError, ValueError, RuntimeError, tf.errors.OpError: The folder is no whole SavedModel.
     """
 
-    def __init__(self, name: str, version: int, path: Path, parallelism: int = 0) -> None:
+    def __init__(self, name: str, version: int, path: Path) -> None:
         self.name = name
         self.version = version
         self.path = path
-        config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=parallelism, inter_op_parallelism_threads=parallelism
-        )
-        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-        try:
-            with self._session.graph.as_default():
-                loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
-        except BaseException:  # it goes on its way once the memory is given back
-            self._session.close()
-            raise
+        loaded = tf.saved_model.load(str(path), tags=["serve"])
+        self.definitions: Mapping[str, Any] = _read_definitions(path)
         max_rows = read_max_rows(path)
-        self.signatures = {
-            key: Signature.read(definition, max_rows) for key, definition in loaded.signature_def.items()
-        }
-        self._callables: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self.signatures = {key: Signature.read(self.definitions[key], max_rows) for key in loaded.signatures}
+        self._functions = {key: Function(function) for key, function in loaded.signatures.items()}
+        self._loaded = loaded  # its functions live as long as it does
+        self.threads = ThreadPoolExecutor(SLOTS, f"{name}-{version}")
 
-    def run(self, signature: str, inputs: Arrays, outputs: tuple[str, ...]) -> Arrays:
+    def run(
+        self,
+        signature: str,
+        inputs: Arrays,
+        outputs: tuple[str, ...],
+        cancellation: CancellationManager | None = None,
+    ) -> Arrays:
         """Run a signature.
 
         Args:
             signature: Its name.
             inputs: Arrays in the order of the aliases.
-            outputs: Aliases of the outputs to compute.
+            outputs: Aliases of the outputs wanted.
+            cancellation: Ends the run from another thread.
 
         Raises:
             StatusError: What TensorFlow raised, with its code.
         """
-        key = (signature, outputs)
         try:
-            if key not in self._callables:
-                self._callables[key] = self._make_callable(self.signatures[signature], outputs)
-            answers: Arrays = self._callables[key](*inputs)
+            answers = self._functions[signature](inputs, cancellation or CancellationManager())
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
-        return answers
-
-    def _make_callable(self, signature: Signature, outputs: tuple[str, ...]) -> Any:
-        # The session's public ways to run take 0.1 ms longer each time: they look the names up again.
-        options = config_pb2.CallableOptions(
-            feed=[tensor.name for tensor in signature.inputs.values()],
-            fetch=[signature.outputs[alias].name for alias in outputs],
-        )
-        return self._session._make_callable_from_options(options)
+        named = dict(zip(self.signatures[signature].outputs, answers, strict=True))
+        return [named[alias].numpy() for alias in outputs]
 
     def warm_up(self) -> int:
         """Replay the recorded requests, and return how many there were.
@@ -175,8 +171,49 @@ class Servable:
 
     def close(self) -> None:
         """Give the memory back."""
-        self._callables.clear()
-        self._session.close()
+        self.threads.shutdown(wait=False)
+        self._functions.clear()
+        self._loaded = None
+        gc.collect()  # a loaded model is full of circles
+
+
+def _read_definitions(path: Path) -> Mapping[str, Any]:
+    """Return the SignatureDefs of the graph that is served, by name."""
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    graph = next(graph for graph in saved.meta_graphs if list(graph.meta_info_def.tags) == ["serve"])
+    return dict(graph.signature_def)
+
+
+class Function:
+    """A signature's function, called so that a run can be ended between two of its operations.
+
+    TensorFlow's public API can't end one: a call whose caller left would go on to its last token. Its
+    own `CancellationManager.get_cancelable_function` keeps the manager in a global variable, which calls
+    in several threads take from each other; so the operation is called as that would call it.
+
+    Args:
+        concrete: The function, from a loaded SavedModel.
+    """
+
+    def __init__(self, concrete: Any) -> None:
+        self._context = context.context()
+        self._name = concrete._inference_function.name.decode()
+        self._num_outputs = len(concrete.outputs)
+        self._captured = list(concrete.captured_inputs)
+        options = self._context.function_call_options.as_attrs()
+        self._attributes = tuple(part for attribute in options.items() for part in attribute)
+
+    def __call__(self, inputs: Arrays, cancellation: CancellationManager) -> list[Any]:
+        """Return the outputs for inputs, both in the order of their aliases."""
+        outputs: list[Any] = execute.execute_with_cancellation(
+            self._name,
+            num_outputs=self._num_outputs,
+            inputs=[*map(tf.convert_to_tensor, inputs), *self._captured],
+            attrs=self._attributes,
+            ctx=self._context,
+            cancellation_manager=cancellation,
+        )
+        return outputs
 
 
 def read_inputs(signature: Signature, protos: Any) -> Arrays:

@@ -1,5 +1,6 @@
 """A small trained run, its export, and servers in processes of their own."""
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from recipes import language_model, mnist
@@ -39,6 +42,8 @@ from recipes.config import (
 from recipes.run import Run
 from serving.client import Client
 from serving.export import export
+from serving.server.app import ModelServer
+from serving.server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_FLAGS = [
@@ -167,6 +172,50 @@ def start_server(log: Path, *flags: str, command: tuple[str, ...] = ()) -> Serve
         time.sleep(0.1)
     process.kill()
     raise AssertionError(f"the server did not come up: {log.read_text()}")
+
+
+@contextlib.contextmanager
+def in_process(**settings: Any) -> Iterator[tuple[ModelServer, Callable[[Any], Any]]]:
+    """Start a server in a thread; give it with a function that awaits a coroutine there."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def await_(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
+
+    async def make() -> ModelServer:
+        server = ModelServer(ServerSettings(**{"port": 0, "rest_api_port": free_port(), **settings}))
+        await server.start()
+        return server
+
+    try:
+        server = await_(make())
+        yield server, await_
+        await_(server.stop())
+    finally:
+        await_(loop.shutdown_default_executor())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="session")
+def looping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model that takes `steps` int32 (n) and counts to the largest; 2**31 - 1 takes hours."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.int32, name="steps")])
+    def count(steps: Any) -> dict[str, Any]:
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.size(steps), "the batch is empty")]):
+            limit = tf.reduce_max(steps)
+        counted = tf.while_loop(lambda n, x: n < limit, lambda n, x: (n + 1, x + 1), (0, 0))[1]
+        return {"counted": tf.fill(tf.shape(steps), counted)}
+
+    module = tf.Module()
+    module.count = count
+    folder = tmp_path_factory.mktemp("looping") / "looping"
+    tf.saved_model.save(module, str(folder / "1"), signatures=count)
+    return folder
 
 
 def servers_at_hand() -> list[str]:

@@ -139,8 +139,7 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0(models, tmp_path, ca
     for caller in loads:
         caller.end()
     # What came after the end was refused as UNAVAILABLE, which is safe to ask elsewhere; nothing else failed.
-    said = {str(failure) for caller in loads for failure in caller.failures}
-    assert all(text.startswith(("UNAVAILABLE", "DEADLINE_EXCEEDED")) for text in said), said
+    assert {failure.code for caller in loads for failure in caller.failures} <= {grpc.StatusCode.UNAVAILABLE}
 
 
 def test_health_follows_the_server(models, tmp_path):
@@ -304,11 +303,14 @@ def test_a_unix_socket_serves_too(models, tmp_path, images):
         (["--model_config_file=/nowhere"], "/nowhere can't be read"),
         (["--model_bas_path=x"], "--model_base_path"),
         (["--port=http"], "'http'"),
+        (["--port=99999"], "port must be 0 to 65535. Received: port=99999"),
+        (["--rest_api_port=-1"], "Received: rest_api_port=-1"),
+        (["--tensorflow_session_parallelism=-3"], "Received: tensorflow_session_parallelism=-3"),
         (["--model_base_path=.", "--batching_parameters_file=x"], "needs --enable_batching"),
     ],
 )
 def test_flags_it_cannot_start_with_are_refused(flags, said):
-    command = [sys.executable, "-m", "serving", "serve", f"--port={free_port()}", *flags]
+    command = [sys.executable, "-m", "serving", "serve", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
@@ -448,7 +450,7 @@ def test_classify_regress_and_both_at_once(tmp_path):
 
 
 def batcher_of(run, loop_executor, **batching):
-    return Batcher(run, Batching(**batching), loop_executor)
+    return Batcher(lambda inputs, cancellation: run(inputs), Batching(**batching), loop_executor)
 
 
 def in_loop(scenario):
@@ -556,6 +558,31 @@ def test_a_caller_that_went_away_is_not_run():
     assert ran == [1, 3]
 
 
+def test_a_caller_that_went_away_leaves_its_place_in_the_queue():
+    release = threading.Event()
+
+    def run(inputs):
+        release.wait(5)
+        return inputs
+
+    async def scenario(executor):
+        batcher = batcher_of(run, executor, max_batch_size=1, max_enqueued_batches=1)
+        first = asyncio.ensure_future(batcher.submit([np.zeros(1)]))
+        await asyncio.sleep(0.05)  # it is running now, and no longer waits
+        for _ in range(3):  # each would find the queue full of the one before
+            gone = asyncio.ensure_future(batcher.submit([np.zeros(1)]))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.wait([gone])
+        last = asyncio.ensure_future(batcher.submit([np.ones(1)]))
+        await asyncio.sleep(0)
+        release.set()
+        await first
+        return await last
+
+    assert in_loop(scenario)[0].tolist() == [1]
+
+
 def test_batches_are_filled_up_to_an_allowed_size_and_shapes_are_not_mixed():
     shapes = []
 
@@ -611,7 +638,8 @@ def test_config_files_are_read_and_a_syntax_error_names_its_line(tmp_path):
     ],
 )
 def test_version_policies_choose_from_what_is_there(tmp_path, policy, wanted):
-    for name in ("1", "3", "7", "best", "-2", ".export-9"):
+    # TF Serving reads leading zeros too; a number past 63 bits, or of other digits than 0 to 9, is no version.
+    for name in ("1", "00000003", "7", "best", "-2", ".export-9", str(10**20 - 1), str(2**63), "٣٣"):
         (tmp_path / name).mkdir()
     (tmp_path / "9").write_text("a file is no version")
     path = tmp_path / "config"

@@ -1,0 +1,398 @@
+"""How calls end, by gRPC and by REST alike: answered, refused, too late, left, or while the server shuts down."""
+
+import gzip
+import http.client
+import json
+import logging
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+
+from serving import load, protocol
+from serving.client import TLS, Client, ServingError
+from serving.server import app, rest_api
+from serving.server.errors import ConfigError
+from tests.serving.conftest import free_port, in_process
+from tests.serving.test_server import Load, certificates, ssl_config, wait_for
+
+ENDLESS = 2**31 - 1
+DEADLINE = 0.3
+PREDICT = "/v1/models/looping:predict"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "batching"])
+def served(request, looping):
+    """A server of the looping model, without and with batching."""
+    with in_process(
+        model_name="looping",
+        model_base_path=str(looping),
+        rest_api_timeout_in_ms=int(1000 * DEADLINE),
+        enable_batching=request.param,
+    ) as (server, _):
+        yield server
+
+
+def by_grpc(server, steps, model="looping", **how):
+    """Return a call's gRPC status."""
+    with Client(f"localhost:{server.port}", timeout=DEADLINE) as client:
+        try:
+            client.predict(model, steps=np.array(steps, np.int32), **how)
+        except ServingError as error:
+            return error.code.name
+    return "OK"
+
+
+def by_rest(server, steps, model="looping", signature=""):
+    """Return a call's gRPC status, which its HTTP status stands for."""
+    body = json.dumps({"inputs": steps, "signature_name": signature})
+    status, _ = rest(server, f"/v1/models/{model}:predict", body)
+    names = {200: "OK", 400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 504: "DEADLINE_EXCEEDED"}
+    return names[status]
+
+
+def rest(server, path, body=None, method="POST", **headers):
+    """Return the HTTP status and the decoded body of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def counted(server, entrypoint, status):
+    """Return how many calls were counted in all, and of them those with a status."""
+    everything = list(server.metrics.collect())
+    samples = [sample for metric in everything for sample in metric.samples]
+    requests = [s.value for s in samples if s.name.endswith("request_count") and s.labels["status"] == status]
+    latencies = [
+        s.value
+        for s in samples
+        if s.name.endswith("latency_count") and s.labels.get("entrypoint") == entrypoint
+    ]
+    return sum(requests), sum(latencies)
+
+
+@pytest.mark.parametrize("way", [by_grpc, by_rest])
+@pytest.mark.parametrize(
+    ("steps", "status"),
+    [([3], "OK"), ([], "INVALID_ARGUMENT"), ([ENDLESS], "DEADLINE_EXCEEDED")],
+)
+def test_each_end_of_a_call_has_its_status_and_is_counted(served, way, steps, status):
+    entrypoint = "GRPC" if way is by_grpc else "REST"
+    before = counted(served, entrypoint, status)
+    assert way(served, steps) == status
+    # gRPC tells a caller that its deadline has passed before the server knows.
+    wait_for(lambda: counted(served, entrypoint, status) == (before[0] + 1, before[1] + 1))
+
+
+@pytest.mark.parametrize("way", [by_grpc, by_rest])
+def test_a_call_of_an_unknown_model_is_not_counted(served, way):
+    before = counted(served, "GRPC" if way is by_grpc else "REST", "NOT_FOUND")
+    assert way(served, [1], model="unknown") == "NOT_FOUND"
+    assert counted(served, "GRPC" if way is by_grpc else "REST", "NOT_FOUND") == before
+
+
+@pytest.mark.parametrize("way", [by_grpc, by_rest])
+def test_calls_that_nobody_waits_for_give_their_place_back(served, way):
+    with ThreadPoolExecutor(12) as callers:  # more than a model has places
+        statuses = set(callers.map(lambda _: way(served, [ENDLESS]), range(12)))
+    assert statuses == {"DEADLINE_EXCEEDED"}
+    with Client(f"localhost:{served.port}", timeout=30) as client:
+        assert client.predict("looping", steps=np.array([3], np.int32))["counted"].tolist() == [3]
+
+
+@pytest.mark.parametrize("way", ["GRPC", "REST"])
+def test_a_caller_that_leaves_is_counted_and_its_work_ends(looping, way, caplog):
+    with in_process(model_name="looping", model_base_path=str(looping)) as (server, _):
+        version = server.manager.models["looping"].versions[1]
+        request = protocol.PredictRequest(model_spec={"name": "looping"})
+        request.inputs["steps"].dtype = 3
+        request.inputs["steps"].tensor_shape.dim.add(size=1)
+        request.inputs["steps"].int_val.append(ENDLESS)
+        if way == "GRPC":
+            with grpc.insecure_channel(f"localhost:{server.port}") as channel:
+                call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+                under_way = call.future(request.SerializeToString())
+                wait_for(lambda: version.users == 1)
+                under_way.cancel()
+        else:
+            body = json.dumps({"instances": [ENDLESS]}).encode()
+            with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+                connection.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\n" % PREDICT.encode())
+                connection.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+                wait_for(lambda: version.users == 1)
+        wait_for(lambda: counted(server, way, "CANCELLED") == (1, 1))
+        assert version.users == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_an_empty_request_is_refused_beside_others_as_it_is_alone(looping, tmp_path):
+    parameters = tmp_path / "batching"
+    parameters.write_text("max_batch_size { value: 2 } batch_timeout_micros { value: 300000 }")
+    with (
+        in_process(
+            model_name="looping",
+            model_base_path=str(looping),
+            enable_batching=True,
+            batching_parameters_file=str(parameters),
+        ) as (server, _),
+        Client(f"localhost:{server.port}") as client,
+        ThreadPoolExecutor() as callers,
+    ):
+        full = callers.submit(client.predict, "looping", steps=np.array([3], np.int32))
+        with pytest.raises(ServingError, match="the batch is empty"):
+            client.predict("looping", steps=np.array([], np.int32))
+        assert full.result()["counted"].tolist() == [3]
+
+
+def test_draining_answers_what_was_accepted_and_refuses_new_calls_by_both_ways(looping, monkeypatch):
+    monkeypatch.setattr(app, "DRAIN_SECONDS", 20.0)
+    with in_process(model_name="looping", model_base_path=str(looping)) as (server, await_):
+        version = server.manager.models["looping"].versions[1]
+        address = f"localhost:{server.port}"
+        with Client(address, timeout=60) as client, ThreadPoolExecutor() as callers:
+            accepted = callers.submit(client.predict, "looping", steps=np.array([300_000], np.int32))
+            wait_for(lambda: version.users == 1)
+            half_sent = socket.create_connection(("127.0.0.1", server.rest_port))
+            half_sent.sendall(
+                b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{" % PREDICT.encode()
+            )
+            kept_alive = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+            kept_alive.request("GET", "/v1/models/looping")
+            with kept_alive.getresponse() as answer:
+                assert (answer.status, answer.read() != b"") == (200, True)
+            stopped = callers.submit(await_, server.stop())
+            # It was not accepted: it is refused at once, and does not hold the server.
+            assert half_sent.recv(1000).startswith(b"HTTP/1.1 503")
+            half_sent.close()
+            assert by_grpc(server, [1]) in (
+                "UNAVAILABLE",
+                "DEADLINE_EXCEEDED",
+            )  # tried again until its deadline
+            with pytest.raises(OSError, match="refused|reset"):
+                rest(server, "/v1/models/looping", method="GET")
+            kept_alive.close()
+            assert accepted.result()["counted"].tolist() == [300_000]
+            stopped.result()
+
+
+def test_draining_ends_what_takes_too_long(looping, monkeypatch):
+    monkeypatch.setattr(app, "DRAIN_SECONDS", 0.1)
+    with (
+        in_process(model_name="looping", model_base_path=str(looping)) as (server, await_),
+        Client(f"localhost:{server.port}", timeout=60) as client,
+        ThreadPoolExecutor() as callers,
+    ):
+        under_way = callers.submit(client.predict, "looping", steps=np.array([ENDLESS], np.int32))
+        wait_for(lambda: server.manager.models["looping"].versions[1].users == 1)
+        await_(server.stop())
+        with pytest.raises(ServingError):
+            under_way.result()
+
+
+def config_of(**paths):
+    models = "".join(f'config {{ name: "{name}" base_path: "{path}" }} ' for name, path in paths.items())
+    return f"model_config_list {{ {models} }}"
+
+
+def test_a_config_is_applied_whole_or_not_at_all(looping, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    config = tmp_path / "models.config"
+    config.write_text(config_of(a=looping, b=looping))
+    with (
+        in_process(model_config_file=str(config)) as (server, _),
+        Client(f"localhost:{server.port}", timeout=30) as client,
+    ):
+
+        def served():
+            return {name for name in ("a", "b", "c") if is_served(client, name)}
+
+        label = 'version_labels { key: "x" value: 9 } }'
+        mislabelled = config_of(a=looping, c=looping).removesuffix("}  }") + label + "}"
+        for refused, text in (
+            (mislabelled, "Request to assign label to version 9 of model c"),
+            (config_of(a=empty), f"No version of model a under base path {empty} could be loaded"),
+            ("", "ServerModelConfig type not supported by HandleReloadConfigRequest."),
+            ("custom_model_config {}", "ServerModelConfig type not supported"),
+        ):
+            with pytest.raises(ServingError, match=text):
+                client.reload(refused)
+            assert served() == {"a", "b"}
+        client.reload(config_of(c=looping))
+        assert served() == {"c"}
+        client.reload("model_config_list {}")
+        assert served() == set()
+
+
+def is_served(client, name):
+    try:
+        client.predict(name, steps=np.array([1], np.int32))
+    except ServingError as error:
+        if error.code is not grpc.StatusCode.NOT_FOUND:
+            raise
+        return False
+    return True
+
+
+def test_a_model_moves_to_another_folder_without_a_failed_call(looping, tmp_path):
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "00000007").symlink_to(looping / "1")
+
+    class Counting(Load):
+        def run(self):
+            while not self.done.is_set():
+                try:
+                    self.client.predict("looping", steps=np.array([1], np.int32))
+                    self.answers += 1
+                except ServingError as error:
+                    self.failures.append(error)
+
+    with in_process(model_name="looping", model_base_path=str(looping)) as (server, _):
+        callers = [Counting(f"localhost:{server.port}", None) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        with Client(f"localhost:{server.port}", timeout=30) as client:
+            for folder in (moved, looping, moved):
+                client.reload(config_of(looping=folder))
+            assert list(client.status("looping")) == [7]
+        for caller in callers:
+            caller.end()
+    assert [caller.failures for caller in callers] == [[]] * 4
+    assert all(caller.answers for caller in callers)
+
+
+GZIPPED = {"Content-Encoding": "gzip"}
+ONE = json.dumps({"instances": [1]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "text"),
+    [
+        ("POST", PREDICT, gzip.compress(ONE), GZIPPED, 200, "predictions"),
+        ("POST", PREDICT, b"not gzip", GZIPPED, 400, "not gzip"),
+        ("POST", PREDICT, gzip.compress(ONE)[:-9], GZIPPED, 400, "cut short"),
+        ("POST", PREDICT, gzip.compress(bytes(64 * 2**20)), GZIPPED, 413, "at most 16777216 bytes"),
+        ("POST", PREDICT, ONE, {"Content-Encoding": "br"}, 400, "Content-Encoding must be gzip"),
+        ("POST", PREDICT, b"{}", {"Content-Length": "28000000"}, 413, "at most 16777216 bytes"),
+        ("POST", PREDICT, b'{"instances":' + b"[" * 100_000, {}, 400, "nested too deeply"),
+        ("POST", PREDICT, b'{"a":' * 100_000, {}, 400, "nested too deeply"),
+        ("POST", PREDICT, b'{"instances": [1]} x', {}, 400, "JSON Parse error"),
+        ("POST", PREDICT, b"", {}, 400, "JSON Parse error"),
+        ("POST", PREDICT, b'{"instances": [1, "%b"]}' % (b"x" * 10**6), {}, 400, "str where numbers"),
+        ("POST", PREDICT, b'{"instances": [1], "signature_name": "\\ud800"}', {}, 400, "must be a string"),
+        (
+            "POST",
+            PREDICT.replace("predict", "regress"),
+            b'{"examples": [{"\\ud800": 1}]}',
+            {},
+            400,
+            "feature",
+        ),
+        ("POST", f"/v1/models/looping/versions/{'9' * 5000}:predict", ONE, {}, 400, "to numeric"),
+        ("GET", f"/v1/models/looping/versions/{2**63}", None, {}, 400, "to numeric"),
+        ("GET", "/v1/models/looping/versions/0001", None, {}, 200, "AVAILABLE"),
+        ("GET", "/v1/models/looping", ONE, {}, 200, "AVAILABLE"),
+        ("GET", "/v1/models/looping/metadata", ONE, {}, 200, "signature_def"),
+        ("PUT", PREDICT, ONE, {}, 400, f"Malformed request: PUT {PREDICT}"),
+        ("GET", "/v1/models/looping/versions/-1", None, {}, 400, "Malformed request: GET"),
+        ("GET", "/v2", None, {}, 404, "Malformed request: GET /v2"),
+    ],
+)
+def test_rest_answers_whatever_it_is_sent(served, method, path, body, headers, status, text):
+    answered, answer = rest(served, path, body, method, **headers)
+    assert (answered, text in json.dumps(answer)) == (status, True), answer
+
+
+def test_a_fault_is_answered_in_tf_servings_form_and_counted(served, monkeypatch, caplog):
+    def fault(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(rest_api, "parse", fault)
+    before = counted(served, "REST", "INTERNAL")
+    status, answer = rest(served, PREDICT, ONE)
+    assert (status, list(answer)) == (500, ["error"])
+    assert counted(served, "REST", "INTERNAL") == (before[0] + 1, before[1] + 1)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_body_that_grows_too_large_without_a_length_is_refused(served):
+    chunks = (bytes(2**20) for _ in range(20))
+    assert rest(served, PREDICT, chunks)[0] == 413
+
+
+def test_a_client_that_leaves_within_its_body_is_counted_and_not_logged(served, caplog):
+    before = counted(served, "REST", "CANCELLED")
+    with socket.create_connection(("127.0.0.1", served.rest_port)) as connection:
+        connection.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{" % PREDICT.encode())
+        time.sleep(0.05)
+    wait_for(lambda: counted(served, "REST", "CANCELLED") == (before[0] + 1, before[1] + 1))
+    assert not caplog.records
+
+
+def test_grpc_calls_are_answered_while_a_large_body_is_read(looping):
+    body = b'{"instances": [%b1]}' % (b"1," * 500_000)
+    with in_process(model_name="looping", model_base_path=str(looping)) as (server, _):
+        answers, done = [], threading.Event()
+
+        def ask():
+            with Client(f"localhost:{server.port}") as client:
+                while not done.is_set():
+                    answers.append(client.status("looping"))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_for(lambda: answers)
+        before = len(answers)
+        status, answer = rest(server, PREDICT, body)
+        during = len(answers) - before
+        done.set()
+        asking.join()
+    assert (status, len(answer["predictions"])) == (200, 500_001)
+    assert during >= 5
+
+
+def test_it_listens_on_this_machine_alone_unless_told_otherwise(looping):
+    for host, answered in (("127.0.0.1", False), ("0.0.0.0", True)):
+        with in_process(host=host, model_name="looping", model_base_path=str(looping)) as (server, _):
+            for port in (server.port, server.rest_port):  # both listen once it is started
+                socket.create_connection(("127.0.0.1", port)).close()
+                with socket.socket() as other:
+                    assert (other.connect_ex(("127.0.0.2", port)) == 0) is answered
+
+
+def test_rest_is_off_beside_tls_unless_it_is_asked_for_and_bench_speaks_tls(looping, tmp_path):
+    certificates(tmp_path)
+    ca, key, crt = ((tmp_path / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt"))
+    flags = {"model_name": "looping", "model_base_path": str(looping)}
+    flags["ssl_config_file"] = str(ssl_config(tmp_path))
+    with in_process(**flags, rest_api_port=None) as (server, _):
+        assert server.rest_port == 0
+        request = protocol.PredictRequest(model_spec={"name": "looping"})
+        request.inputs["steps"].CopyFrom(protocol.message("tensorflow.TensorProto")(dtype=3, int_val=[1]))
+        request.inputs["steps"].tensor_shape.dim.add(size=1)
+        content, address = request.SerializeToString(), f"localhost:{server.port}"
+        assert load.measure(address, content, 1, 0.1, TLS(ca, key, crt)).latencies
+    with in_process(**flags) as (server, _):
+        assert rest(server, "/v1/models/looping", method="GET")[0] == 200
+
+
+def test_a_server_that_cannot_start_gives_its_ports_back():
+    port, rest_port = free_port(), free_port()
+    for _ in range(2):
+        with (
+            pytest.raises(ConfigError, match="Could not find base path /nowhere"),
+            in_process(port=port, rest_api_port=rest_port, model_base_path="/nowhere"),
+        ):
+            pass
+    for number in (port, rest_port):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", number))
