@@ -166,9 +166,8 @@ class Messages:
         """
         if inputs is not None:
             named = {**(inputs if isinstance(inputs, Mapping) else {"inputs": inputs}), **named}
-        inputs = named
         requests = []
-        for piece in self.pieces(inputs):
+        for piece in self.pieces(named):
             request = protocol.PredictRequest(output_filter=outputs)
             _fill_spec(request.model_spec, **spec)
             for name, array in piece.items():

@@ -55,6 +55,7 @@ class Calls:
         self._limit = limit
         self._under_way: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._out_of_time = False
         self.closing = asyncio.Event()
 
     async def answer(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -96,6 +97,10 @@ class Calls:
                 return await work
         except StatusError:
             raise
+        except asyncio.CancelledError:
+            if self._out_of_time:  # nobody left: it is the server that goes
+                raise unavailable("the server is shutting down") from None
+            raise
         except TimeoutError as error:
             raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out") from error
         except Exception as error:  # one call's fault must not be another's: it is answered, logged, counted
@@ -117,6 +122,7 @@ class Calls:
         await asyncio.sleep(REFUSING_SECONDS)
         while self._tasks and time.monotonic() < until:
             await asyncio.sleep(0.01)
+        self._out_of_time = True
         for task in self._tasks:
             task.cancel()
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -15,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -51,28 +51,13 @@ HTTP_STATUS = {
 }
 MODEL_PATHS = (
     "/v1/models/{model}",
-    "/v1/models/{model}/versions/{version:digits}",
+    "/v1/models/{model}/versions/{version}",
     "/v1/models/{model}/labels/{label}",
 )
 MAX_BODY_BYTES = 16 * 2**20
 """Largest body. One example of this size holds Python's lock, and with it all calls, for half a second."""
 Arrays = dict[str, npt.NDArray[Any]]
 Endpoint = Callable[[Any, dict[str, Any]], Awaitable[Any]]
-
-
-class _Digits(Convertor[str]):
-    """A version in a path, of any length: starlette's own int reads 4,300 digits at most."""
-
-    regex = "[0-9]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("digits", _Digits())
 
 
 def create_app(
@@ -114,7 +99,7 @@ def create_app(
     return Starlette(
         routes=routes,
         middleware=[allow] if cors else [],
-        exception_handlers={404: _malformed, 405: _malformed},
+        exception_handlers={404: _no_such_path, 405: _no_such_path},
     )
 
 
@@ -122,9 +107,13 @@ def _demo_page(_: Request) -> Response:
     return FileResponse(DEMO_PAGE)
 
 
-def _malformed(request: Request, _: Exception) -> Response:
+def _malformed(request: Request) -> StatusError:
+    return invalid_argument(f"Malformed request: {request.method} {request.url.path}")
+
+
+def _no_such_path(request: Request, _: Exception) -> Response:
     status = 400 if request.url.path.startswith("/v1/models") else 404
-    return _json({"error": f"Malformed request: {request.method} {request.url.path}"}, status)
+    return _json({"error": _malformed(request).text}, status)
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -227,9 +216,12 @@ class _Api:
 def _spec(request: Request) -> Any:
     spec = model_pb2.ModelSpec(name=request.path_params["model"])
     if "version" in request.path_params:
-        digits = request.path_params["version"].lstrip("0") or "0"
-        if len(digits) > 19 or int(digits) >= 2**63:
-            raise invalid_argument(f"Failed to convert version: {request.path_params['version']} to numeric.")
+        version = request.path_params["version"]
+        if not re.fullmatch("[0-9]+", version):
+            raise _malformed(request)
+        digits = version.lstrip("0") or "0"
+        if len(digits) > 19 or int(digits) > 2**63 - 1:  # Python reads 4,300 digits at most
+            raise invalid_argument(f"Failed to convert version: {version} to numeric.")
         spec.version.value = int(digits)
     if "label" in request.path_params:
         spec.version_label = request.path_params["label"]

@@ -136,7 +136,7 @@ class Servable:
             signature: Its name.
             inputs: Arrays in the order of the aliases.
             outputs: Aliases of the outputs wanted.
-            cancellation: Ends the run from another thread.
+            cancellation: Ends the run, from another thread, at the next turn of a loop.
 
         Raises:
             StatusError: What TensorFlow raised, with its code.
@@ -185,9 +185,10 @@ def _read_definitions(path: Path) -> Mapping[str, Any]:
 
 
 class Function:
-    """A signature's function, called so that a run can be ended between two of its operations.
+    """A signature's function, called so that another thread can end its run at the next turn of a loop.
 
-    TensorFlow's public API can't end one: a call whose caller left would go on to its last token. Its
+    Generated text ends at the next token, scores at the next window; a graph without loops runs to its end.
+    TensorFlow's public API can't end a run: a call whose caller left would go on to its last token. Its
     own `CancellationManager.get_cancelable_function` keeps the manager in a global variable, which calls
     in several threads take from each other; so the operation is called as that would call it.
 

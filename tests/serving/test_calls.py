@@ -28,29 +28,32 @@ PREDICT = "/v1/models/looping:predict"
 @pytest.fixture(scope="module", params=[False, True], ids=["alone", "batching"])
 def served(request, looping):
     """A server of the looping model, without and with batching."""
-    with in_process(
-        model_name="looping",
-        model_base_path=str(looping),
-        rest_api_timeout_in_ms=int(1000 * DEADLINE),
-        enable_batching=request.param,
-    ) as (server, _):
+    flags = {"model_name": "looping", "model_base_path": str(looping), "enable_batching": request.param}
+    with in_process(**flags) as (server, _):
         yield server
 
 
-def by_grpc(server, steps, model="looping", **how):
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "batching"])
+def impatient(request, looping):
+    """The same with a short deadline for REST, which a caller can't choose."""
+    flags = {"model_name": "looping", "model_base_path": str(looping), "enable_batching": request.param}
+    with in_process(**flags, rest_api_timeout_in_ms=int(1000 * DEADLINE)) as (server, _):
+        yield server
+
+
+def by_grpc(server, steps, model="looping"):
     """Return a call's gRPC status."""
-    with Client(f"localhost:{server.port}", timeout=DEADLINE) as client:
+    with Client(f"localhost:{server.port}", timeout=DEADLINE if ENDLESS in steps else 60) as client:
         try:
-            client.predict(model, steps=np.array(steps, np.int32), **how)
+            client.predict(model, steps=np.array(steps, np.int32))
         except ServingError as error:
             return error.code.name
     return "OK"
 
 
-def by_rest(server, steps, model="looping", signature=""):
+def by_rest(server, steps, model="looping"):
     """Return a call's gRPC status, which its HTTP status stands for."""
-    body = json.dumps({"inputs": steps, "signature_name": signature})
-    status, _ = rest(server, f"/v1/models/{model}:predict", body)
+    status, _ = rest(server, f"/v1/models/{model}:predict", json.dumps({"inputs": steps}))
     names = {200: "OK", 400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 504: "DEADLINE_EXCEEDED"}
     return names[status]
 
@@ -84,12 +87,13 @@ def counted(server, entrypoint, status):
     ("steps", "status"),
     [([3], "OK"), ([], "INVALID_ARGUMENT"), ([ENDLESS], "DEADLINE_EXCEEDED")],
 )
-def test_each_end_of_a_call_has_its_status_and_is_counted(served, way, steps, status):
+def test_each_end_of_a_call_has_its_status_and_is_counted(request, way, steps, status):
+    server = request.getfixturevalue("impatient" if ENDLESS in steps else "served")
     entrypoint = "GRPC" if way is by_grpc else "REST"
-    before = counted(served, entrypoint, status)
-    assert way(served, steps) == status
+    before = counted(server, entrypoint, status)
+    assert way(server, steps) == status
     # gRPC tells a caller that its deadline has passed before the server knows.
-    wait_for(lambda: counted(served, entrypoint, status) == (before[0] + 1, before[1] + 1))
+    wait_for(lambda: counted(server, entrypoint, status) == (before[0] + 1, before[1] + 1))
 
 
 @pytest.mark.parametrize("way", [by_grpc, by_rest])
@@ -100,12 +104,11 @@ def test_a_call_of_an_unknown_model_is_not_counted(served, way):
 
 
 @pytest.mark.parametrize("way", [by_grpc, by_rest])
-def test_calls_that_nobody_waits_for_give_their_place_back(served, way):
+def test_calls_that_nobody_waits_for_give_their_place_back(impatient, way):
     with ThreadPoolExecutor(12) as callers:  # more than a model has places
-        statuses = set(callers.map(lambda _: way(served, [ENDLESS]), range(12)))
+        statuses = set(callers.map(lambda _: way(impatient, [ENDLESS]), range(12)))
     assert statuses == {"DEADLINE_EXCEEDED"}
-    with Client(f"localhost:{served.port}", timeout=30) as client:
-        assert client.predict("looping", steps=np.array([3], np.int32))["counted"].tolist() == [3]
+    assert by_grpc(impatient, [3]) == "OK"
 
 
 @pytest.mark.parametrize("way", ["GRPC", "REST"])
@@ -183,18 +186,26 @@ def test_draining_answers_what_was_accepted_and_refuses_new_calls_by_both_ways(l
             stopped.result()
 
 
-def test_draining_ends_what_takes_too_long(looping, monkeypatch):
+@pytest.mark.parametrize("way", ["GRPC", "REST"])
+def test_draining_ends_what_takes_too_long(looping, monkeypatch, way, caplog):
     monkeypatch.setattr(app, "DRAIN_SECONDS", 0.1)
     with (
         in_process(model_name="looping", model_base_path=str(looping)) as (server, await_),
         Client(f"localhost:{server.port}", timeout=60) as client,
         ThreadPoolExecutor() as callers,
     ):
-        under_way = callers.submit(client.predict, "looping", steps=np.array([ENDLESS], np.int32))
+        if way == "GRPC":
+            under_way = callers.submit(client.predict, "looping", steps=np.array([ENDLESS], np.int32))
+        else:
+            under_way = callers.submit(rest, server, PREDICT, json.dumps({"instances": [ENDLESS]}))
         wait_for(lambda: server.manager.models["looping"].versions[1].users == 1)
         await_(server.stop())
-        with pytest.raises(ServingError):
-            under_way.result()
+        if way == "GRPC":
+            with pytest.raises(ServingError, match="UNAVAILABLE"):
+                under_way.result()
+        else:
+            assert under_way.result() == (503, {"error": "the server is shutting down"})
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def config_of(**paths):
@@ -280,7 +291,7 @@ ONE = json.dumps({"instances": [1]}).encode()
         ("POST", PREDICT, gzip.compress(ONE), GZIPPED, 200, "predictions"),
         ("POST", PREDICT, b"not gzip", GZIPPED, 400, "not gzip"),
         ("POST", PREDICT, gzip.compress(ONE)[:-9], GZIPPED, 400, "cut short"),
-        ("POST", PREDICT, gzip.compress(bytes(64 * 2**20)), GZIPPED, 413, "at most 16777216 bytes"),
+        ("POST", PREDICT, gzip.compress(bytes(17 * 2**20)), GZIPPED, 413, "at most 16777216 bytes"),
         ("POST", PREDICT, ONE, {"Content-Encoding": "br"}, 400, "Content-Encoding must be gzip"),
         ("POST", PREDICT, b"{}", {"Content-Length": "28000000"}, 413, "at most 16777216 bytes"),
         ("POST", PREDICT, b'{"instances":' + b"[" * 100_000, {}, 400, "nested too deeply"),

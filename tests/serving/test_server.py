@@ -142,6 +142,23 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0(models, tmp_path, ca
     assert {failure.code for caller in loads for failure in caller.failures} <= {grpc.StatusCode.UNAVAILABLE}
 
 
+def test_a_second_ctrl_c_ends_it_at_once(looping, tmp_path):
+    server = start_server(tmp_path / "log", "--model_name=m", f"--model_base_path={looping}")
+    call = threading.Thread(target=ask_for_hours, args=(server.address,))
+    call.start()
+    time.sleep(0.5)  # most often the call is under way by then
+    server.process.send_signal(signal.SIGINT)
+    wait_for(lambda: "once more ends it at once" in server.log.read_text())
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(timeout=15) == 130
+    call.join()
+
+
+def ask_for_hours(address):
+    with Client(address, timeout=60) as client, contextlib.suppress(ServingError):
+        client.predict("m", steps=np.array([2**31 - 1], np.int32))
+
+
 def test_health_follows_the_server(models, tmp_path):
     server = start_server(tmp_path / "log", "--model_name=mnist", f"--model_base_path={models}")
     with grpc.insecure_channel(server.address) as channel:
