@@ -26,19 +26,20 @@ PREDICT = "/v1/models/looping:predict"
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["alone", "batching"])
-def served(request, looping):
-    """A server of the looping model, without and with batching."""
+def servers(request, looping):
+    """Two servers of the looping model, with batching or without; the second one's REST calls have a short deadline."""
     flags = {"model_name": "looping", "model_base_path": str(looping), "enable_batching": request.param}
-    with in_process(**flags) as (server, _):
-        yield server
+    with (
+        in_process(**flags) as (patient, _),
+        in_process(**flags, rest_api_timeout_in_ms=int(1000 * DEADLINE)) as (impatient, _),
+    ):
+        yield patient, impatient
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["alone", "batching"])
-def impatient(request, looping):
-    """The same with a short deadline for REST, which a caller can't choose."""
-    flags = {"model_name": "looping", "model_base_path": str(looping), "enable_batching": request.param}
-    with in_process(**flags, rest_api_timeout_in_ms=int(1000 * DEADLINE)) as (server, _):
-        yield server
+@pytest.fixture(scope="module")
+def served(servers):
+    """The patient server."""
+    return servers[0]
 
 
 def by_grpc(server, steps, model="looping"):
@@ -87,8 +88,8 @@ def counted(server, entrypoint, status):
     ("steps", "status"),
     [([3], "OK"), ([], "INVALID_ARGUMENT"), ([ENDLESS], "DEADLINE_EXCEEDED")],
 )
-def test_each_end_of_a_call_has_its_status_and_is_counted(request, way, steps, status):
-    server = request.getfixturevalue("impatient" if ENDLESS in steps else "served")
+def test_each_end_of_a_call_has_its_status_and_is_counted(servers, way, steps, status):
+    server = servers[ENDLESS in steps]
     entrypoint = "GRPC" if way is by_grpc else "REST"
     before = counted(server, entrypoint, status)
     assert way(server, steps) == status
@@ -104,7 +105,8 @@ def test_a_call_of_an_unknown_model_is_not_counted(served, way):
 
 
 @pytest.mark.parametrize("way", [by_grpc, by_rest])
-def test_calls_that_nobody_waits_for_give_their_place_back(impatient, way):
+def test_calls_that_nobody_waits_for_give_their_place_back(servers, way):
+    impatient = servers[1]
     with ThreadPoolExecutor(12) as callers:  # more than a model has places
         statuses = set(callers.map(lambda _: way(impatient, [ENDLESS]), range(12)))
     assert statuses == {"DEADLINE_EXCEEDED"}
