@@ -373,7 +373,7 @@ def test_without_a_rest_port_the_usual_one_is_taken_where_it_is_free(models, tmp
             taken.listen()
         log = tmp_path / "log"
         with log.open("w") as output, subprocess.Popen(command, cwd=ROOT, stderr=output) as process:
-            wait_for(lambda: "gRPC on port" in log.read_text())
+            wait_for(lambda: "gRPC on port" in log.read_text(), seconds=90)
             assert "port 8501 is in use: no REST API" in log.read_text()
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
