@@ -6,7 +6,6 @@ import binascii
 import json
 import re
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
