@@ -119,7 +119,10 @@ class Prune(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prune moving averages of the weights, which remember weights that have gone."""
         for mask in self.masks.values():
-            mask.variable.assign(mask.variable * mask.mask)
+            averages = mask.variable
+            if mask.dense is not None:  # a weight that has just come back has an average of 0
+                averages = ops.where(averages == 0, mask.dense, averages)
+            mask.variable.assign(averages * mask.mask)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the masks off: what is saved is a plain model with zeros."""

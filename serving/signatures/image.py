@@ -9,7 +9,7 @@ from serving.signatures.guards import guard, guard_batch, guard_finite
 
 Tensor = Any
 
-MAX_ROWS = 512
+MAX_ROWS = 1024
 """Images of a request: the catalog's models need 0.2 to 0.5 MB for each while they run."""
 MAX_IMAGE_PIXELS = 2**24
 """Width × height of one image file. A PNG of 16 KB can claim this many, which decode to 16 MB a channel."""

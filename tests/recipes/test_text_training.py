@@ -113,6 +113,7 @@ def test_a_run_learns_and_leaves_what_the_contract_names(run):
         "learning_rate",
         "batch_size",
         "sparsity",
+        "best_validation_loss",
         "seconds",
     ]
     written = Writer(*load(run)).complete(

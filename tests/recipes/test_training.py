@@ -111,6 +111,7 @@ def test_a_run_learns_and_leaves_what_the_contract_names(recipe, tmp_path):
         "learning_rate",
         "batch_size",
         "sparsity",
+        "best_validation_loss",
         "seconds",
     ]
     assert list((run.path / "tensorboard" / "validation").glob("events.*"))

@@ -94,7 +94,7 @@ def generation(prompts: np.ndarray, count: int) -> dict[str, np.ndarray]:
         ([b"GIF89a" + bytes(20)], "PNG or JPEG"),
         ([b""], "PNG or JPEG"),
         ([png_header(1, 1)[:12] + b"abCd" + png_header(5000, 5000)], "PNG or JPEG"),
-        ([picture("PNG", 2, 2)] * 513, "at most 512 rows. Received:. .513"),
+        ([picture("PNG", 2, 2)] * 1025, "at most 1024 rows. Received:. .1025"),
     ],
 )
 def test_image_files_that_claim_too_much_are_refused_by_their_headers(mnist, files, said):
@@ -113,12 +113,12 @@ def test_image_files_of_many_sizes_and_both_kinds_are_answered(mnist):
     assert labels.tolist() == [ask(mnist, "encoded", image_bytes=strings(file))["label"][0] for file in files]
 
 
-def test_a_batch_of_images_has_512_rows_at_most(mnist):
-    assert ask(mnist, "serving_default", image=np.zeros((512, 28, 28, 1), np.float32))["label"].shape == (
-        512,
+def test_a_batch_of_images_has_1024_rows_at_most(mnist):
+    assert ask(mnist, "serving_default", image=np.zeros((1024, 28, 28, 1), np.float32))["label"].shape == (
+        1024,
     )
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)at most 512 rows. Received:. .513"):
-        ask(mnist, "serving_default", image=np.zeros((513, 28, 28, 1), np.float32))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)at most 1024 rows. Received:. .1025"):
+        ask(mnist, "serving_default", image=np.zeros((1025, 28, 28, 1), np.float32))
 
 
 @pytest.mark.parametrize(
