@@ -152,7 +152,7 @@ def cache(context: int = 256, repetitions: int = 5) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from recipes import generation
+    from recipes.generation import decoding as generation
     from recipes.models.transformer import TransformerLanguageModel
 
     recipe = CATALOG["lm-transformer"].recipe

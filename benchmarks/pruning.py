@@ -39,7 +39,7 @@ def signature_seconds(paths: list[Path], inputs: dict[str, Any]) -> list[float]:
     """Return the median time of a call of each SavedModel's default signature, in turns."""
     import tensorflow as tf
 
-    from recipes.measurement import median_seconds
+    from recipes.compression.comparison import median_seconds
 
     calls = [tf.saved_model.load(str(path)).signatures["serving_default"] for path in paths]
     tensors = {name: tf.constant(value) for name, value in inputs.items()}
@@ -138,7 +138,7 @@ def language(folder: Path) -> None:
         from recipes.compression.masks import silence
         from recipes.compression.shrink import shrink
         from recipes.compression.units import find_units
-        from recipes.models.bare import bare_copy
+        from recipes.models.copying import copy_without_optimizer
 
     dense, smaller = folder / "dense", folder / "smaller"
     short = ["--training.epochs", "2", "--training.steps-per-epoch", "100", "--model.heads", "4"]
@@ -149,7 +149,7 @@ def language(folder: Path) -> None:
     found = find_units(model)
     silence(found, least(found, magnitude(found), {"heads": 0.25, "feed-forward": 0.5}))
     shutil.copytree(dense, smaller)
-    bare_copy(shrink(model)).save(smaller / "model.keras")
+    copy_without_optimizer(shrink(model)).save(smaller / "model.keras")
     paths = [exported(run, folder / "models") for run in (dense, smaller)]
     command("recipes", "generate", smaller, "--prompt", "ROMEO:", "--max-new-tokens", "80")
     shrunk = keras.models.load_model(smaller / "model.keras")

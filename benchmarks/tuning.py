@@ -111,15 +111,14 @@ def run_study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None
     import optuna
     import tensorflow as tf
 
-    from recipes.kinds import module_of
-    from recipes.run import Run
+    from recipes.runs.directory import Run
+    from recipes.tasks import task_of
     from tuning.curves import value_by_epoch
     from tuning.space import apply
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     plan = plan_of(recipe_name)
-    module = module_of(plan.recipe)
     batch, rate = plan.dimensions
     end = time.monotonic() + seconds
 
@@ -137,7 +136,7 @@ def run_study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None
                 reporter.model.stop_training = True
 
         reporter = keras.callbacks.LambdaCallback(on_epoch_end=report)
-        module.train(recipe_name, recipe, run.path, callbacks=[reporter], final=False)
+        task_of(recipe_name, recipe).train(run.path, callbacks=[reporter], final=False)
         keras.backend.clear_session()
         value = value_by_epoch(run, plan)[-1]
         if value is None or len(run.history) < recipe.training.epochs:

@@ -15,9 +15,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from recipes import command_line, local_cluster
+from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.cluster import read_cluster
 from recipes.config import (
     ImageRecipe,
     LostWorkerError,
@@ -30,8 +29,9 @@ from recipes.config import (
     require,
     require_seed,
 )
-from recipes.kinds import module_of
-from recipes.run import (
+from recipes.distribution import local_cluster
+from recipes.distribution.tf_config import read_cluster
+from recipes.runs.directory import (
     RUNS,
     Run,
     check_vacant,
@@ -41,7 +41,7 @@ from recipes.run import (
     path_to_resume,
     reserved,
 )
-from recipes.settings import read_settings, recorded_recipe
+from recipes.runs.settings import read_settings, recorded_recipe
 
 Own = TypeVar("Own")
 
@@ -178,7 +178,7 @@ def train(arguments: Sequence[str]) -> None:
             recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
         try:
             with _advised(Run(path)):
-                run = _module(recipe).train(name, recipe, path, resume=resume)
+                run = _task(name, recipe).train(path, resume=resume)
         except LostWorkerError as error:
             raise LostWorkerError(f"{error}\n{_in_each_process(name, flags, path)}") from error
     print(_result(run))
@@ -192,7 +192,7 @@ def _work(name: str, recipe: Recipe, where: RunArguments, flags: Sequence[str]) 
             recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            _module(recipe).train(name, recipe, Path(scratch) / "run", final=False)
+            _task(name, recipe).train(Path(scratch) / "run", final=False)
         except LostWorkerError as error:
             raise LostWorkerError(f"{error}\n{_in_each_process(name, flags, where.run_dir)}") from error
 
@@ -241,7 +241,7 @@ def finish(arguments: Sequence[str]) -> None:
         if not run.checkpoint.exists():
             raise UserError(f"{run.path} has no completed epoch. {run.advice}")
         with _advised(run):
-            _module(recipe).train(name, recipe, run.path, resume=True, finish=True)
+            _task(name, recipe).train(run.path, resume=True, finish=True)
     print(_result(run))
 
 
@@ -284,10 +284,7 @@ def augment(arguments: Sequence[str]) -> None:
     if not isinstance(recipe, ImageRecipe):
         raise UserError(f"augment is for recipes of images. Received: {name}")
     where.out.parent.mkdir(parents=True, exist_ok=True)
-    with command_line.quiet_tensorflow():
-        from recipes.preview import preview
-
-    preview(recipe, where.out)
+    _task(name, recipe).preview(where.out)
     print(where.out)
 
 
@@ -307,9 +304,18 @@ def _names_a_recipe(command: str, usage: str, arguments: Sequence[str]) -> bool:
     return True
 
 
-def _module(recipe: Recipe) -> Any:
+def _task(name: str, recipe: Recipe) -> Any:
     with command_line.quiet_tensorflow():
-        return module_of(recipe)
+        from recipes.tasks import task_of
+
+        return task_of(name, recipe)
+
+
+def _task_of_run(run: Run, data_source: str | None = None) -> Any:
+    with command_line.quiet_tensorflow():
+        from recipes.tasks import task_of_run
+
+        return task_of_run(run, data_source)
 
 
 def _parse_training(name: str, recipe: Recipe, flags: Sequence[str]) -> tuple[Recipe, RunArguments]:
@@ -420,10 +426,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     with command_line.one_line_errors():
         chosen = tyro.cli(EvaluateArguments, args=list(arguments), prog="python -m recipes evaluate")
     run = finished_run(chosen.run)
-    metrics = run.metrics
-    recipe = _recorded_recipe(metrics["recipe"], run.path)
-    data = dataclasses.replace(recipe.data, source=chosen.source or metrics["data_source"])
-    scores = _module(recipe).evaluate(run, data, strict=chosen.source is None)
+    scores = _task_of_run(run, chosen.source).evaluate(strict=chosen.source is None)
     if scores["note"]:
         print(f"WARNING: {scores['note']}", file=sys.stderr)
     print(json.dumps(scores, indent=2))
@@ -438,22 +441,21 @@ def prune(arguments: Sequence[str]) -> None:
             PruneArguments, args=list(arguments), prog="python -m recipes prune", default=default
         )
     source = finished_run(chosen.run)
-    recipe = source.metrics["recipe"]
     recorded_recipe(source.config)
     require(
         not chosen.resume or chosen.run_dir is not None, "--resume needs --run-dir", run_dir=chosen.run_dir
     )
     where = RunArguments(run_dir=chosen.run_dir, resume=chosen.resume)
-    with _run_path(recipe, where) as path, reserved(path):
+    with _run_path(source.metrics["recipe"], where) as path, reserved(path):
         resume = _check_use(path, where, "--resume continues it")
         if resume and Run(path).finished:
             print(f"{path} is finished already: {path / 'report.html'}")
             return
-        with command_line.quiet_tensorflow():
-            from recipes import pruned_run
+        task = _task_of_run(source)
+        from recipes.compression.prune_run import prune_run
 
         with _advised(Run(path)):
-            run = pruned_run.prune(source, path, chosen.pruning, resume=resume)
+            run = prune_run(task, path, chosen.pruning, resume=resume)
     print(_compressed(run))
 
 
@@ -476,10 +478,10 @@ def quantize(arguments: Sequence[str]) -> None:
     where = RunArguments(run_dir=chosen.run_dir)
     with _run_path(source.metrics["recipe"], where) as path, reserved(path):
         _check_use(path, where, "choose another --run-dir")
-        with command_line.quiet_tensorflow():
-            from recipes import quantized_run
+        task = _task_of_run(source)
+        from recipes.compression.quantize_run import quantize_run
 
-        run = quantized_run.quantize_run(source, path)
+        run = quantize_run(task, path)
     left = run.metrics["not_quantized"]
     if left:
         print(f"Keras has no int8 for these layers, they stay float32: {', '.join(left)}")
@@ -504,10 +506,10 @@ def generate(arguments: Sequence[str]) -> None:
     prompts = command_line.read_prompts(chosen.prompt)
     run = finished_run(chosen.run)
     with command_line.quiet_tensorflow():
-        from recipes.completion import Writer, load
+        from recipes.generation.text_generator import TextGenerator, load
 
-    writer = Writer(*load(run))
-    parts = writer.write(
+    generator = TextGenerator(*load(run))
+    parts = generator.stream(
         prompts, max_new_tokens=chosen.max_new_tokens, sampling=chosen.sampling, seed=chosen.seed
     )
     if len(prompts) == 1 and not chosen.json:

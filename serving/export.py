@@ -22,8 +22,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from recipes.config import UserError
-from recipes.files import write_json
-from recipes.run import Run
+from recipes.runs.directory import Run
+from recipes.runs.files import write_json
 from serving.servables import Case, Servable, check_finite, servable_of
 
 WARMUP_EXAMPLES = 8

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recipes import generation
-from recipes.completion import Writer, load
 from recipes.config import ImageData, Sampling, UserError, from_dict
 from recipes.data.examples import Examples
-from recipes.data.images import OFFLINE_DATASET, load_test_images
+from recipes.data.images import OFFLINE_DATASET, load_images
+from recipes.generation import decoding as generation
+from recipes.generation.text_generator import TextGenerator, load
 from recipes.models import saved
-from recipes.run import Run
+from recipes.runs.directory import Run
 from serving.signatures import image, text
 from serving.training_images import TrainingImages, describe_training
 
@@ -103,32 +103,32 @@ def _examples(run: Run) -> tuple[Examples, TrainingImages | None]:
     data = from_dict(ImageData, {**run.config["data"], "source": source})
     training_images = None
     try:
-        opened, examples = load_test_images(data, source)
-        training_images = describe_training(opened.train.images)
+        dataset = load_images(data)
+        examples, training_images = dataset.read_test(), describe_training(dataset.source.train.images)
     except UserError as error:
         print(f"{error}\nThe export is checked on the offline digits instead.")
-        _, examples = load_test_images(ImageData(source=OFFLINE_DATASET), source)
+        examples = load_images(ImageData(source=OFFLINE_DATASET)).read_test()
     return examples[np.arange(min(EXAMPLES, len(examples)))], training_images
 
 
 def language_model_of(run: Run) -> Servable:
     """Return what a language model serves, with prompts that it wrote itself."""
     model, tokenizer = load(run)
-    writer = Writer(model, tokenizer)
+    generator = TextGenerator(model, tokenizer)
     first = next(token.decode() for token in tokenizer.tokens if _is_text(token))
     ids = tf.constant([tokenizer.encode(first)])
     logits = generation.begin(model, ids, tf.shape(ids)[1:]).logits  # (1, vocabulary_size)
     check_finite(run, "its output", tf.cast(logits, tf.float32).numpy())  # nothing can be drawn from NaN
-    written = writer.complete([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
+    written = generator.generate([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
     prompts = [written[:size] for size in PROMPT_SIZES]  # texts of several lengths
     rows = len(prompts)
-    default = writer.complete(
+    default = generator.generate(
         prompts, max_new_tokens=text.DEFAULT_NEW_TOKENS, sampling=text.DEFAULT_SAMPLING, seed=0
     )
     greedy, drawn = Sampling(temperature=0.0), Sampling(temperature=0.8, top_k=20, top_p=0.9)
     settings = [greedy if number % 2 == 0 else drawn for number in range(rows)]
     texts = [
-        writer.complete([prompt], max_new_tokens=TOKENS_COMPARED, sampling=sampling, seed=1)[0]
+        generator.generate([prompt], max_new_tokens=TOKENS_COMPARED, sampling=sampling, seed=1)[0]
         for prompt, sampling in zip(prompts, settings, strict=True)
     ]
     asked: Arrays = {

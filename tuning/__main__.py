@@ -14,7 +14,7 @@ from recipes import command_line
 from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
 from recipes.config import UserError, nearest, require
-from recipes.run import claimed, latest_path, point_latest
+from recipes.runs.directory import claimed, latest_path, point_latest
 from tuning.plan import SEARCHES, Method, Plan, SearchDirectory, make_plan, open_search
 
 Own = TypeVar("Own", "SearchArguments", "ChiefArguments")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from scipy.stats import spearmanr
 
-from recipes.run import Run
+from recipes.runs.directory import Run
 from tuning.curves import finished_curves, value_by_epoch
 from tuning.plan import Plan, SearchDirectory
 

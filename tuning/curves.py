@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from recipes.run import Run
+from recipes.runs.directory import Run
 from tuning.plan import Plan, SearchDirectory, Trial
 
 Curve = list[float | None]

@@ -31,9 +31,9 @@ from recipes.config import (
     require_seed,
     to_dict,
 )
-from recipes.files import write_json
-from recipes.run import Run, check_same, only_writer
-from recipes.settings import with_settings
+from recipes.runs.directory import Run, check_same, only_writer
+from recipes.runs.files import write_json
+from recipes.runs.settings import with_settings
 from tuning.space import Dimension, Value, default_space, parse_space
 
 SEARCHES = Path("searches")

@@ -15,10 +15,10 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from recipes.kinds import MODULES
 from tuning.plan import Order, SearchDirectory, Trial
 
 CONTEXT = multiprocessing.get_context("forkserver")
+TASKS = ("recipes.mnist", "recipes.language_model", "recipes.sequence_to_sequence", "recipes.table")
 DEATHS = 2
 """Kills after which a trial has failed: one may have been meant for the search, as a lost machine is."""
 POLL_SECONDS = 0.5
@@ -34,7 +34,7 @@ def prepare() -> None:
     """Start the process that all trials are forked from."""
     # Threads of OpenBLAS would be lost in a fork.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    CONTEXT.set_forkserver_preload([*MODULES.values(), "tuning.trial"])
+    CONTEXT.set_forkserver_preload([*TASKS, "tuning.trial"])
     standard_error = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:  # TensorFlow's start-up messages; a trial has its log

@@ -6,9 +6,9 @@ from typing import Any
 
 from recipes.catalog import CATALOG
 from recipes.config import flatten
-from recipes.files import write_csv, write_json
-from recipes.report.page import Picture, settings_table, write_page
+from recipes.report.page import Page, Picture, settings_table, write_page
 from recipes.report.page import Table as PageTable
+from recipes.runs.files import write_csv, write_json
 from tuning.importance import importance
 from tuning.pictures import (
     plot_best_so_far,
@@ -96,14 +96,16 @@ def write_report(search: SearchDirectory, plan: Plan) -> None:
     parts = importance(plan.dimensions, trials)
     write_page(
         search.report_path,
-        title=f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}",
-        note=" ".join([_note(search, best), *remarks(plan, trials, best)]).strip(),
-        figures=_figures(plan, trials, best),
-        pictures=_draw(search, plan, trials, parts),
-        tables=[
-            PageTable("Trials, best first", _ranked(plan, trials)),
-            settings_table(f"best.json: settings of trial {best.number}", settings_of(plan, best)),
-        ],
+        f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}",
+        " ".join([_note(search, best), *remarks(plan, trials, best)]).strip(),
+        Page(
+            _figures(plan, trials, best),
+            pictures=_draw(search, plan, trials, parts),
+            tables=[
+                PageTable("Trials, best first", _ranked(plan, trials)),
+                settings_table(f"best.json: settings of trial {best.number}", settings_of(plan, best)),
+            ],
+        ),
     )
 
 

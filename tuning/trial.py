@@ -13,9 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from recipes.config import DivergedError, Recipe, UserError
-from recipes.kinds import module_of
-from recipes.run import Run, only_writer
-from recipes.settings import with_settings
+from recipes.runs.directory import Run, only_writer
+from recipes.runs.settings import with_settings
+from recipes.tasks import task_of
 from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell
 from tuning.curves import value_by_epoch
 from tuning.hparams import write_hparams
@@ -110,9 +110,7 @@ def _train(
     if going_on:
         _wait_for(run)
     with contextlib.suppress(Paused):
-        module_of(recipe).train(
-            plan.name,
-            recipe,
+        task_of(plan.name, recipe).train(
             run.path,
             resume=going_on,
             callbacks=[Tell(plan, run, tell), *([hopeless] if ends_early else []), late, *pauses],

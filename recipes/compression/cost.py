@@ -1,4 +1,4 @@
-"""What a model costs, without running it: multiply-adds, and where its zeros are."""
+"""Static cost of a model: multiply-adds, and sparsity by layer."""
 
 import math
 from typing import Any
@@ -16,8 +16,8 @@ from recipes.models.parameters import is_matrix
 def multiply_adds(model: keras.Model) -> int:
     """Return the multiply-adds of one example: of its layers' kernels, and of attention's products.
 
-    A weight of a convolution counts once for each place it is used at, and zeros count as well: a
-    mask makes nothing faster. Of a language model an example is a whole window.
+    A weight of a convolution counts once for each position it is applied to, and zeros count as well: a mask
+    does not make a model faster. An example of a language model is a whole window.
     """
     if isinstance(model, ConfiguredModel):
         return _of_sequence(model)
@@ -40,7 +40,7 @@ def _of_sequence(model: Any) -> int:
     if getattr(model.settings, "tied_head", True):
         total += places * math.prod(model.token_embedding.embeddings.shape)
     for layer in model._flatten_layers():
-        if isinstance(layer, Attention):  # scores, and the mix of the values
+        if isinstance(layer, Attention):  # scores and weighted values
             total += 2 * places * places * layer.joined_width
     return total
 

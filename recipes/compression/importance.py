@@ -1,4 +1,4 @@
-"""How much each unit matters, and which are the least of them."""
+"""Importance scores of units, and the choice of the least important ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ Scores = npt.NDArray[np.float64]
 
 
 def magnitude(units: Units) -> Scores:
-    """Sum of |w| of the weights that make a unit (Li et al. 2017, "Pruning Filters", arXiv:1608.08710).
+    """Sum of |w| of the weights that produce a unit (Li et al. 2017, "Pruning Filters", arXiv:1608.08710).
 
     Returns:
-        (units.count,), as parts of their layer's mean: layers of different widths can be compared.
+        (units.count,), relative to their layer's mean, so that layers of different widths can be compared.
     """
     scores = np.zeros(units.count)
     for tie in units.ties:
@@ -52,13 +52,13 @@ def batch_normalization(units: Units) -> Scores:
 
 
 def taylor(units: Units, gradients: Iterable[Mapping[str, npt.NDArray[Any]]]) -> Scores:
-    """First-order change of the loss without a unit (Molchanov et al. 2019, arXiv:1906.10771).
+    """First-order change of the loss when a unit is removed (Molchanov et al. 2019, arXiv:1906.10771).
 
-    The mean over batches of |sum of w dL/dw| over the weights that make the unit.
+    The mean over batches of |sum of w dL/dw| over the weights that produce the unit.
 
     Args:
         units: The units.
-        gradients: For each batch, dL/dw by the variable's path; none is 0.
+        gradients: For each batch, dL/dw by the variable's path; a missing one counts as 0.
 
     Returns:
         (units.count,).
@@ -77,16 +77,16 @@ def taylor(units: Units, gradients: Iterable[Mapping[str, npt.NDArray[Any]]]) ->
 def least(
     units: Units, scores: Scores, fractions: Mapping[Kind, float], *, ranking: str = "global"
 ) -> npt.NDArray[np.bool_]:
-    """Choose the units that matter least.
+    """Choose the least important units.
 
     Args:
         units: The units.
-        scores: How much each matters, (units.count,).
-        fractions: The part to choose of the units of each kind, in [0, 1); none of a kind left out.
+        scores: Importance of each, (units.count,).
+        fractions: Fraction to choose of the units of each kind, in [0, 1); kinds that are not named keep all.
         ranking: "global" over the whole model, kind by kind, or "layer" within each layer.
 
     Returns:
-        (units.count,), true for the chosen. Each layer keeps its best unit.
+        (units.count,), true for the chosen. Each layer keeps its most important unit.
     """
     chosen = np.zeros(units.count, bool)
     for ranked, fraction in _ranked_together(units.groups, fractions, ranking):

@@ -1,4 +1,4 @@
-"""Silence units: their weights become 0, and the model computes as if they were not there."""
+"""Silence units: set their weights to 0, so that the model computes as if they were removed."""
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,10 @@ def silence(units: Units, chosen: Flags) -> None:
 
 
 def unread(units: Units) -> Flags:
-    """Find the units that no layer reads: all weights that do are 0.
+    """Find the units that no layer reads: all weights that read them are 0.
 
-    Taking such a unit away changes nothing, and may leave others unread, which are found too. A
-    layer that nothing reads keeps its first unit.
+    Removing such a unit changes no output, and may leave others unread, which are found too. A layer whose
+    units are all unread keeps its first one.
 
     Returns:
         (units.count,).
@@ -43,7 +43,7 @@ def unread(units: Units) -> Flags:
 
 
 def _read(units: Units, gone: Flags) -> Flags:
-    """Return which units are read by any that is not gone."""
+    """Return which units are read by any that is kept."""
     made = {id(tie.variable): tie for tie in units.ties if tie.role == "makes"}
     read = np.ones(units.count, bool)
     for group in units.groups:
@@ -53,7 +53,7 @@ def _read(units: Units, gone: Flags) -> Flags:
             continue
         values = np.moveaxis(ops.convert_to_numpy(tie.variable) != 0, tie.axis, 0)
         maker = made.get(id(tie.variable))
-        if maker is not None:  # the unit that a layer makes is the last axis of its kernel
+        if maker is not None:  # the unit that a layer produces is the last axis of its kernel
             values = values[..., ~belongs(maker.units, gone)]
         used = values.reshape(len(tie.units), -1).any(axis=1)
         read[tie.units[used & (tie.units != FIXED)]] = True
@@ -61,5 +61,5 @@ def _read(units: Units, gone: Flags) -> Flags:
 
 
 def belongs(numbers: Numbers, chosen: Flags) -> Flags:
-    """Tell which places belong to a chosen unit."""
+    """Return which entries belong to a chosen unit."""
     return np.where(numbers == FIXED, False, chosen[numbers])

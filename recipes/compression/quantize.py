@@ -1,26 +1,26 @@
-"""int8 weights after training, for the layers that Keras can give them to."""
+"""Post-training quantisation to int8 weights, for the layers that Keras supports."""
 
 import keras
 
 from recipes.config import UserError
-from recipes.models.bare import bare_copy
 from recipes.models.configured import INT8_WEIGHTS, ConfiguredModel
+from recipes.models.copying import copy_without_optimizer
 from recipes.models.parameters import is_matrix
 
 QUANTIZES = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 
 
 def quantize(model: keras.Model) -> tuple[keras.Model, list[str]]:
-    """Return a copy of a model with int8 weights, a scale for each output, and the layers that stayed as they are.
+    """Return a copy of a model with int8 weights (a scale per output), and the names of the layers that stay float.
 
-    Keras 3.15 has int8 for dense layers and embeddings, not for convolutions and recurrent layers. The
-    embeddings of language models stay too: they may be the last matrix as well.
+    Keras 3.15 quantises dense layers and embeddings, not convolutions and recurrent layers. The embeddings of
+    language models stay float too: they may be tied to the output layer.
 
     Args:
         model: Any model with float weights; it is not changed.
 
     Raises:
-        UserError: It is quantised already, or has no layer that can be.
+        UserError: It is quantised already, or has no layer that can be quantised.
     """
     check_not_quantized(model)
     copy = _float32_copy(model)
@@ -29,14 +29,14 @@ def quantize(model: keras.Model) -> tuple[keras.Model, list[str]]:
     else:
         copy.quantize(config=INT8_WEIGHTS, filters=lambda layer: isinstance(layer, QUANTIZES))
     if not is_quantized(copy):
-        raise UserError("quantize: the model has no dense layer; Keras has int8 weights for these only")
+        raise UserError("quantize: the model has no dense layer, and Keras quantises no other kind")
     return copy, left_as_they_are(copy)
 
 
 def _float32_copy(model: keras.Model) -> keras.Model:
     """Return a copy whose layers compute in float32: of one that computes in float16 Keras makes no int8."""
     if isinstance(model, ConfiguredModel):
-        return bare_copy(model)
+        return copy_without_optimizer(model)
     copy = keras.models.clone_model(
         model, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})
     )
@@ -56,7 +56,7 @@ def left_as_they_are(model: keras.Model) -> list[str]:
 
 
 def is_quantized(model: keras.Model) -> bool:
-    """Tell whether a model has int8 weights."""
+    """Return whether a model has int8 weights."""
     return any(variable.dtype == "int8" for variable in model.weights)
 
 

@@ -1,9 +1,9 @@
-"""Rebuild a model without the units that nothing reads: smaller files, fewer multiply-adds, faster.
+"""Rebuild a model without its unread units: smaller files, fewer multiply-adds, faster.
 
     silence(units, least(units, magnitude(units), {"filters": 0.5}))
     smaller = shrink(model)
 
-What is left computes what the model computed, to within float rounding.
+The smaller model computes the same outputs, up to float rounding.
 """
 
 from typing import Any
@@ -19,16 +19,16 @@ from recipes.models.transformer import TransformerLanguageModel
 
 
 def shrink(model: keras.Model) -> keras.Model:
-    """Return a model without the units that nothing reads.
+    """Return a model without the units that no layer reads.
 
-    Dense and convolution layers (with what stands between them: normalisation over the batch,
-    pooling, flattening, additions, concatenations), attention heads and feed-forward units.
+    It shrinks dense and convolution layers (through batch normalisation, pooling, flattening, additions and
+    concatenations between them), attention heads and feed-forward units.
 
     Args:
         model: A functional model, a Sequential, or a TransformerLanguageModel; it is not changed.
 
     Raises:
-        UserError: A layer that is not understood, which is named.
+        UserError: A layer of an unknown kind, which is named.
     """
     units = find_units(model)
     gone = unread(units)

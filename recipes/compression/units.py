@@ -1,7 +1,7 @@
 """The units of a model (neurons, filters, attention heads, feed-forward units) and the weights tied to each.
 
-A unit can only go as a whole: the weights that make it, those that scale it on its way, and those of
-every layer that reads it. Where branches meet in an addition their units are one.
+A unit can only be removed as a whole: the weights that produce it, those that scale it, and those of every
+layer that reads it. Where branches are added, their units are tied to each other.
 
     find_units(model)  →  importance.py scores them  →  masks.py silences some  →  shrink.py cuts them out
 """
@@ -25,13 +25,13 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Tie:
-    """The entries of a variable that belong to units.
+    """Entries of a variable that belong to units.
 
     Attributes:
         variable: Kernel, bias, scale, ...
         axis: The axis along which they belong to units.
         units: The unit of each place on that axis, (size,); `FIXED` for none.
-        role: Whether the entries make the unit, scale it, or read it.
+        role: Whether the entries produce the unit, scale it, or read it.
     """
 
     variable: keras.Variable
@@ -42,7 +42,7 @@ class Tie:
 
 @dataclass(frozen=True)
 class Group:
-    """Units of the same kind that one layer makes, or several whose outputs are added.
+    """Units of the same kind that one layer produces, or several layers whose outputs are added.
 
     Attributes:
         name: Names of these layers, joined by +.
@@ -57,13 +57,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Units:
-    """All units of a model that can go.
+    """All removable units of a model.
 
     Attributes:
-        count: How many numbers there are; some may belong to no group.
-        groups: The units, by what makes them.
+        count: Number of units; some may belong to no group.
+        groups: The units, by the layers that produce them.
         ties: The weights they are tied to.
-        outputs: The unit of each place on the last axis of what a layer makes, by the layer's name.
+        outputs: The unit of each entry on the last axis of a layer's output, by the layer's name.
     """
 
     count: int
@@ -73,7 +73,7 @@ class Units:
 
 
 FIXED = -1
-"""The number of what is no unit and never goes: inputs, outputs, what is normalised as a whole."""
+"""The number of entries that are never removed: inputs, outputs, vectors that are normalised as a whole."""
 
 
 def find_units(model: keras.Model) -> Units:
@@ -145,7 +145,7 @@ CHANNEL_BY_CHANNEL = (
     L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D, L.Cropping1D, L.Cropping2D, L.Cropping3D,
     L.UpSampling1D, L.UpSampling2D, L.UpSampling3D,
 )  # fmt: skip
-"""Layers that give each channel what they make of that channel alone."""
+"""Layers that compute each channel from that channel alone."""
 WHOLE_VECTOR = (
     L.Softmax,
     L.LayerNormalization,
@@ -153,15 +153,15 @@ WHOLE_VECTOR = (
     L.UnitNormalization,
     L.GroupNormalization,
 )
-"""Layers in which every channel depends on all: none of them can go."""
+"""Layers in which every channel depends on all others: none can be removed."""
 MERGES = (L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum)
 
 
 class _Tracer:
-    """Follows the channels of a functional model from layer to layer.
+    """Traces the channels of a functional model from layer to layer.
 
-    Each tensor's last axis has a number for each place. Numbers that turn out to be one unit are
-    joined (union-find), and those of what can't go are joined with `FIXED`'s stand-in, number 0.
+    Each entry of a tensor's last axis has a number. Numbers that belong to one unit are joined (union-find);
+    those that can't be removed are joined with number 0.
     """
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class _Tracer:
         return self._result()
 
     def _through(self, node: Any, incoming: list[Numbers]) -> Numbers:
-        """Return the numbers of a layer's output, and note the weights tied to them."""
+        """Return the numbers of a layer's output, and record the weights tied to them."""
         layer = node.operation
         if node.is_input:
             return np.zeros(_last(node.outputs[0]), np.int64)
@@ -249,7 +249,7 @@ class _Tracer:
         return self._activate(layer, units)
 
     def _tie(self, variable: keras.Variable, axis: int, units: Numbers, role: Role) -> None:
-        """Note a tie; a layer that is used again ties its channels to those of its first use."""
+        """Record a tie; a layer that is used again ties its channels to those of its first use."""
         first = self.ties.setdefault((id(variable), axis), Tie(variable, axis, units, role))
         self._join_all(first.units, units)
 
@@ -304,9 +304,7 @@ class _Tracer:
 
     @staticmethod
     def _not_understood(layer: Any, why: str) -> UserError:
-        return UserError(
-            f"layer {layer.name!r} ({type(layer).__name__}) can't be shrunk, nor what it reads: {why}"
-        )
+        return UserError(f"layer {layer.name!r} ({type(layer).__name__}) can't be shrunk: {why}")
 
 
 def _last(tensor: Any) -> int:

@@ -27,7 +27,7 @@ BATCH_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchSchedule:
-    """How the batch size goes from step to step. Formulas: `recipes/schedules.py`."""
+    """How the batch size goes from step to step. Formulas: `recipes/training/schedules.py`."""
 
     name: BatchScheduleName = "fixed"
     """fixed: training.batch_size. random: drawn evenly for each step from there to the largest. growing:

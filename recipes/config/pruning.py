@@ -9,7 +9,7 @@ from recipes.config.parts import whole_part
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """Which weights become exactly 0 while the others learn. Formulas: `recipes/schedules.py`."""
+    """Which weights become exactly 0 while the others learn. Formulas: `recipes/training/schedules.py`."""
 
     sparsity: float = 0.0
     """Part of the prunable weights (of matrices and kernels) that is 0 in the end, in [0, 1); 0 is off."""

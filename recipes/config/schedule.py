@@ -54,7 +54,7 @@ SCHEDULE_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How the learning rate goes from step to step. Formulas: `recipes/schedules.py`."""
+    """How the learning rate goes from step to step. Formulas: `recipes/training/schedules.py`."""
 
     name: ScheduleName = "constant"
     """Shape of the curve. Time is counted in epochs, so a curve stays itself at any batch size."""

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from recipes.config import Augmentation
 from recipes.data.augmentation import augment
+from recipes.data.batch_sizes import BatchSizes
 from recipes.data.examples import Examples
 from recipes.data.passes import batch_limits, counted, read_ahead
-from recipes.schedules import BatchSizes
-from recipes.streams import draw_keys, stream
+from recipes.data.streams import draw_keys, stream
 
 Tensor = Any
 Change = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import IMAGE_SHAPE, UserError
-from recipes.streams import stream
+from recipes.data.streams import stream
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Images for a recipe: which source, and its training, validation and test parts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,22 @@ class ImageDataset:
     read_test: Callable[[], Examples] = field(repr=False)
 
 
-def load_images(settings: ImageData) -> ImageDataset:
+def load_images(settings: ImageData, trained_on: str | None = None) -> ImageDataset:
     """Load a source and split it; the same settings give the same parts.
+
+    Args:
+        settings: The source, and how it is split.
+        trained_on: `origin` of the source that a model to be scored was trained on. Of another source without
+            test images of its own all images are a test.
 
     Raises:
         UserError: A source that is not there or is not what its recipe can read.
     """
-    return _split(open_source(settings.source), settings)
+    source = open_source(settings.source)
+    dataset = _split(source, settings)
+    if source.read_test is None and trained_on not in (None, source.origin):
+        return replace(dataset, read_test=lambda: source.train)
+    return dataset
 
 
 def _split(source: ImageSource, settings: ImageData) -> ImageDataset:
@@ -50,24 +59,6 @@ def _split(source: ImageSource, settings: ImageData) -> ImageDataset:
         read_test = lambda: test  # noqa: E731 - as short as it is
     train, validation = stratified_split(rest, settings.validation_fraction, random, source.classes)
     return ImageDataset(source, train, validation, read_test)
-
-
-def load_test_images(settings: ImageData, trained_on: str) -> tuple[ImageSource, Examples]:
-    """Load what a finished run is scored on: the test part of any source.
-
-    A source without a test part of its own is split as in training if the run was trained on it,
-    else all of it is a test.
-
-    Args:
-        settings: The source to score on.
-        trained_on: `origin` of the source the run was trained on.
-    """
-    source = open_source(settings.source)
-    if source.read_test is not None:
-        return source, source.read_test()
-    if source.origin == trained_on:
-        return source, _split(source, settings).read_test()
-    return source, source.train
 
 
 def open_source(name: str) -> ImageSource:

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from recipes.schedules import BatchSizes
+from recipes.data.batch_sizes import BatchSizes
 
 
 def batch_limits(sizes: BatchSizes, epoch: tf.Variable) -> tf.data.Dataset:

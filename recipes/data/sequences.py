@@ -8,9 +8,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes.config import ReversalData
+from recipes.data.batch_sizes import BatchSizes
 from recipes.data.passes import each_pass, read_ahead
-from recipes.schedules import BatchSizes
-from recipes.streams import stream
+from recipes.data.streams import stream
 
 Ids = npt.NDArray[np.int32]
 

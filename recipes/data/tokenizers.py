@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import UserError
-from recipes.files import write_json
+from recipes.runs.files import write_json
 
 Ids = npt.NDArray[np.int32]
 

@@ -32,7 +32,7 @@ from recipes.data.tokenizers import (
     read_vocabulary,
     write_vocabulary,
 )
-from recipes.files import write_file, write_json
+from recipes.runs.files import write_file, write_json
 
 MAKING = ".making-"
 """Beginning of the name of a folder of tokens that is being made."""

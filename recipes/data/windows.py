@@ -7,10 +7,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from recipes.config import StreamedTextData, TextData, UserError
+from recipes.data.batch_sizes import BatchSizes
 from recipes.data.passes import each_pass, read_ahead
+from recipes.data.streams import stream
 from recipes.data.tokens import Part
-from recipes.schedules import BatchSizes
-from recipes.streams import stream
 
 Ids = npt.NDArray[np.int32]
 

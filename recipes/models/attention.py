@@ -1,4 +1,4 @@
-"""Attention and what stands around it in a Transformer: positions, norms, feed-forward, convolution.
+"""Layers of a Transformer: attention, positions, norms, feed-forward, convolution.
 
 Shapes: (batch, time, width) outside of attention, (batch, heads, time, head_width) inside.
 """
@@ -16,14 +16,14 @@ Tensor = Any
 Turn = tuple[Tensor, Tensor]
 
 BLOCKED = -1e9
-"""Added to the score of a place that must not be seen: its softmax is 0 in float32."""
+"""Added to the score of a masked position: its softmax is 0 in float32."""
 FIRST_TEMPERATURE = 1.5
-"""Where the learned temperature of normalised queries begins: scores of unit spread are too flat."""
+"""Initial value of the learned temperature of normalised queries: scores of unit variance are too flat."""
 ROTARY_BASE = 10_000.0
 
 
 def dense(units: int, *, bias: bool, name: str, zero: bool = False) -> layers.Dense:
-    """Return a dense layer on vectors; `zero` starts it at 0, so that a residual branch starts as nothing."""
+    """Return a dense layer on vectors; `zero` initialises it with 0, so that a residual branch starts as the identity."""
     start = "zeros" if zero else keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
     return layers.Dense(units, use_bias=bias, kernel_initializer=start, name=name)
 
@@ -47,9 +47,9 @@ def sinusoids(length: int, width: int) -> npt.NDArray[np.float32]:
 
 
 def rotary_turns(length: int, head_width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return what turns by each place's angles (Su et al. 2021, arXiv:2104.09864), two of (length, head_width).
+    """Return the rotation of each position (Su et al. 2021, arXiv:2104.09864), two of (length, head_width).
 
-    Cosines twice, for both of a pair; sines for the second, minus sines for the first.
+    The cosines twice, for both features of a pair; minus the sines for the first feature, the sines for the second.
     """
     angles = _angles(length, head_width // 2)
     cos, sin = np.cos(angles), np.sin(angles)
@@ -61,13 +61,13 @@ def _angles(length: int, count: int) -> npt.NDArray[np.float64]:
 
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
-    """Turn the pairs (x_i, x_{i + head_width / 2}) by the angles of their place."""
+    """Rotate the pairs (x_i, x_{i + head_width / 2}) by the angles of their position."""
     cos, sin = (ops.cast(part, x.dtype) for part in turn)
     return x * cos + ops.roll(x, x.shape[-1] // 2, axis=-1) * sin
 
 
 def causal_mask(length: int) -> Tensor:
-    """Return what is added to the scores so that no place sees a later one, (length, length)."""
+    """Return the mask, added to the scores, that hides later positions, (length, length)."""
     places = ops.arange(length)
     return ops.where(places[:, None] >= places, 0.0, BLOCKED)
 
@@ -124,7 +124,7 @@ class Attention(layers.Layer):
         return (k if turn is None else rotate(k, turn)), v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Mix the values by how well their keys fit, (batch, time of q, width).
+        """Return the values weighted by the softmax of the scores, (batch, time of q, width).
 
         Args:
             q: (batch, heads, time of q, head_width).
@@ -138,7 +138,7 @@ class Attention(layers.Layer):
         return self.output_projection(joined)
 
     def attend_from_one(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Do as `attend` does from a single place, (batch, width), without a copy of all keys turned round."""
+        """Return `attend` for a single query position, (batch, width), without transposing all keys."""
         column = ops.reshape(q, (-1, self.heads, self.head_width, 1))
         scores = ops.reshape(ops.matmul(k, column), (-1, self.heads, 1, k.shape[2]))
         mixed = ops.matmul(ops.softmax(scores / math.sqrt(self.head_width) + mask), v)
@@ -149,7 +149,7 @@ class Attention(layers.Layer):
         return self.attend(self.queries(x), *self.keys_and_values(context), mask)
 
     def _split(self, x: Tensor) -> Tensor:
-        """Part the heads of (batch, time, width), or of a single place, (batch, width)."""
+        """Split (batch, time, width), or a single position (batch, width), into heads."""
         if len(x.shape) == 2:
             return ops.reshape(x, (-1, self.heads, 1, self.head_width))
         split = ops.reshape(x, (-1, x.shape[1], self.heads, self.head_width))
@@ -157,7 +157,7 @@ class Attention(layers.Layer):
 
 
 class FeedForward(layers.Layer):
-    """Two dense layers with an activation between, at each place by itself.
+    """Two dense layers with an activation between them, applied to each position.
 
     Args:
         units: Hidden units.
@@ -193,13 +193,12 @@ class FeedForward(layers.Layer):
 
 
 class CausalConvolution(layers.Layer):
-    """A weighted sum of each place and those just before it, channel by channel.
+    """A weighted sum of each position and those just before it, channel by channel (depthwise).
 
-    It starts as the identity. Primer (So et al. 2021, arXiv:2109.08668) found it by search: a token
-    that sees its neighbours at once leaves attention free for the rest.
+    It is initialised as the identity. Found by architecture search (Primer, So et al. 2021, arXiv:2109.08668).
 
     Args:
-        size: Places in the sum, at least 2.
+        size: Positions in the sum, at least 2.
     """
 
     def __init__(self, size: int, *, name: str) -> None:
@@ -207,7 +206,7 @@ class CausalConvolution(layers.Layer):
         self.size = size
 
     def build(self, shape: Sequence[int | None]) -> None:
-        """Add the weights, (size, width), that of the place itself last."""
+        """Add the weights, (size, width), with that of the position itself last."""
 
         def identity(shape: Sequence[int], dtype: Any = None) -> Tensor:
             return ops.concatenate([ops.zeros((shape[0] - 1, shape[1])), ops.ones((1, shape[1]))])
@@ -215,7 +214,7 @@ class CausalConvolution(layers.Layer):
         self.kernel = self.add_weight(shape=(self.size, shape[-1]), initializer=identity, name="kernel")
 
     def pad(self, x: Tensor) -> Tensor:
-        """Put zeros before the first place, (batch, time + size - 1, width)."""
+        """Pad with zeros before the first position, (batch, time + size - 1, width)."""
         return ops.pad(x, [[0, 0], [self.size - 1, 0], [0, 0]])
 
     def call(self, x: Tensor) -> Tensor:
@@ -223,9 +222,9 @@ class CausalConvolution(layers.Layer):
         return self.mix(self.pad(x), x.shape[1])
 
     def newest(self, inputs: Tensor) -> Tensor:
-        """Return the sum of `size` places, (batch, size, width), which is that of the last: (batch, width)."""
+        """Return the output at the last of `size` positions, (batch, size, width) → (batch, width)."""
         return ops.sum(inputs * self.kernel, axis=1)
 
     def mix(self, padded: Tensor, length: int) -> Tensor:
-        """Return the sums of the last `length` places of (batch, length + size - 1, width)."""
+        """Return the outputs at the last `length` positions of (batch, length + size - 1, width)."""
         return sum(padded[:, shift : shift + length] * self.kernel[shift] for shift in range(self.size))

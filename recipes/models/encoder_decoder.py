@@ -1,7 +1,7 @@
 """Encoder-decoder Transformer (Vaswani et al. 2017, arXiv:1706.03762), with the norms before the sub-layers.
 
 Settings: `recipes.config.EncoderDecoderModel`. Three masks: the encoder and the cross-attention do
-not see padding, the decoder does not see what it has yet to write.
+not see padding, the decoder does not see later positions of its target.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ class AttentiveBlock(layers.Layer):
 
     Args:
         settings: Sizes.
-        crosses: Whether it looks at a context.
+        crosses: Whether it has cross-attention to a context.
     """
 
     def __init__(self, settings: EncoderDecoderModel, *, crosses: bool, name: str) -> None:
@@ -65,7 +65,7 @@ class EncoderDecoder(ConfiguredModel):
         settings: Sizes.
         vocabulary_size: Number of symbols with padding, start and end; padding is 0.
         source_length: Length of the sources, (batch, source_length).
-        target_length: Length of what is written, (batch, target_length).
+        target_length: Length of the targets, (batch, target_length).
     """
 
     settings_type = EncoderDecoderModel
@@ -102,7 +102,7 @@ class EncoderDecoder(ConfiguredModel):
         self((ops.ones((1, source_length), "int32"), ops.ones((1, target_length), "int32")))
 
     def call(self, inputs: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
-        """Return the logits of the symbol at each place, from the source and the symbols before it."""
+        """Return the logits of the symbol at each position, from the source and the symbols before it."""
         source, previous = inputs
         padding = ops.where(source == 0, BLOCKED, 0.0)[:, None, None]  # (batch, 1, 1, source_length)
         context = self._embed(source, training)

@@ -1,4 +1,4 @@
-"""Several networks in one model, each trained as if it were alone."""
+"""A deep ensemble in one model, each member trained independently."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +11,15 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable(package="keras_recipes")
 class AverageOfMembers(layers.Average):
-    """The mean of the members' logits, each (batch, classes): a deep ensemble (Lakshminarayanan et al. 2017,
-    arXiv:1612.01474) in one model.
+    """Average the logits of the ensemble members, each (batch, classes) (Lakshminarayanan et al. 2017, arXiv:1612.01474).
 
-    Members that learn by the loss of their mean make up differences that help on no new image (Jeffares
-    et al. 2023, arXiv:2301.11323). The mean of their own cross-entropies is that of the softmax of their
-    mean and how much they disagree, whatever the labels (Wood et al. 2023, arXiv:2301.03962). That is
-    what this layer adds to the loss in training; no member then knows of the others. Each one's gradient
-    is its own divided by their number, which Adam and all that scale their steps by it do not notice.
-    Label smoothing and a teacher take a part of this loss away and judge the mean instead: by that part
-    the members learn together.
+    Members that are trained with the loss of their mean learn differences that do not generalise (Jeffares
+    et al. 2023, arXiv:2301.11323). The mean of the members' cross-entropies equals the cross-entropy of their
+    mean plus their disagreement, for any labels (Wood et al. 2023, arXiv:2301.03962). This layer adds the
+    disagreement to the training loss, so each member is trained independently. Its gradient is its own
+    divided by the number of members; Adam and other optimizers that normalise gradients are not affected.
+    Label smoothing and distillation replace part of this loss by a loss of the mean: for that part the
+    members are trained jointly.
     """
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
@@ -36,9 +35,9 @@ class AverageOfMembers(layers.Average):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> layers.Average:
-        """Return a plain Average: a model that is saved needs nothing of this project.
+        """Return a plain Average: a saved model does not depend on this project.
 
-        Members of such a model that are trained on, as in a pruning, learn by the loss of their mean.
+        When such a model is trained further, as in pruning, its members are trained with the loss of their mean.
         """
         return layers.Average(**config)
 

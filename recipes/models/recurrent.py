@@ -1,4 +1,4 @@
-"""Recurrent networks that tell the next token from the tokens so far.
+"""Recurrent networks that predict the next token from the tokens so far.
 
 Settings: `recipes.config.RecurrentModel`.
 """
@@ -18,9 +18,9 @@ CELLS = {"rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
 
 
 class CarriedState:
-    """The state at the end of a training step, where the next one goes on.
+    """The state at the end of a training step, from which the next one starts.
 
-    Not a part of the model: what is saved has no memory of what was trained on.
+    It is not part of the model: a saved model has no memory of its training text.
 
     Args:
         zeros: The state before the first token: for each layer, arrays (batch, units).
@@ -38,7 +38,7 @@ class CarriedState:
                 variable.assign(ops.stop_gradient(value))
 
     def reset(self) -> None:
-        """Go back to zeros."""
+        """Reset to zeros."""
         self.assign([[ops.zeros_like(value) for value in layer] for layer in self.values])
 
 
@@ -52,8 +52,8 @@ class RecurrentLanguageModel(ConfiguredModel):
         block_size: Tokens in a window of training.
 
     Attributes:
-        window: Most tokens it sees at once: None, the state holds all that was read.
-        carried: Where training steps go on from, if they do.
+        window: The context length in tokens: None, because the state summarises all tokens so far.
+        carried: The state that training steps carry over, if they do.
     """
 
     settings_type = RecurrentModel
@@ -84,7 +84,7 @@ class RecurrentLanguageModel(ConfiguredModel):
         self(ops.zeros((1, block_size), "int32"))  # builds it
 
     def carry_state(self, batch_size: int) -> CarriedState:
-        """Go on, in training, from the state at the end of the step before, which is returned."""
+        """Start each training step from the state at the end of the one before, and return that state."""
         self.carried = CarriedState(self.zeros(batch_size))
         return self.carried
 
@@ -94,7 +94,7 @@ class RecurrentLanguageModel(ConfiguredModel):
         return [[ops.zeros((batch_size, self.settings.units)) for _ in range(arrays)] for _ in self.recurrent]
 
     def call(self, ids: Tensor, training: bool = False) -> Tensor:
-        """Return the logits of the token after each place."""
+        """Return the logits of the token after each position."""
         carried = self.carried if training else None
         x, states = self._read(ids, carried.values if carried else None, training=training)
         if carried:
@@ -102,20 +102,20 @@ class RecurrentLanguageModel(ConfiguredModel):
         return self._logits(x)
 
     def begin(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, States]:
-        """Read the beginning of some texts.
+        """Read prompts.
 
         Args:
-            ids: int32 (batch, time); what is past a row's length is not looked at.
+            ids: int32 (batch, time); ids past a row's length are ignored.
             lengths: int32 (batch,), 1 to time.
 
         Returns:
             Logits of the token after each row's last, (batch, vocabulary_size), and the state.
         """
         x, states = self._read(ids, None, mask=ops.arange(ops.shape(ids)[1]) < lengths[:, None])
-        return self._logits(x[:, -1]), states  # masked places repeat the last one's output
+        return self._logits(x[:, -1]), states  # masked positions repeat the last one's output
 
     def step(self, ids: Tensor, places: Tensor, states: States) -> tuple[Tensor, States]:
-        """Read one more token of each text, int32 (batch,), whatever its place; returns as `begin`."""
+        """Read one more token of each text, int32 (batch,), at any position; returns as `begin`."""
         x, following = self.token_embedding(ids), []  # (batch, embedding)
         for layer, state in zip(self.recurrent, states, strict=True):
             x, state = layer.cell(x, state)  # (batch, units)

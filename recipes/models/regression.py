@@ -1,4 +1,4 @@
-"""Networks that tell a number from numbers."""
+"""Networks for regression on a table."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from recipes.config import RegressionModel
 def build_regression(
     settings: RegressionModel, features: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]
 ) -> keras.Model:
-    """Build a network in the data's own units: what it is trained on says how they are scaled.
+    """Build a network in the data's own units; the training part decides how they are scaled.
 
     Args:
         settings: Sizes of the layers.

@@ -1,7 +1,7 @@
-"""Decoder-only Transformer: tells the next token from the tokens so far.
+"""Decoder-only Transformer: predicts the next token from the tokens so far.
 
-Settings: `recipes.config.TransformerModel`. Two ways through the same layers: `call` on whole
-windows for training, `begin` and `step` for one token at a time with what was computed before.
+Settings: `recipes.config.TransformerModel`. Training calls the layers on whole windows (`call`); generation
+reads a prompt (`begin`), then one token at a time (`step`) with a cache.
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ class Block(layers.Layer):
     def whole(
         self, x: Tensor, mask: Tensor, turn: Turn | None, training: bool = False
     ) -> tuple[Tensor, BlockState]:
-        """Return what `call` does, and all that a later token could ask for."""
+        """Return the output of `call`, and the cache that `step` needs for later tokens."""
         seen: BlockState = {}
         h = self.attention_norm(x)
         if self.convolves:
@@ -93,13 +93,13 @@ class Block(layers.Layer):
     def step(
         self, x: Tensor, at: Tensor, mask: Tensor, turn: Turn | None, state: BlockState
     ) -> tuple[Tensor, BlockState]:
-        """Go on by one token.
+        """Process one token.
 
         Args:
             x: (batch, width).
-            at: (batch, 1, block_size, 1), true at the token's place.
+            at: (batch, 1, block_size, 1), true at the token's position.
             mask: (batch, 1, 1, block_size), added to the scores.
-            turn: Cosines and sines of the place, two of (batch, 1, 1, head_width), or None.
+            turn: Cosines and sines of the position, two of (batch, 1, 1, head_width), or None.
             state: keys and values (batch, heads, block_size, head_width); with convolution the last
                 inputs of both, (batch, convolution - 1, width).
         """
@@ -123,7 +123,7 @@ class Block(layers.Layer):
 
 
 def _slide(convolution: CausalConvolution, before: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the convolution at a new place, and the inputs that the next one will ask for."""
+    """Return the convolution at a new position, and the inputs that the next one needs."""
     inputs = ops.concatenate([before, x[:, None]], axis=1)  # (batch, size, width)
     return convolution.newest(inputs), inputs[:, 1:]
 
@@ -136,11 +136,10 @@ class TransformerLanguageModel(ConfiguredModel):
         settings: Sizes and parts.
         vocabulary_size: Number of tokens.
         block_size: Most tokens it sees at once.
-        sizes: Heads and feed-forward units of each block, where it has been shrunk; None for those
-            of the settings.
+        sizes: Heads and feed-forward units of each block of a shrunk model; None for those of the settings.
 
     Attributes:
-        window: Most tokens it sees at once: here the block size.
+        window: The context length in tokens: the block size.
     """
 
     settings_type = TransformerModel
@@ -181,7 +180,7 @@ class TransformerLanguageModel(ConfiguredModel):
         self(ops.zeros((1, block_size), "int32"))  # builds it
 
     def call(self, ids: Tensor, training: bool = False) -> Tensor:
-        """Return the logits of the token after each place."""
+        """Return the logits of the token after each position."""
         length = ids.shape[1]
         x, mask, turn = self._embed(ids, training), causal_mask(length), self._turn(length)
         for block in self.blocks:
@@ -189,14 +188,14 @@ class TransformerLanguageModel(ConfiguredModel):
         return self._logits(x)
 
     def begin(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, list[BlockState]]:
-        """Read the beginning of some texts.
+        """Read prompts.
 
         Args:
-            ids: int32 (batch, block_size); what is past a row's length is not looked at.
+            ids: int32 (batch, block_size); ids past a row's length are ignored.
             lengths: int32 (batch,), 1 to block_size.
 
         Returns:
-            Logits of the token after each row's last, (batch, vocabulary_size), and the state.
+            Logits of the token after each row's last, (batch, vocabulary_size), and the cache.
         """
         x, mask, turn = self._embed(ids), causal_mask(self.block_size), self._turn(self.block_size)
         states = []
@@ -213,8 +212,8 @@ class TransformerLanguageModel(ConfiguredModel):
 
         Args:
             ids: int32 (batch,).
-            places: int32 (batch,), the place of each in its window, below block_size.
-            states: What `begin` or `step` gave before.
+            places: int32 (batch,), the position of each in its window, below block_size.
+            states: The cache that `begin` or the last `step` returned.
 
         Returns:
             As `begin`.
@@ -259,5 +258,5 @@ def _normal(deviation: float) -> keras.initializers.Initializer:
 
 
 def _rows(values: Tensor, first: Tensor, count: int) -> Tensor:
-    """Return `count` places of each row from its own first one, (batch, count, width)."""
+    """Return `count` positions of each row from its own first one, (batch, count, width)."""
     return ops.take_along_axis(values, (first[:, None] + ops.arange(count))[:, :, None], axis=1)

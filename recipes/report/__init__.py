@@ -1,1 +1,1 @@
-"""Pictures and the page a person looks at after a run."""
+"""Scores, plots and the HTML report of a run."""

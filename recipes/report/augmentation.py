@@ -1,4 +1,4 @@
-"""Picture of what augmentation makes of images."""
+"""Plot images before and after augmentation."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from recipes.report.curves import save
 
 
 def plot_augmentation(before: npt.NDArray[Any], after: npt.NDArray[Any], path: Path) -> None:
-    """Plot a row for each image: as it is, then as it was changed.
+    """Plot a row for each image: the original, then its augmented versions.
 
     Args:
         before: (n, height, width, 1), 0 to 255.

@@ -1,4 +1,4 @@
-"""Pictures of what a classifier gets right and wrong."""
+"""Plots of a classifier's predictions: confusion matrix and mistakes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from recipes.report.curves import save
 
 
 def plot_confusion(confusion: npt.NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
-    """Plot a confusion matrix with its counts, shaded by the part of the true class.
+    """Plot a confusion matrix with its counts, shaded by the fraction of the true class.
 
     Args:
         confusion: (classes, classes); rows are true classes, columns predicted ones.
@@ -43,7 +43,7 @@ def plot_mistakes(
     classes: Sequence[str],
     path: Path,
 ) -> None:
-    """Plot wrongly classified images with their true class, and the predicted one with its probability.
+    """Plot misclassified images with their true class, and the predicted class with its probability.
 
     Args:
         images: (n, height, width, 1), 0 to 255; n may be 0.

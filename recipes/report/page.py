@@ -1,15 +1,15 @@
-"""`report.html`: one file with its pictures inside, nothing from outside."""
+"""`report.html`: one self-contained file, with its pictures inside."""
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from recipes.config import flatten
-from recipes.files import write_text
+from recipes.runs.files import write_text
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Picture:
 
     @property
     def data_uri(self) -> str:
-        """The picture as text that a page can hold."""
+        """The picture as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
 
 
@@ -51,28 +51,30 @@ class Text:
     text: str
 
 
-def write_page(
-    path: Path,
-    *,
-    title: str,
-    note: str,
-    figures: dict[str, str],
-    pictures: Sequence[Picture],
-    texts: Sequence[Text] = (),
-    tables: Sequence[Table],
-) -> None:
+@dataclass(frozen=True)
+class Page:
+    """Content of the page.
+
+    Attributes:
+        figures: The most important numbers, by name.
+        pictures, texts, tables: Each in order.
+    """
+
+    figures: Mapping[str, str] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    texts: Sequence[Text] = ()
+    tables: Sequence[Table] = ()
+
+
+def write_page(path: Path, title: str, note: str, page: Page) -> None:
     """Write the page.
 
     Args:
         path: Where it goes.
         title: Its heading.
-        note: What must be known before anything else is read; "" for nothing.
-        figures: The few numbers that matter, by name.
-        pictures: Pictures, in order.
-        texts: Texts, in order.
-        tables: Tables, in order.
+        note: A warning above everything else; "" for none.
+        page: What it shows.
     """
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.jinja")
-    content = {"figures": figures, "pictures": pictures, "texts": texts, "tables": tables}
-    write_text(path, template.render(title=title, note=note, **content))
+    write_text(path, template.render(title=title, note=note, page=page))

@@ -1,4 +1,4 @@
-"""Picture of what a regression tells."""
+"""Plot of a regression's predictions."""
 
 from pathlib import Path
 from typing import Any

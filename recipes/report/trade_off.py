@@ -1,4 +1,4 @@
-"""The trade-off between size and quality."""
+"""Plot of the trade-off between size and quality."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from recipes.report.curves import TRAINING_COLOR, VALIDATION_COLOR, save
 
 
 def plot_trade_off(rows: Sequence[dict[str, Any]], metric: str, limit: float, path: Path) -> None:
-    """Plot a metric against the part of the dense model's parameters that is 0 or gone.
+    """Plot a metric against the percentage of the dense model's parameters that are 0 or removed.
 
     Args:
         rows: The dense model first; each with `kept`, `nonzero_parameters` and the metric.
@@ -26,7 +26,7 @@ def plot_trade_off(rows: Sequence[dict[str, Any]], metric: str, limit: float, pa
         gone = [100 * (1 - row["nonzero_parameters"] / dense) for row in chosen]
         axes.plot(gone, [row[metric] for row in chosen], marker, color=color)
     axes.axhline(limit, color="#888", linewidth=1, linestyle="--")
-    axes.set_xlabel("parameters that are 0 or gone, %")
+    axes.set_xlabel("parameters that are 0 or removed, %")
     axes.set_title(metric.replace("_", " "), fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -4,10 +4,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from recipes import generation
-from recipes.completion import LanguageModel
 from recipes.config import Sampling
 from recipes.data.tokenizers import Tokenizer
+from recipes.generation import decoding as generation
+from recipes.generation.text_generator import LanguageModel
 from serving.signatures.guards import guard, guard_batch, guard_finite
 from serving.signatures.tokenizers import decode, guard_text, in_graph
 

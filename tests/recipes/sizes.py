@@ -1,7 +1,7 @@
 """Batch sizes that do not change."""
 
 from recipes.config import BatchSchedule
-from recipes.schedules import BatchSizes
+from recipes.data.batch_sizes import BatchSizes
 
 
 def fixed_sizes(batch_size: int, *, steps: int, epochs: int = 1) -> BatchSizes:

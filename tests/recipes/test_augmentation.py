@@ -12,7 +12,7 @@ from recipes.data.augmentation.affine import move, random_transforms
 from recipes.data.augmentation.elastic import random_shifts, sample
 from recipes.data.augmentation.erase import erase
 from recipes.data.augmentation.mix import mix, random_weights
-from recipes.pretraining import spoil
+from recipes.training.pretraining import spoil
 from tests.recipes.test_command_line import assert_refused, recipes
 
 EVERYTHING = Augmentation(

@@ -4,7 +4,7 @@ import pytest
 from recipes.config import Augmentation, BatchSchedule, ImageRecipe, Optimizer, Training, UserError
 from recipes.data.batches import TrainingBatches, evaluation_images, training_images
 from recipes.data.examples import Examples
-from recipes.training import batch_sizes
+from recipes.training.fit import batch_sizes
 
 
 def numbered(count: int) -> Examples:

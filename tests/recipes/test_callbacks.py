@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recipes.callbacks.diverged import StopOnNaN
-from recipes.callbacks.early_stopping import KeepBest
-from recipes.callbacks.history import History
-from recipes.callbacks.moving_average import MovingAverage
-from recipes.callbacks.plateau import ReduceOnPlateau
-from recipes.callbacks.progress import ShowProgress, current_rate
-from recipes.callbacks.resume import Checkpoint
 from recipes.config import DivergedError, EarlyStopping, Schedule
-from recipes.schedules import LearningRate
+from recipes.training.callbacks.diverged import StopOnNaN
+from recipes.training.callbacks.early_stopping import KeepBest
+from recipes.training.callbacks.history import History
+from recipes.training.callbacks.moving_average import MovingAverage
+from recipes.training.callbacks.plateau import ReduceOnPlateau
+from recipes.training.callbacks.progress import ShowProgress, current_rate
+from recipes.training.callbacks.resume import Checkpoint
+from recipes.training.schedules import LearningRate
 from tests.recipes.sizes import fixed_sizes
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.cluster import Cluster, read_cluster
 from recipes.command_line import shell_command
 from recipes.config import (
     BatchSchedule,
@@ -22,9 +21,10 @@ from recipes.config import (
     Training,
     UserError,
 )
-from recipes.distribution import check_divisible, join
-from recipes.local_cluster import free_addresses
-from recipes.run import Run
+from recipes.distribution.local_cluster import free_addresses
+from recipes.distribution.strategy import check_divisible, join
+from recipes.distribution.tf_config import Cluster, read_cluster
+from recipes.runs.directory import Run
 from tests.conftest import ROOT
 from tests.processes import children, kill, wait_until
 
@@ -165,10 +165,10 @@ TRAIN = """
 import sys
 from pathlib import Path
 from recipes import mnist
-from recipes.settings import from_dict
+from recipes.runs.settings import from_dict
 from recipes.config import ImageRecipe
 import json
-mnist.train("x", from_dict(ImageRecipe, json.loads(sys.argv[1])), Path(sys.argv[2]), final=False)
+task_of("x", from_dict(ImageRecipe, json.loads(sys.argv[1]))).train(Path(sys.argv[2]), final=False)
 """
 
 

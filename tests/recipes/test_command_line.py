@@ -16,7 +16,7 @@ import serving.__main__ as serving
 import tuning.__main__ as tuning
 from recipes import command_line
 from recipes.config import UserError
-from recipes.run import Run
+from recipes.runs.directory import Run
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 
-from recipes import language_model, mnist
 from recipes.config import (
     BatchSchedule,
     ImageData,
@@ -23,6 +22,7 @@ from recipes.config import (
     UserError,
     from_dict,
 )
+from recipes.tasks import task_of
 from tests.recipes.test_training import StopAt, assert_same_result
 
 
@@ -43,7 +43,7 @@ def with_training(recipe, **settings):
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_layers_compute_in_the_precision_and_weights_stay_float32(recipe, tmp_path, precision):
     averaged = dataclasses.replace(recipe, optimizer=Optimizer(learning_rate=0.01, moving_average=0.5))
-    run = mnist.train("x", with_training(averaged, precision=precision), tmp_path / "run")
+    run = task_of("x", with_training(averaged, precision=precision)).train(tmp_path / "run")
     model = keras.models.load_model(run.model_path)
     assert model.get_layer("convolution_1").compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -55,7 +55,7 @@ def test_layers_compute_in_the_precision_and_weights_stay_float32(recipe, tmp_pa
 def test_compiled_or_not_the_training_is_the_same_up_to_rounding(recipe, tmp_path):
     dense = dataclasses.replace(recipe, model=ImageModel(dense=(8,)))
     losses = [
-        [row["loss"] for row in mnist.train("x", with_training(dense, jit=jit), tmp_path / jit).history]
+        [row["loss"] for row in task_of("x", with_training(dense, jit=jit)).train(tmp_path / jit).history]
         for jit in ("on", "off")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -63,7 +63,7 @@ def test_compiled_or_not_the_training_is_the_same_up_to_rounding(recipe, tmp_pat
 
 def test_compiled_max_pooling_is_refused_before_there_is_a_run(recipe, tmp_path):
     with pytest.raises(UserError, match="XLA has no gradient of max-pooling"):
-        mnist.train("x", with_training(recipe, jit="on"), tmp_path / "run")
+        task_of("x", with_training(recipe, jit="on")).train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -77,20 +77,20 @@ def test_compiled_max_pooling_is_refused_before_there_is_a_run(recipe, tmp_path)
 )
 def test_a_run_with_changing_batches_learns_and_goes_on_after_a_stop(recipe, tmp_path, batches):
     changing = dataclasses.replace(recipe, batches=batches, schedule=Schedule(name="cosine"))
-    run = mnist.train("x", changing, tmp_path / "whole")
+    run = task_of("x", changing).train(tmp_path / "whole")
     sizes = [row["batch_size"] for row in run.history]
     assert min(sizes) >= 8
     assert max(sizes) <= 16
     assert len(set(sizes)) > 1
     assert run.history[-1]["learning_rate"] < 0.2 * 0.01  # the last step is near the end of the examples
     with pytest.raises(KeyboardInterrupt):
-        mnist.train("x", changing, tmp_path / "stopped", callbacks=[StopAt(3, KeyboardInterrupt)])
-    assert_same_result(mnist.train("x", changing, tmp_path / "stopped", resume=True), run)
+        task_of("x", changing).train(tmp_path / "stopped", callbacks=[StopAt(3, KeyboardInterrupt)])
+    assert_same_result(task_of("x", changing).train(tmp_path / "stopped", resume=True), run)
 
 
 def test_gradient_descent_makes_a_step_an_epoch(recipe, tmp_path):
     descent = dataclasses.replace(recipe, optimizer=Optimizer(name="gradient-descent", learning_rate=0.1))
-    run = mnist.train("x", descent, tmp_path / "run")
+    run = task_of("x", descent).train(tmp_path / "run")
     examples = run.environment["data"]["train_examples"]
     assert [row["batch_size"] for row in run.history] == [examples] * 3
 
@@ -105,7 +105,7 @@ def test_a_text_recipe_with_changing_batches_and_smoothed_labels(tmp_path):
         regularization=Regularization(label_smoothing=0.1, l2=1e-5),
         training=TextTraining(epochs=2, steps_per_epoch=16, batch_size=8, precision="mixed_bfloat16"),
     )
-    run = language_model.train("x", recipe, tmp_path / "run")
+    run = task_of("x", recipe).train(tmp_path / "run")
     assert [row["batch_size"] for row in run.history] == [8, 16]
     assert run.metrics["train_tokens"] == 2 * 16 * 8 * 16
     assert np.isfinite(run.metrics["validation_loss"])

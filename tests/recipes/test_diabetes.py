@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from recipes import diabetes
-from recipes.callbacks.training_loss import RegressionTeacher, TrainingLoss
 from recipes.catalog import CATALOG
+from recipes.compression.prune_run import prune_run
 from recipes.config import (
     Distillation,
     Pruning,
@@ -21,8 +20,9 @@ from recipes.config import (
 )
 from recipes.data.numbers import load_numbers
 from recipes.models.regression import build_regression
-from recipes.pruned_run import prune
-from recipes.run import Run
+from recipes.runs.directory import Run
+from recipes.tasks import task_of, task_of_run
+from recipes.training.callbacks.training_loss import RegressionTeacher, TrainingLoss
 from tests.recipes.test_command_line import assert_refused, recipes
 from tests.recipes.test_training import StopAt, assert_same_result
 
@@ -35,7 +35,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory) -> Run:
-    return diabetes.train("diabetes-mlp", recipe, tmp_path_factory.mktemp("diabetes") / "run")
+    return task_of("diabetes-mlp", recipe).train(tmp_path_factory.mktemp("diabetes") / "run")
 
 
 def test_the_parts_share_no_row_and_leave_none_out():
@@ -71,7 +71,7 @@ def test_it_explains_as_much_as_a_line_does(run):
 
 
 def test_the_saved_model_scores_what_the_run_says(run):
-    scores = diabetes.evaluate(run, RegressionData())
+    scores = task_of_run(run).evaluate()
     assert scores["examples"] == 66
     for name in ("test_mse", "test_mae", "test_r2"):
         assert scores[name] == pytest.approx(run.metrics[name], rel=1e-4)
@@ -79,18 +79,20 @@ def test_the_saved_model_scores_what_the_run_says(run):
 
 def test_a_stopped_run_goes_on_to_the_same_end(recipe, run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        diabetes.train("diabetes-mlp", recipe, tmp_path / "run", callbacks=[StopAt(20, KeyboardInterrupt)])
-    assert_same_result(diabetes.train("diabetes-mlp", recipe, tmp_path / "run", resume=True), run)
+        task_of("diabetes-mlp", recipe).train(tmp_path / "run", callbacks=[StopAt(20, KeyboardInterrupt)])
+    assert_same_result(task_of("diabetes-mlp", recipe).train(tmp_path / "run", resume=True), run)
 
 
 def test_it_is_pruned_in_training_and_afterwards(recipe, run, tmp_path):
-    pruned = diabetes.train(
-        "diabetes-mlp",
-        dataclasses.replace(recipe, pruning=Pruning(sparsity=0.5, frequency=10)),
+    pruned = task_of(
+        "diabetes-mlp", dataclasses.replace(recipe, pruning=Pruning(sparsity=0.5, frequency=10))
+    ).train(
         tmp_path / "a",
     )
     assert pruned.metrics["nonzero_parameters"] <= 61 - 25
-    smaller = prune(run, tmp_path / "b", RunPruning(tolerance=1e6, steps=1, epochs=1, fraction=0.4))
+    smaller = prune_run(
+        task_of_run(run), tmp_path / "b", RunPruning(tolerance=1e6, steps=1, epochs=1, fraction=0.4)
+    )
     assert smaller.metrics["parameters"] == 3 * 11 + 4
     assert keras.models.load_model(smaller.model_path).predict(np.zeros((2, 10)), verbose=0).shape == (2, 1)
 
@@ -100,7 +102,7 @@ def sparse(recipe, tmp_path_factory) -> Run:
     """Half of the weights and biases are 0, chosen by step 300; a step of a pruning has fewer."""
     pruning = Pruning(sparsity=0.5, frequency=10, biases=True, settle=300)
     path = tmp_path_factory.mktemp("sparse") / "run"
-    return diabetes.train("diabetes-mlp", dataclasses.replace(recipe, pruning=pruning), path)
+    return task_of("diabetes-mlp", dataclasses.replace(recipe, pruning=pruning)).train(path)
 
 
 @pytest.mark.parametrize("ranking", ["global", "layer"])
@@ -108,7 +110,7 @@ def test_a_sparse_run_is_pruned_further_from_what_is_left_of_it(sparse, tmp_path
     settings = RunPruning(
         structure="weights", tolerance=1e6, steps=2, epochs=3, fraction=0.25, ranking=ranking
     )
-    run = prune(sparse, tmp_path / "run", settings)
+    run = prune_run(task_of_run(sparse), tmp_path / "run", settings)
     before, after = (keras.models.load_model(each.model_path).trainable_variables for each in (sparse, run))
     for old, new in zip(before, after, strict=True):
         assert not np.any(new.numpy()[old.numpy() == 0])
@@ -119,14 +121,16 @@ def test_a_sparse_run_is_pruned_further_from_what_is_left_of_it(sparse, tmp_path
 
 
 def test_a_sparse_run_stays_sparse_where_units_go(sparse, tmp_path):
-    run = prune(sparse, tmp_path / "run", RunPruning(tolerance=1e6, steps=1, epochs=3, fraction=0.4))
+    run = prune_run(
+        task_of_run(sparse), tmp_path / "run", RunPruning(tolerance=1e6, steps=1, epochs=3, fraction=0.4)
+    )
     assert run.metrics["parameters"] < sparse.metrics["parameters"]
     assert run.metrics["nonzero_parameters"] < sparse.metrics["nonzero_parameters"]
 
 
 def test_a_prune_that_prunes_nothing_says_so(run, tmp_path, capsys):
     settings = RunPruning(structure="weights", tolerance=0.0, steps=1, epochs=1, fraction=0.99)
-    new = prune(run, tmp_path / "new", settings)
+    new = prune_run(task_of_run(run), tmp_path / "new", settings)
     assert new.metrics["nonzero_parameters"] == run.metrics["nonzero_parameters"]
     assert new.metrics["steps_kept"] == 0
     said = f"Nothing was pruned, the model is that of {run.path}: 0 of 1 steps stayed within the tolerance of 0.0"
@@ -151,7 +155,7 @@ def test_a_regression_is_distilled_by_squared_errors():
 
 def test_a_student_learns_from_the_teacher_alone(recipe, run, tmp_path):
     taught = dataclasses.replace(recipe, distillation=Distillation(teacher=str(run.path), weight=1.0))
-    assert diabetes.train("diabetes-mlp", taught, tmp_path / "run").metrics["test_r2"] > 0.3
+    assert task_of("diabetes-mlp", taught).train(tmp_path / "run").metrics["test_r2"] > 0.3
 
 
 def test_a_temperature_is_for_classes():

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from recipes.evaluation import most_confident_mistakes, score_classification
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Picture, Table, Text, write_page
+from recipes.report.scores import most_confident_mistakes, score_classification
 
 # Five examples of three classes; the third class is never predicted.
 PROBABILITIES = np.array(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes import generation
-from recipes.completion import Writer
 from recipes.config import Sampling, UserError
 from recipes.data.tokenizers import ByteTokenizer, CharacterTokenizer
+from recipes.generation import decoding as generation
+from recipes.generation.text_generator import TextGenerator
 from tests.recipes.test_language_models import BLOCK, MODELS, VOCABULARY, build
 
 
@@ -127,36 +127,36 @@ def test_greedy_text_with_the_cache_is_that_without_far_beyond_the_window(name):
 
 
 @pytest.fixture(scope="module")
-def writer() -> Writer:
-    return Writer(build("best"), CharacterTokenizer("abcdefghijk"))
+def generator() -> TextGenerator:
+    return TextGenerator(build("best"), CharacterTokenizer("abcdefghijk"))
 
 
-def test_text_that_streams_is_the_text_and_depends_on_the_seed(writer):
+def test_text_that_streams_is_the_text_and_depends_on_the_seed(generator):
     sampling = Sampling(temperature=0.9, top_k=5, top_p=0.95)
-    parts = list(writer.write(["abc", "k"], max_new_tokens=21, sampling=sampling, seed=1))
+    parts = list(generator.stream(["abc", "k"], max_new_tokens=21, sampling=sampling, seed=1))
     assert [len(part[0]) for part in parts] == [8, 8, 5]
-    whole = writer.complete(["abc", "k"], max_new_tokens=21, sampling=sampling, seed=1)
+    whole = generator.generate(["abc", "k"], max_new_tokens=21, sampling=sampling, seed=1)
     assert whole == ["abc" + "".join(part[0] for part in parts), "k" + "".join(part[1] for part in parts)]
-    assert writer.complete(["k"], max_new_tokens=21, sampling=sampling, seed=1) == whole[1:]
-    assert writer.complete(["k"], max_new_tokens=21, sampling=sampling, seed=2) != whole[1:]
-    assert writer.complete(["k"], max_new_tokens=10, sampling=sampling, seed=1)[0] == whole[1][:11]
+    assert generator.generate(["k"], max_new_tokens=21, sampling=sampling, seed=1) == whole[1:]
+    assert generator.generate(["k"], max_new_tokens=21, sampling=sampling, seed=2) != whole[1:]
+    assert generator.generate(["k"], max_new_tokens=10, sampling=sampling, seed=1)[0] == whole[1][:11]
 
 
 def test_bytes_that_are_no_text_yet_wait_for_the_rest(monkeypatch):
     tokens = iter([list("ab€".encode()), [0xE2, 0x82], [0xAC, 0xFF], [0xC3]])
-    writer = Writer(build("best"), ByteTokenizer())
-    monkeypatch.setattr(writer, "_begin", lambda ids, lengths: None)
-    monkeypatch.setattr(writer, "_extend", lambda state, *_: (tf.constant([next(tokens)]), state))
-    parts = writer.write(["x"], max_new_tokens=32, sampling=Sampling(), seed=0)
+    generator = TextGenerator(build("best"), ByteTokenizer())
+    monkeypatch.setattr(generator, "_begin", lambda ids, lengths: None)
+    monkeypatch.setattr(generator, "_extend", lambda state, *_: (tf.constant([next(tokens)]), state))
+    parts = generator.stream(["x"], max_new_tokens=32, sampling=Sampling(), seed=0)
     assert [part[0] for part in parts] == ["ab€", "", "€\ufffd", "\ufffd"]
 
 
 @pytest.mark.parametrize(
     ("prompts", "said"), [([""], "prompt is empty"), (["abc", "xyz"], "lacks 'x' 'y' 'z'. It has 'a' 'b'")]
 )
-def test_prompts_that_will_not_do_are_refused(writer, prompts, said):
+def test_prompts_that_will_not_do_are_refused(generator, prompts, said):
     with pytest.raises(UserError, match=said):
-        writer.write(prompts, max_new_tokens=5, sampling=Sampling(), seed=0)
+        generator.stream(prompts, max_new_tokens=5, sampling=Sampling(), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes import mnist
 from recipes.config import ImageData, ImageModel, ImageRecipe, Training, UserError
 from recipes.data.examples import Examples, stratified_split
 from recipes.data.image_files import read_image, read_path
-from recipes.data.images import load_images, load_test_images, open_source
+from recipes.data.images import load_images, open_source
+from recipes.tasks import task_of, task_of_run
 
 
 def write_idx(folder: Path, stem: str, array: np.ndarray, compress: bool) -> None:
@@ -103,12 +103,12 @@ def test_training_says_so_on_the_terminal_in_the_metrics_and_in_the_report(tmp_p
         model=ImageModel(dense=()),
         training=Training(epochs=1, batch_size=2),
     )
-    run = mnist.train("mnist-mlp", recipe, tmp_path / "run")
+    run = task_of("mnist-mlp", recipe).train(tmp_path / "run")
     note = read_path(folder).note
     assert f"WARNING: {note}" in capsys.readouterr().out
     assert run.metrics["note"] == note
     assert note in (run.path / "report.html").read_text()
-    assert mnist.evaluate(run, recipe.data)["note"] == note
+    assert task_of_run(run).evaluate()["note"] == note
 
 
 def test_images_that_lose_nothing_have_no_note(stripes):
@@ -253,8 +253,8 @@ def test_the_offline_digits_are_1797_and_split_three_ways():
 
 
 def test_a_run_is_scored_on_all_of_a_folder_it_was_not_trained_on(stripes):
-    _, held_out = load_test_images(ImageData(source=str(stripes)), trained_on=str(stripes.resolve()))
-    _, everything = load_test_images(ImageData(source=str(stripes)), trained_on="digits")
+    held_out = load_images(ImageData(source=str(stripes)), trained_on=str(stripes.resolve())).read_test()
+    everything = load_images(ImageData(source=str(stripes)), trained_on="digits").read_test()
     assert (len(held_out), len(everything)) == (12, 60)
 
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from recipes.callbacks.training_loss import SmoothLabels
-from recipes.losses import build_loss
+from recipes.training.callbacks.training_loss import SmoothLabels
+from recipes.training.losses import build_loss
 
 PROBABILITIES = np.float32([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
 LABELS = np.float32([[1, 0, 0], [0, 1, 0]])

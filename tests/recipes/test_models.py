@@ -20,13 +20,13 @@ from recipes.config import (
     TransformerRecipe,
 )
 from recipes.language_model import build_model
-from recipes.models.bare import bare_copy
+from recipes.models.copying import copy_without_optimizer
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
 from recipes.models.regression import build_regression
-from recipes.optimizers import build_optimizer
-from recipes.schedules import LearningRate
+from recipes.training.optimizers import build_optimizer
+from recipes.training.schedules import LearningRate
 from tests.recipes.sizes import fixed_sizes
 
 
@@ -93,7 +93,7 @@ def images_of_four_classes():
 def member(model, number):
     """Return a copy of one member of a model, a network of its own."""
     alone = keras.Model(model.input, layers.Softmax()(model.get_layer(f"member_{number}_logits").output))
-    return bare_copy(alone)
+    return copy_without_optimizer(alone)
 
 
 def test_a_model_of_members_gives_the_softmax_of_their_mean_logits():
@@ -125,7 +125,7 @@ def test_members_are_validated_by_the_loss_of_their_mean_and_saved_as_plain_laye
     model.compile(loss="categorical_crossentropy")
     right = model.predict(images, verbose=0)[labels == 1]
     assert model.evaluate(images, labels, verbose=0) == pytest.approx(-np.log(right).mean(), rel=1e-5)
-    bare_copy(model).save(tmp_path / "model.keras")
+    copy_without_optimizer(model).save(tmp_path / "model.keras")
     saved = keras.models.load_model(tmp_path / "model.keras")
     assert {type(layer).__module__.split(".")[0] for layer in saved.layers} == {"keras"}
     np.testing.assert_array_equal(saved.predict(images, verbose=0), model.predict(images, verbose=0))

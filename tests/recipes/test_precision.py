@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from recipes.catalog import CATALOG
-from recipes.completion import Writer, load
 from recipes.config import ImageRecipe, Recipe, Sampling, TextRecipe, Training
-from recipes.kinds import module_of
-from recipes.settings import with_settings
+from recipes.generation.text_generator import TextGenerator, load
+from recipes.runs.settings import with_settings
+from recipes.tasks import task_of, task_of_run
 from serving.export import export
 from tests.recipes.test_training import StopAt
 
@@ -64,25 +64,25 @@ def shrunken(name: str, precision: str, source: str) -> Recipe:
 def test_a_recipe_trains_resumes_samples_and_is_exported(name, precision, tmp_path):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     recipe = shrunken(name, precision, str(tmp_path / "text.txt"))
-    train = module_of(recipe).train
-    run = train(name, recipe, tmp_path / "whole")
+    task = task_of(name, recipe)
+    run = task.train(tmp_path / "whole")
     with pytest.raises(MemoryError):
-        train(name, recipe, tmp_path / "died", callbacks=[StopAt(2, MemoryError)], final=False)
-    resumed = train(name, recipe, tmp_path / "died", resume=True, final=False)
+        task.train(tmp_path / "died", callbacks=[StopAt(2, MemoryError)], final=False)
+    resumed = task.train(tmp_path / "died", resume=True, final=False)
     model = keras.models.load_model(run.model_path)
     weights = [keras.models.load_model(each.model_path).get_weights() for each in (run, resumed)]
     for whole, again in zip(*weights, strict=True):
         np.testing.assert_array_equal(whole, again)
         assert whole.dtype == "float32"
         assert np.isfinite(whole).all()
-    scores = module_of(recipe).evaluate(run, recipe.data)
+    scores = task_of_run(run).evaluate()
     for figure, value in scores.items():
         if figure.startswith("test_") and isinstance(value, float):  # the saved model is what was scored
             assert value == pytest.approx(run.metrics[figure], rel=1e-4, abs=1e-5), figure
     if isinstance(recipe, TextRecipe):
         assert model(np.zeros((1, 8), np.int32)).dtype == "float32"
-        writer = Writer(*load(run))
-        text = writer.complete(["the"], max_new_tokens=20, sampling=Sampling(temperature=0.8), seed=0)[0]
+        generator = TextGenerator(*load(run))
+        text = generator.generate(["the"], max_new_tokens=20, sampling=Sampling(temperature=0.8), seed=0)[0]
         assert len(text) == 23
     if isinstance(recipe, ImageRecipe):
         probabilities = model.predict(np.zeros((1, 28, 28, 1)), verbose=0)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes import mnist
 from recipes.config import (
     Augmentation,
     ImageData,
@@ -21,8 +20,9 @@ from recipes.config import (
 from recipes.data.examples import Examples, with_few_labels
 from recipes.models.autoencoder import build_autoencoder
 from recipes.models.image import build_classifier
-from recipes.pretraining import spoil
-from recipes.run import Run
+from recipes.runs.directory import Run
+from recipes.tasks import task_of
+from recipes.training.pretraining import spoil
 from tests.recipes.test_training import StopAt, assert_same_result
 
 
@@ -96,7 +96,7 @@ def test_the_hidden_layers_learn_to_restore_images_before_the_classifier_is_trai
         model=ImageModel(dense=(64, 32)),
         pretraining=Pretraining(epochs=4, batch_size=64),
     )
-    run = mnist.train("x", digits, tmp_path / "run")
+    run = task_of("x", digits).train(tmp_path / "run")
     before = Run(run.path / "pretraining")
     losses = [row["validation_loss"] for row in before.history]
     assert losses[-1] < 0.9 * losses[0]
@@ -104,7 +104,7 @@ def test_the_hidden_layers_learn_to_restore_images_before_the_classifier_is_trai
     assert len(run.history) == 3
     # Without training after it the classifier's hidden layers are the autoencoder's.
     still = dataclasses.replace(digits, optimizer=Optimizer(name="sgd", learning_rate=1e-12))
-    untouched = keras.models.load_model(mnist.train("x", still, tmp_path / "still").model_path)
+    untouched = keras.models.load_model(task_of("x", still).train(tmp_path / "still").model_path)
     encoder = keras.models.load_model(Run(tmp_path / "still" / "pretraining").model_path)
     for name in ("dense_1", "dense_2"):
         for ours, theirs in zip(
@@ -115,20 +115,20 @@ def test_the_hidden_layers_learn_to_restore_images_before_the_classifier_is_trai
 
 @pytest.mark.parametrize("stopped_in", ["pretraining", pytest.param("training", marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_end(recipe, tmp_path, stopped_in, monkeypatch):
-    whole = mnist.train("x", recipe, tmp_path / "whole")
+    whole = task_of("x", recipe).train(tmp_path / "whole")
     if stopped_in == "training":
         with pytest.raises(KeyboardInterrupt):
-            mnist.train("x", recipe, tmp_path / "run", callbacks=[StopAt(2, KeyboardInterrupt)])
+            task_of("x", recipe).train(tmp_path / "run", callbacks=[StopAt(2, KeyboardInterrupt)])
     else:
-        from recipes import pretraining
+        from recipes.training.fit import pretraining
 
         fit = pretraining.fit
         stop = lambda *arguments: fit(*arguments, after_history=[StopAt(2, KeyboardInterrupt)])  # noqa: E731
         monkeypatch.setattr(pretraining, "fit", stop)
         with pytest.raises(KeyboardInterrupt):
-            mnist.train("x", recipe, tmp_path / "run")
+            task_of("x", recipe).train(tmp_path / "run")
         monkeypatch.undo()
-    run = mnist.train("x", recipe, tmp_path / "run", resume=True)
+    run = task_of("x", recipe).train(tmp_path / "run", resume=True)
     assert_same_result(run, whole)
     assert_same_result(Run(run.path / "pretraining"), Run(whole.path / "pretraining"))
 

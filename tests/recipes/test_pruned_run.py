@@ -10,15 +10,17 @@ import keras
 import numpy as np
 import pytest
 
-from recipes import language_model, mnist, pruned_run
-from recipes.callbacks.training_loss import Teacher, TrainingLoss
 from recipes.catalog import CATALOG
+from recipes.compression import prune_run as pruned_run_module
+from recipes.compression.prune_run import prune_run
+from recipes.compression.quantize_run import quantize_run
 from recipes.config import Distillation, RunPruning, UserError
-from recipes.files import write_json
-from recipes.pruned_run import prune
-from recipes.quantized_run import quantize_run
-from recipes.run import Run
-from recipes.settings import with_settings
+from recipes.runs.directory import Run
+from recipes.runs.files import write_json
+from recipes.runs.settings import with_settings
+from recipes.task import Task
+from recipes.tasks import task_of, task_of_run
+from recipes.training.callbacks.training_loss import Teacher, TrainingLoss
 from serving.export import export
 from tests.recipes.test_command_line import assert_refused, recipes
 from tests.recipes.test_training import StopAt
@@ -39,7 +41,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def dense(recipe, tmp_path_factory):
-    return mnist.train("mnist-cnn", recipe, tmp_path_factory.mktemp("dense") / "run")
+    return task_of("mnist-cnn", recipe).train(tmp_path_factory.mktemp("dense") / "run")
 
 
 def total_bytes(path):
@@ -47,7 +49,9 @@ def total_bytes(path):
 
 
 def test_units_go_until_the_tolerance_is_reached_and_the_smallest_model_is_exported(dense, tmp_path):
-    run = prune(dense, tmp_path / "run", RunPruning(tolerance=3.0, epochs=1, steps=3, fraction=0.4))
+    run = prune_run(
+        task_of_run(dense), tmp_path / "run", RunPruning(tolerance=3.0, epochs=1, steps=3, fraction=0.4)
+    )
     metrics, before = run.metrics, dense.metrics
     assert metrics["dense_validation_accuracy"] == before["validation_accuracy"]
     assert metrics["validation_accuracy"] >= before["validation_accuracy"] - 0.03
@@ -60,9 +64,7 @@ def test_units_go_until_the_tolerance_is_reached_and_the_smallest_model_is_expor
     kept = [row.split(",") for row in rows[1:] if ",True," in row]
     assert int(kept[-1][2]) == metrics["parameters"]  # the last that was kept
     assert len(run.history) == metrics["epochs"] == len(kept) - 1  # an epoch a step
-    assert mnist.evaluate(run, with_settings(run_recipe(run), {}).data)["test_accuracy"] == pytest.approx(
-        metrics["test_accuracy"]
-    )
+    assert task_of_run(run).evaluate()["test_accuracy"] == pytest.approx(metrics["test_accuracy"])
     assert total_bytes(export(run, tmp_path / "models").path) < total_bytes(
         export(dense, tmp_path / "models").path
     )
@@ -71,7 +73,7 @@ def test_units_go_until_the_tolerance_is_reached_and_the_smallest_model_is_expor
 
 
 def run_recipe(run):
-    from recipes.settings import recorded_recipe
+    from recipes.runs.settings import recorded_recipe
 
     return recorded_recipe(run.config)
 
@@ -79,7 +81,7 @@ def run_recipe(run):
 def test_after_a_step_too_far_half_as_much_goes_from_what_was_kept(dense, tmp_path):
     """A model without 99.9 % of its weights is far off, one without half of them is not."""
     settings = RunPruning(structure="weights", tolerance=20.0, epochs=1, steps=3, fraction=0.999)
-    run = prune(dense, tmp_path / "run", settings)
+    run = prune_run(task_of_run(dense), tmp_path / "run", settings)
     rows = list(csv.DictReader((run.path / "trade_off.csv").read_text().splitlines()))
     weights = sum(row["weights"] for row in run.metrics["sparsity_by_layer"])
     biases = int(rows[0]["parameters"]) - weights
@@ -98,7 +100,7 @@ def test_after_a_step_too_far_half_as_much_goes_from_what_was_kept(dense, tmp_pa
 
 def test_single_weights_become_0(dense, tmp_path):
     settings = RunPruning(structure="weights", tolerance=5.0, epochs=1, steps=2, fraction=0.5)
-    run = prune(dense, tmp_path / "run", settings)
+    run = prune_run(task_of_run(dense), tmp_path / "run", settings)
     kept = (run.path / "trade_off.csv").read_text().count("True") - 1
     assert kept >= 1
     by_layer = run.metrics["sparsity_by_layer"]
@@ -110,30 +112,30 @@ def test_single_weights_become_0(dense, tmp_path):
 
 
 def test_without_tolerance_for_anything_the_dense_model_stays(dense, tmp_path, monkeypatch):
-    monkeypatch.setattr(pruned_run, "_within", lambda *_: False)
-    monkeypatch.setattr(pruned_run, "_check_reproduced", lambda *_: None)
-    run = prune(dense, tmp_path / "run", RunPruning(epochs=1, steps=1))
+    monkeypatch.setattr(pruned_run_module, "_within", lambda *_: False)
+    monkeypatch.setattr(pruned_run_module, "_check_reproduced", lambda *_: None)
+    run = prune_run(task_of_run(dense), tmp_path / "run", RunPruning(epochs=1, steps=1))
     assert run.metrics["parameters"] == dense.metrics["parameters"]
     assert run.metrics["validation_accuracy"] == dense.metrics["validation_accuracy"]
 
 
 def test_a_pruning_that_died_goes_on_with_its_step(dense, tmp_path, monkeypatch):
     settings = RunPruning(tolerance=100.0, epochs=2, steps=2, distill=True)
-    whole = prune(dense, tmp_path / "whole", settings)
-    train, calls = mnist.train, []
+    whole = prune_run(task_of_run(dense), tmp_path / "whole", settings)
+    train, calls = Task.train, []
 
-    def dying(*arguments, **keywords):
-        calls.append(arguments[2].name)
+    def dying(task, path, **keywords):
+        calls.append(path.name)
         if calls == ["01", "02"]:
             keywords["callbacks"] = [StopAt(2, RuntimeError)]
-        return train(*arguments, **keywords)
+        return train(task, path, **keywords)
 
-    monkeypatch.setattr(mnist, "train", dying)
+    monkeypatch.setattr(Task, "train", dying)
     with pytest.raises(RuntimeError):
-        prune(dense, tmp_path / "run", settings)
+        prune_run(task_of_run(dense), tmp_path / "run", settings)
     with pytest.raises(UserError, match="Changed: steps was 2 and is 3"):
-        prune(dense, tmp_path / "run", dataclasses.replace(settings, steps=3), resume=True)
-    again = prune(dense, tmp_path / "run", settings, resume=True)
+        prune_run(task_of_run(dense), tmp_path / "run", dataclasses.replace(settings, steps=3), resume=True)
+    again = prune_run(task_of_run(dense), tmp_path / "run", settings, resume=True)
     assert calls == ["01", "02", "02"]
     for one, other in zip(
         keras.models.load_model(whole.model_path).get_weights(),
@@ -144,7 +146,7 @@ def test_a_pruning_that_died_goes_on_with_its_step(dense, tmp_path, monkeypatch)
 
 
 def test_int8_weights_make_the_file_smaller_and_cost_little(dense, tmp_path):
-    run = quantize_run(dense, tmp_path / "run")
+    run = quantize_run(task_of_run(dense), tmp_path / "run")
     metrics = run.metrics
     assert metrics["not_quantized"] == ["convolution_1"]
     assert metrics["validation_accuracy"] == pytest.approx(dense.metrics["validation_accuracy"], abs=0.01)
@@ -154,7 +156,7 @@ def test_int8_weights_make_the_file_smaller_and_cost_little(dense, tmp_path):
     exported, full = export(run, tmp_path / "models").path, export(dense, tmp_path / "models").path
     assert total_bytes(exported) < 0.7 * total_bytes(full)
     with pytest.raises(UserError, match="int8 weights already"):
-        prune(run, tmp_path / "other", RunPruning())
+        prune_run(task_of_run(run), tmp_path / "other", RunPruning())
     assert not (tmp_path / "other").exists()
 
 
@@ -190,7 +192,7 @@ def test_a_teacher_with_other_classes_is_refused(dense, recipe, stripes, tmp_pat
         },
     )
     with pytest.raises(UserError, match="has other outputs"):
-        mnist.train("mnist-cnn", other, tmp_path / "run")
+        task_of("mnist-cnn", other).train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -223,10 +225,10 @@ def test_a_dense_model_that_misses_the_tolerance_itself_is_refused(dense, tmp_pa
     metrics = json.loads((copy / "metrics.json").read_text())
     write_json(copy / "metrics.json", {**metrics, "validation_accuracy": 1.5})
     with pytest.raises(UserError, match="the dense model itself misses it: its validation_accuracy was 1.5"):
-        prune(Run(copy), tmp_path / "run", RunPruning())
+        prune_run(task_of_run(Run(copy)), tmp_path / "run", RunPruning())
     (copy / "metrics.json").unlink()
     with pytest.raises(UserError, match="is not a finished run"):
-        prune(Run(copy), tmp_path / "run", RunPruning())
+        prune_run(task_of_run(Run(copy)), tmp_path / "run", RunPruning())
     assert not (tmp_path / "run").exists()
 
 
@@ -242,8 +244,10 @@ def test_a_language_model_without_some_heads_and_units_still_writes(tmp_path, mo
             "training": {"epochs": 2, "steps_per_epoch": 40, "batch_size": 8},
         },
     )
-    dense = language_model.train("lm-transformer", small, tmp_path / "dense")
-    run = prune(dense, tmp_path / "run", RunPruning(tolerance=5.0, epochs=1, steps=1, fraction=0.25))
+    dense = task_of("lm-transformer", small).train(tmp_path / "dense")
+    run = prune_run(
+        task_of_run(dense), tmp_path / "run", RunPruning(tolerance=5.0, epochs=1, steps=1, fraction=0.25)
+    )
     model = keras.models.load_model(run.model_path)
     assert sum(heads for heads, _ in model.sizes) == 6
     assert sum(hidden for _, hidden in model.sizes) == 48
@@ -252,7 +256,7 @@ def test_a_language_model_without_some_heads_and_units_still_writes(tmp_path, mo
     assert len(written.stdout.strip()) == 23
     assert run.model_path.stat().st_size < dense.model_path.stat().st_size
     assert export(run, tmp_path / "models").differences["generate"] == 0.0
-    quantized = quantize_run(run, tmp_path / "int8")
+    quantized = quantize_run(task_of_run(run), tmp_path / "int8")
     assert quantized.metrics["validation_loss"] == pytest.approx(run.metrics["validation_loss"], abs=0.1)
 
 

@@ -8,9 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipes import language_model, mnist
-from recipes.callbacks.pruning import Mask, Prune, _keep_largest, prunable
-from recipes.callbacks.training_loss import Penalty
 from recipes.config import (
     ImageData,
     ImageModel,
@@ -28,7 +25,10 @@ from recipes.config import (
     TransformerRecipe,
     UserError,
 )
-from recipes.schedules import Sparsity
+from recipes.tasks import task_of
+from recipes.training.callbacks.pruning import Mask, Prune, _keep_largest, prunable
+from recipes.training.callbacks.training_loss import Penalty
+from recipes.training.schedules import Sparsity
 from tests.recipes.test_training import StopAt, assert_same_result
 
 
@@ -159,7 +159,7 @@ def test_a_penalty_is_no_part_of_the_validation_loss(recipe, tmp_path):
     plain = dataclasses.replace(recipe, optimizer=still, pruning=Pruning())
     penalty = dataclasses.replace(plain, regularization=Regularization(l1=0.5))
     rows = [
-        mnist.train("x", each, tmp_path / name).history[0] for name, each in (("a", plain), ("b", penalty))
+        task_of("x", each).train(tmp_path / name).history[0] for name, each in (("a", plain), ("b", penalty))
     ]
     assert rows[0]["validation_loss"] == rows[1]["validation_loss"]
     model = keras.models.load_model(tmp_path / "a" / "model.keras")
@@ -190,8 +190,8 @@ def test_ranking_over_the_model_or_in_each_layer():
 def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, name, regrow):
     pruning = dataclasses.replace(recipe.pruning, regrow=regrow)
     optimizer = Optimizer(name=name, learning_rate=0.01)
-    run = mnist.train(
-        "x", dataclasses.replace(recipe, optimizer=optimizer, pruning=pruning), tmp_path / "run"
+    run = task_of("x", dataclasses.replace(recipe, optimizer=optimizer, pruning=pruning)).train(
+        tmp_path / "run"
     )
     kernels = kernels_of(run)
     size, zeros = sum(each.size for each in kernels), sum(int(np.sum(each == 0)) for each in kernels)
@@ -203,7 +203,7 @@ def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, n
 
 def test_moving_averages_are_pruned_too(recipe, tmp_path):
     averaged = dataclasses.replace(recipe.optimizer, moving_average=0.9)
-    run = mnist.train("x", dataclasses.replace(recipe, optimizer=averaged), tmp_path / "run")
+    run = task_of("x", dataclasses.replace(recipe, optimizer=averaged)).train(tmp_path / "run")
     kernels = kernels_of(run)
     size = sum(each.size for each in kernels)
     assert sum(int(np.sum(each == 0)) for each in kernels) == size - round(size * 0.2)
@@ -211,7 +211,7 @@ def test_moving_averages_are_pruned_too(recipe, tmp_path):
 
 def test_layers_that_are_left_out_stay_whole(recipe, tmp_path):
     pruning = dataclasses.replace(recipe.pruning, leave_out=("probabilities", "convolution_1"))
-    run = mnist.train("x", dataclasses.replace(recipe, pruning=pruning), tmp_path / "run")
+    run = task_of("x", dataclasses.replace(recipe, pruning=pruning)).train(tmp_path / "run")
     convolution, dense, probabilities = kernels_of(run)
     assert (np.sum(convolution == 0), np.sum(probabilities == 0)) == (0, 0)
     assert np.sum(dense == 0) == dense.size - round(dense.size * 0.2)
@@ -219,15 +219,15 @@ def test_layers_that_are_left_out_stay_whole(recipe, tmp_path):
 
 @pytest.mark.parametrize("epoch", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_died_resumes_to_the_same_masks_and_weights(recipe, tmp_path, epoch):
-    whole = mnist.train("x", recipe, tmp_path / "whole")
+    whole = task_of("x", recipe).train(tmp_path / "whole")
     with pytest.raises(RuntimeError):
-        mnist.train("x", recipe, tmp_path / "run", callbacks=[StopAt(epoch, RuntimeError)])
-    assert_same_result(whole, mnist.train("x", recipe, tmp_path / "run", resume=True))
+        task_of("x", recipe).train(tmp_path / "run", callbacks=[StopAt(epoch, RuntimeError)])
+    assert_same_result(whole, task_of("x", recipe).train(tmp_path / "run", resume=True))
 
 
 def test_the_sparsity_is_not_reached_by_the_step_before(recipe, tmp_path):
     """With a cubic to step 12 in epochs of 6 steps, epoch 1 is at 7/8 of the sparsity or below."""
-    run = mnist.train("x", recipe, tmp_path / "run")
+    run = task_of("x", recipe).train(tmp_path / "run")
     history = [row["sparsity"] for row in run.history]
     assert 0.3 < history[0] < 0.8 - 0.01
     assert history[-1] == max(history)
@@ -250,7 +250,7 @@ def test_the_sparsity_is_not_reached_by_the_step_before(recipe, tmp_path):
 )  # fmt: skip
 def test_what_can_not_be_pruned_is_refused_and_leaves_nothing(recipe, tmp_path, pruning, message):
     with pytest.raises(UserError, match=message):
-        mnist.train("x", dataclasses.replace(recipe, pruning=Pruning(**pruning)), tmp_path / "run")
+        task_of("x", dataclasses.replace(recipe, pruning=Pruning(**pruning))).train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -271,7 +271,7 @@ def test_language_models_are_pruned_too(tmp_path, monkeypatch, kind):
     else:
         streamed = StreamedTextData(source=str(tmp_path / "text.txt"), block_size=8)
         recipe = RecurrentRecipe(data=streamed, model=RecurrentModel(cell="gru", units=16), **common)
-    run = language_model.train("x", recipe, tmp_path / "run")
+    run = task_of("x", recipe).train(tmp_path / "run")
     kernels = kernels_of(run)
     size = sum(each.size for each in kernels)
     assert sum(int(np.sum(each == 0)) for each in kernels) == size - round(size * 0.5)

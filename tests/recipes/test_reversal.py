@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from recipes import reversal
+from recipes import sequence_to_sequence as reversal
 from recipes.catalog import CATALOG
 from recipes.config import Optimizer, ReversalData, SequenceRecipe, TextTraining, UserError
 from recipes.data.sequences import END, PADDING, START, TrainingReversals, draw_reversals, held_out
 from recipes.models.encoder_decoder import EncoderDecoder
+from recipes.tasks import task_of, task_of_run
 from tests.recipes.sizes import fixed_sizes
 
 
@@ -43,10 +44,7 @@ def test_batches_are_a_function_of_seed_and_epoch():
 def test_held_out_sequences_are_in_no_training_batch():
     """16 symbols of 20 kinds: two sequences that are alike come from one stream, not from chance."""
     data = ReversalData(shortest=16, longest=16, held_out=50)
-    held = [
-        {row.tobytes() for row in held_out(data, seed).source}
-        for seed in (reversal.VALIDATION_SEED, reversal.TEST_SEED)
-    ]
+    held = [{row.tobytes() for row in held_out(data, seed).source} for seed in reversal.PART_SEEDS.values()]
     assert not held[0] & held[1]
     for seed, epoch in itertools.product(range(2), range(3)):
         batches = TrainingReversals(data, fixed_sizes(50, steps=3), seed)
@@ -96,9 +94,9 @@ def test_it_learns_to_write_backwards(tmp_path):
         optimizer=Optimizer(name="adamw", learning_rate=0.003),
         training=TextTraining(epochs=3, steps_per_epoch=128, batch_size=32),
     )
-    run = reversal.train("seq2seq-reverse", recipe, tmp_path / "run")
+    run = task_of("seq2seq-reverse", recipe).train(tmp_path / "run")
     assert run.metrics["test_exact_match"] > 0.9
-    again = reversal.evaluate(run, recipe.data)
+    again = task_of_run(run).evaluate()
     assert again["test_exact_match"] == run.metrics["test_exact_match"]
     assert "Sequences and what was written" in (run.path / "report.html").read_text()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from recipes import run as runs
 from recipes.config import UserError
-from recipes.files import write_file, write_text
-from recipes.run import Run, check_same, check_vacant, claimed, create, finished_run, only_writer
+from recipes.runs import directory as runs
+from recipes.runs.directory import Run, check_same, check_vacant, claimed, create, finished_run, only_writer
+from recipes.runs.files import write_file, write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_a_latest_that_leads_nowhere_names_the_newest_finished_run(tmp_path, mon
 def test_one_name_is_claimed_once(tmp_path):
     """Eight processes in one second, as `for s in ...; do train & done` begins them."""
     code = (
-        "import sys; from pathlib import Path; from recipes.run import claimed\n"
+        "import sys; from pathlib import Path; from recipes.runs.directory import claimed\n"
         "with claimed(Path(sys.argv[1])) as path:\n"
         "    print(path, flush=True); (path / 'mine').touch(exist_ok=False)"
     )

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from recipes.config import BatchSchedule, ImageRecipe, Optimizer, Schedule, UserError, from_dict
-from recipes.optimizers import build_optimizer
-from recipes.schedules import BatchSizes, LearningRate
+from recipes.data.batch_sizes import BatchSizes
+from recipes.training.optimizers import build_optimizer
+from recipes.training.schedules import LearningRate
 from tests.recipes.sizes import fixed_sizes
 
 EPOCHS, STEPS_PER_EPOCH = 10, 4

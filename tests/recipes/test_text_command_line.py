@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes import language_model
 from recipes.catalog import CATALOG
-from recipes.run import Run
+from recipes.runs.directory import Run
+from recipes.tasks import task_of
 from tests.recipes.test_command_line import ROOT, assert_refused, recipes
 
 SIZES = {
@@ -156,9 +156,11 @@ def test_a_corpus_of_a_gibibyte_trains_in_under_one_and_a_half_gibibytes_of_memo
 def test_the_small_transformer_beats_nanogpt_at_its_own_budget(tmp_path):
     recipe = CATALOG["lm-transformer-small"].recipe
     data = dataclasses.replace(recipe.data, source="tiny_shakespeare")
-    metrics = language_model.train(
-        "lm-transformer-small", dataclasses.replace(recipe, data=data), tmp_path / "run"
-    ).metrics
+    metrics = (
+        task_of("lm-transformer-small", dataclasses.replace(recipe, data=data))
+        .train(tmp_path / "run")
+        .metrics
+    )
     assert metrics["parameters"] <= 804_224
     assert metrics["train_tokens"] == 2000 * 12 * 64
     assert metrics["validation_and_test_loss"] <= 1.58

@@ -14,11 +14,11 @@ import tensorflow_datasets as tfds
 from recipes.config import BatchSchedule, StreamedTextData, TextData, UserError
 from recipes.data import corpus as corpora
 from recipes.data import tokens as token_files
+from recipes.data.batch_sizes import BatchSizes
 from recipes.data.corpus import Corpus, open_corpus
 from recipes.data.tokenizers import CharacterTokenizer, decode
 from recipes.data.tokens import Part, cache_folder, load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
-from recipes.schedules import BatchSizes
 from tests.recipes.sizes import fixed_sizes
 
 

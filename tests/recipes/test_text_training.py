@@ -10,8 +10,6 @@ import keras
 import numpy as np
 import pytest
 
-from recipes import language_model
-from recipes.completion import Writer, load
 from recipes.config import (
     EarlyStopping,
     Optimizer,
@@ -26,7 +24,11 @@ from recipes.config import (
     UserError,
 )
 from recipes.data.tokens import load_text
-from recipes.run import Run
+from recipes.generation.text_generator import TextGenerator, load
+from recipes.language_model import LanguageModelling
+from recipes.runs.directory import Run
+from recipes.runs.settings import with_settings
+from recipes.tasks import task_of, task_of_run
 from tests.recipes.test_training import StopAt
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -69,12 +71,12 @@ def recurrent(text):
 
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory):
-    return language_model.train("lm-transformer", recipe, tmp_path_factory.mktemp("run") / "run")
+    return task_of("lm-transformer", recipe).train(tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture(scope="module")
 def recurrent_run(recurrent, tmp_path_factory):
-    return language_model.train("lm-gru", recurrent, tmp_path_factory.mktemp("run") / "run")
+    return task_of("lm-gru", recurrent).train(tmp_path_factory.mktemp("run") / "run")
 
 
 def timeless(run: Run) -> list[dict[str, float]]:
@@ -116,7 +118,7 @@ def test_a_run_learns_and_leaves_what_the_contract_names(run):
         "best_validation_loss",
         "seconds",
     ]
-    written = Writer(*load(run)).complete(
+    written = TextGenerator(*load(run)).generate(
         ["hij"], max_new_tokens=60, sampling=Sampling(temperature=0.0), seed=0
     )
     assert written == [(ALPHABET * 4)[7:70]]
@@ -147,8 +149,8 @@ def test_a_run_that_died_resumes_to_the_very_same_result(finished, settings, req
     whole, recipe = request.getfixturevalue(finished), request.getfixturevalue(settings)
     name = whole.config["recipe"]
     with pytest.raises(MemoryError):
-        language_model.train(name, recipe, tmp_path / "died", callbacks=[StopAt(2, MemoryError)])
-    resumed = language_model.train(name, recipe, tmp_path / "died", resume=True)
+        task_of(name, recipe).train(tmp_path / "died", callbacks=[StopAt(2, MemoryError)])
+    resumed = task_of(name, recipe).train(tmp_path / "died", resume=True)
     assert timeless(whole) == timeless(resumed)
     for weight, other in zip(*(load(run)[0].get_weights() for run in (whole, resumed)), strict=True):
         np.testing.assert_array_equal(weight, other)
@@ -160,9 +162,11 @@ def test_a_recurrent_model_that_carries_its_state_learns(recurrent_run):
 
 
 def test_a_smaller_stride_gives_more_context_and_a_lower_loss(run, recipe):
-    apart = language_model.evaluate(run, recipe.data)
+    apart = task_of_run(run).evaluate()
     assert apart["test_loss"] == pytest.approx(run.metrics["test_loss"], rel=1e-4)
-    overlapping = language_model.evaluate(run, dataclasses.replace(recipe.data, evaluation_stride=4))
+    overlapping = LanguageModelling(
+        "lm", with_settings(recipe, {"init_from": str(run.path), "data": {"evaluation_stride": 4}}), run
+    ).evaluate()
     assert overlapping["tokens"] == apart["tokens"]
     assert overlapping["test_loss"] < apart["test_loss"]
 
@@ -175,14 +179,14 @@ def test_fine_tuning_starts_from_the_runs_weights_and_vocabulary(run, recipe, tm
         "training": TextTraining(epochs=1, steps_per_epoch=1, batch_size=8),
         "init_from": str(run.path),
     }
-    tuned = language_model.train("lm", dataclasses.replace(recipe, **settings), tmp_path / "tuned")
+    tuned = task_of("lm", dataclasses.replace(recipe, **settings)).train(tmp_path / "tuned")
     assert tuned.metrics["test_loss"] < 1.5  # one step: a fresh model is at ln 26 = 3.26
     other.write_text(ALPHABET * 200 + "É!" * 9)
     with pytest.raises(UserError, match="The vocabulary lacks '!' 'É'"):
-        language_model.train("lm", dataclasses.replace(recipe, **settings), tmp_path / "again")
+        task_of("lm", dataclasses.replace(recipe, **settings)).train(tmp_path / "again")
     wider = dataclasses.replace(recipe.model, width=32)
     with pytest.raises(UserError, match="needs the network of .* Changed: model.width was 16 and is 32"):
-        language_model.train("lm", dataclasses.replace(recipe, **settings, model=wider), tmp_path / "wider")
+        task_of("lm", dataclasses.replace(recipe, **settings, model=wider)).train(tmp_path / "wider")
     assert not (tmp_path / "wider").exists()
 
 

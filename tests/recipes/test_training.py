@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from recipes import mnist
+from recipes import task as task_module
 from recipes.catalog import CATALOG
 from recipes.config import (
     Augmentation,
@@ -27,9 +28,10 @@ from recipes.config import (
     Training,
     UserError,
 )
-from recipes.kinds import module_of
-from recipes.run import Run
-from recipes.settings import with_settings
+from recipes.report.scores import score_classification
+from recipes.runs.directory import Run
+from recipes.runs.settings import with_settings
+from recipes.tasks import task_of, task_of_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +81,7 @@ class StopAt(keras.callbacks.Callback):
 
 
 def test_a_run_learns_and_leaves_what_the_contract_names(recipe, tmp_path):
-    run = mnist.train("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule()), tmp_path / "run")
+    run = task_of("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule())).train(tmp_path / "run")
     metrics = run.metrics
     assert metrics["test_accuracy"] == 1.0
     assert metrics["validation_f1"] == 1.0
@@ -143,12 +145,12 @@ def test_no_pass_waits_for_a_thread_that_tunes_it(name, source, tmp_path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe = with_settings(CATALOG[name].recipe, {"data": {"source": source}})
     with pytest.raises(BegunError):
-        module_of(recipe).train(name, recipe, tmp_path / "run")
+        task_of(name, recipe).train(tmp_path / "run")
     assert [dataset.options().autotune.enabled for dataset in passes] == [False, False]
 
 
 def test_the_saved_model_needs_nothing_of_this_project(recipe, tmp_path):
-    run = mnist.train("mnist-cnn", recipe, tmp_path / "run")
+    run = task_of("mnist-cnn", recipe).train(tmp_path / "run")
     code = (
         f"import keras, sys; model = keras.models.load_model({str(run.model_path)!r}); "
         "assert not any(name.startswith('recipes') for name in sys.modules); print(model.output_shape)"
@@ -160,10 +162,10 @@ def test_the_saved_model_needs_nothing_of_this_project(recipe, tmp_path):
 
 
 def test_one_seed_gives_one_result_and_another_seed_another(recipe, tmp_path):
-    one = mnist.train("mnist-cnn", recipe, tmp_path / "one")
-    same = mnist.train("mnist-cnn", recipe, tmp_path / "same")
+    one = task_of("mnist-cnn", recipe).train(tmp_path / "one")
+    same = task_of("mnist-cnn", recipe).train(tmp_path / "same")
     other_recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=1))
-    other = mnist.train("mnist-cnn", other_recipe, tmp_path / "other")
+    other = task_of("mnist-cnn", other_recipe).train(tmp_path / "other")
     assert_same_result(one, same)
     assert without_seconds(one) != without_seconds(other)
 
@@ -172,11 +174,11 @@ def test_one_seed_gives_one_result_and_another_seed_another(recipe, tmp_path):
     "epoch", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
 )
 def test_a_run_that_died_resumes_to_the_very_same_result(recipe, tmp_path, epoch):
-    whole = mnist.train("mnist-cnn", recipe, tmp_path / "whole")
+    whole = task_of("mnist-cnn", recipe).train(tmp_path / "whole")
     with pytest.raises(MemoryError):
-        mnist.train("mnist-cnn", recipe, tmp_path / "died", callbacks=[StopAt(epoch, MemoryError)])
+        task_of("mnist-cnn", recipe).train(tmp_path / "died", callbacks=[StopAt(epoch, MemoryError)])
     assert not Run(tmp_path / "died").finished
-    resumed = mnist.train("mnist-cnn", recipe, tmp_path / "died", resume=True)
+    resumed = task_of("mnist-cnn", recipe).train(tmp_path / "died", resume=True)
     assert_same_result(whole, resumed)
     assert not resumed.checkpoint.parent.exists()
 
@@ -186,54 +188,56 @@ def test_a_run_that_stopped_early_and_died_then_does_not_train_on(recipe, tmp_pa
         metric="validation_loss", patience=1, min_delta=100
     )  # nothing is that much better
     recipe = dataclasses.replace(recipe, early_stopping=settings)
-    whole = mnist.train("mnist-cnn", recipe, tmp_path / "whole")
+    whole = task_of("mnist-cnn", recipe).train(tmp_path / "whole")
     assert (whole.metrics["epochs"], whole.metrics["best_epoch"]) == (2, 1)
 
     def die(*_):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(mnist, "save_model", die)
+        patch.setattr(task_module, "save_model", die)
         with pytest.raises(MemoryError):
-            mnist.train("mnist-cnn", recipe, tmp_path / "died")
-    assert_same_result(whole, mnist.train("mnist-cnn", recipe, tmp_path / "died", resume=True))
+            task_of("mnist-cnn", recipe).train(tmp_path / "died")
+    assert_same_result(whole, task_of("mnist-cnn", recipe).train(tmp_path / "died", resume=True))
 
 
 def test_ctrl_c_keeps_the_best_weights_and_the_run_can_go_on(recipe, tmp_path):
-    whole = mnist.train("mnist-cnn", recipe, tmp_path / "whole")
+    whole = task_of("mnist-cnn", recipe).train(tmp_path / "whole")
     path = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
-        mnist.train("mnist-cnn", recipe, path, callbacks=[StopAt(3, KeyboardInterrupt)])
+        task_of("mnist-cnn", recipe).train(path, callbacks=[StopAt(3, KeyboardInterrupt)])
     run = Run(path)
     assert not run.finished
     assert run._read("status.json") == {"status": "interrupted", "reason": "by Ctrl-C in epoch 3"}
     losses = [row["validation_loss"] for row in run.history]
     assert len(losses) == 2
-    data = mnist.load_images(recipe.data).validation
-    probabilities = mnist.predict(keras.models.load_model(run.model_path), data)
-    assert mnist.score_classification(probabilities, data.labels).loss == pytest.approx(min(losses), rel=1e-4)
-    assert_same_result(whole, mnist.train("mnist-cnn", recipe, path, resume=True))
+    task = task_of_run(run)
+    task.load()
+    data = task.dataset.validation
+    probabilities = task.predict(keras.models.load_model(run.model_path), data)
+    assert score_classification(probabilities, data.labels).loss == pytest.approx(min(losses), rel=1e-4)
+    assert_same_result(whole, task_of("mnist-cnn", recipe).train(path, resume=True))
     assert not (path / "status.json").exists()
 
 
 def test_a_resume_refuses_other_settings_and_other_data(recipe, stripes, tmp_path):
     with pytest.raises(MemoryError):
-        mnist.train("mnist-cnn", recipe, tmp_path / "run", callbacks=[StopAt(2, MemoryError)])
+        task_of("mnist-cnn", recipe).train(tmp_path / "run", callbacks=[StopAt(2, MemoryError)])
     longer = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=9))
     with pytest.raises(UserError, match="Changed: training.epochs was 4 and is 9$"):
-        mnist.train("mnist-cnn", longer, tmp_path / "run", resume=True)
+        task_of("mnist-cnn", longer).train(tmp_path / "run", resume=True)
     (stripes / "lying" / "00.png").unlink()
     with pytest.raises(
         UserError, match="continues with the data the run began with. Changed: fingerprint was"
     ):
-        mnist.train("mnist-cnn", recipe, tmp_path / "run", resume=True)
+        task_of("mnist-cnn", recipe).train(tmp_path / "run", resume=True)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(recipe, tmp_path):
     wild = Optimizer(name="sgd", learning_rate=1e30)
     recipe = dataclasses.replace(recipe, optimizer=wild, schedule=Schedule(), augmentation=Augmentation())
     with pytest.raises(DivergedError, match="in epoch 1, by step 5 of 5"):
-        mnist.train("mnist-mlp", recipe, tmp_path / "run")
+        task_of("mnist-mlp", recipe).train(tmp_path / "run")
     assert Run(tmp_path / "run")._read("status.json")["status"] == "failed"
 
 
@@ -242,19 +246,19 @@ def test_a_batch_larger_than_the_data_leaves_no_run_behind(recipe, tmp_path):
     with pytest.raises(
         UserError, match="at most the number of training examples, 44. Received: batch_size=1000"
     ):
-        mnist.train("mnist-cnn", recipe, tmp_path / "run")
+        task_of("mnist-cnn", recipe).train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_scored_on_any_source_with_its_classes(recipe, tmp_path, stripes):
-    run = mnist.train("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule()), tmp_path / "run")
-    again = mnist.evaluate(run, recipe.data)
+    run = task_of("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule())).train(tmp_path / "run")
+    again = task_of_run(run).evaluate()
     assert {k: again[k] for k in again if k.startswith("test_")} == pytest.approx(
         {k: run.metrics[k] for k in again if k.startswith("test_")}, abs=1e-5
     )
     (tmp_path / "more").symlink_to(stripes)
     with pytest.raises(UserError, match="knows the classes lying, standing. Received: 0, 1, 2"):
-        mnist.evaluate(run, ImageData(source="digits"))
+        task_of_run(run, "digits").evaluate()
 
 
 def train_process(path: Path, epochs: int) -> "subprocess.Popen[str]":
@@ -302,7 +306,7 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, kills):
 
 def test_epochs_at_high_rates_are_not_the_best(recipe, tmp_path):
     late = dataclasses.replace(recipe, early_stopping=EarlyStopping(start_fraction=0.75))
-    assert mnist.train("x", late, tmp_path / "run").metrics["best_epoch"] == 4
+    assert task_of("x", late).train(tmp_path / "run").metrics["best_epoch"] == 4
 
 
 @pytest.mark.slow
@@ -311,7 +315,7 @@ def test_epochs_at_high_rates_are_not_the_best(recipe, tmp_path):
 def test_recipes_reach_their_accuracy_on_real_mnist(tmp_path, name, accuracy):
     recipe = CATALOG[name].recipe
     recipe = dataclasses.replace(recipe, data=ImageData(source="mnist"))
-    assert mnist.train(name, recipe, tmp_path / "run").metrics["test_accuracy"] >= accuracy
+    assert task_of(name, recipe).train(tmp_path / "run").metrics["test_accuracy"] >= accuracy
 
 
 def test_a_run_that_is_not_final_never_reads_the_test_part(recipe, tmp_path, monkeypatch):
@@ -319,10 +323,12 @@ def test_a_run_that_is_not_final_never_reads_the_test_part(recipe, tmp_path, mon
         raise RuntimeError("the test part was read")
 
     load = mnist.load_images
-    monkeypatch.setattr(mnist, "load_images", lambda data: dataclasses.replace(load(data), read_test=refuse))
-    run = mnist.train("mnist-cnn", recipe, tmp_path / "run", final=False)
+    monkeypatch.setattr(
+        mnist, "load_images", lambda *data: dataclasses.replace(load(*data), read_test=refuse)
+    )
+    run = task_of("mnist-cnn", recipe).train(tmp_path / "run", final=False)
     assert run.metrics["validation_accuracy"] > 0
     assert not any(name.startswith("test_") for name in run.metrics)
     assert not (run.path / "report.html").exists()
     with pytest.raises(RuntimeError, match="was read"):
-        mnist.train("mnist-cnn", recipe, tmp_path / "other")
+        task_of("mnist-cnn", recipe).train(tmp_path / "other")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from recipes import __main__ as command
-from recipes import diabetes, mnist
-from recipes.callbacks.history import History
+from recipes import mnist
 from recipes.catalog import CATALOG
 from recipes.config import Recipe, UserError
-from recipes.kinds import module_of
-from recipes.run import Run, only_writer
-from recipes.settings import with_settings
+from recipes.runs.directory import Run, only_writer
+from recipes.runs.settings import with_settings
+from recipes.tasks import task_of
+from recipes.training.callbacks.history import History
 from serving.__main__ import export
 from tests.recipes.test_training import StopAt, assert_same_result
 
@@ -62,7 +62,7 @@ def tiny(name: str, tmp_path: Path) -> Recipe:
 
 def interrupt(name: str, recipe: Recipe, path: Path, *, epoch: int = 3, by=KeyboardInterrupt) -> Run:
     with pytest.raises(by):
-        module_of(recipe).train(name, recipe, path, callbacks=[StopAt(epoch, by)])
+        task_of(name, recipe).train(path, callbacks=[StopAt(epoch, by)])
     return Run(path)
 
 
@@ -209,7 +209,7 @@ def test_a_link_to_a_run_is_overwritten_and_latest_is_no_name_for_a_run(tmp_path
 
 def test_a_run_of_the_days_when_defaults_were_recorded_as_null_is_resumed_and_scored(tmp_path):
     recipe = tiny("diabetes-mlp", tmp_path)
-    whole = diabetes.train("diabetes-mlp", recipe, Path("whole"))
+    whole = task_of("diabetes-mlp", recipe).train(Path("whole"))
     run = interrupt("diabetes-mlp", recipe, Path("run"))
     config = run.config
     nulls = dataclasses.asdict(recipe)
@@ -236,7 +236,7 @@ def test_a_run_records_what_it_was_trained_with(tmp_path):
             "training": {"batch_size": 31},  # ten steps an epoch
         },
     )
-    config = diabetes.train("diabetes-mlp", recipe, Path("run")).config
+    config = task_of("diabetes-mlp", recipe).train(Path("run")).config
     assert (config["optimizer"]["beta_1"], config["optimizer"]["beta_2"]) == (0.9, 0.999)
     assert (config["schedule"]["decay_fraction"], config["schedule"]["final_fraction"]) == (0.2, 0.0)
     assert config["batches"]["boundaries"] == [0.3, 0.6, 0.8]
@@ -284,11 +284,7 @@ def test_data_that_changed_is_named_before_it_is_scored(stripes, capsys):
 
 
 def test_a_score_on_another_source_says_so(tmp_path, capsys):
-    path = (
-        module_of(tiny("mnist-mlp", tmp_path))
-        .train("mnist-mlp", tiny("mnist-mlp", tmp_path), Path("run"))
-        .path
-    )
+    path = task_of("mnist-mlp", tiny("mnist-mlp", tmp_path)).train(Path("run")).path
     digits = mnist.load_images(CATALOG["mnist-mlp"].recipe.data.__class__(source="digits"))
     arrays = {"x_train": digits.train.images, "y_train": digits.train.labels}
     test = {"x_test": digits.validation.images, "y_test": digits.validation.labels}
@@ -303,7 +299,7 @@ def test_a_score_on_another_source_says_so(tmp_path, capsys):
 
 
 def test_a_damaged_model_is_a_line(tmp_path):
-    run = mnist.train("mnist-mlp", tiny("mnist-mlp", tmp_path), Path("run"))
+    run = task_of("mnist-mlp", tiny("mnist-mlp", tmp_path)).train(Path("run"))
     whole = run.model_path.read_bytes()
     middle = len(whole) // 2
     damaged = {
@@ -322,7 +318,7 @@ def test_a_damaged_model_is_a_line(tmp_path):
 
 
 def test_a_recipe_that_is_not_in_the_catalog_is_named(tmp_path):
-    run = diabetes.train("diabetes-mlp", tiny("diabetes-mlp", tmp_path), Path("run"))
+    run = task_of("diabetes-mlp", tiny("diabetes-mlp", tmp_path)).train(Path("run"))
     for name in ("config", "metrics"):
         path = run.path / f"{name}.json"
         path.write_text(path.read_text().replace('"diabetes-mlp"', '"diabetes-mpl"'))
@@ -333,16 +329,16 @@ def test_a_recipe_that_is_not_in_the_catalog_is_named(tmp_path):
 
 
 def test_a_teacher_of_another_task_is_a_line(tmp_path):
-    diabetes.train("diabetes-mlp", tiny("diabetes-mlp", tmp_path), Path("teacher"))
+    task_of("diabetes-mlp", tiny("diabetes-mlp", tmp_path)).train(Path("teacher"))
     for name in ("mnist-mlp", "lm-transformer", "seq2seq-reverse"):
         recipe = with_settings(tiny(name, tmp_path), {"distillation": {"teacher": "teacher"}})
         with pytest.raises(UserError, match="teacher is a run of diabetes-mlp, which is another task"):
-            module_of(recipe).train(name, recipe, Path("run"))
+            task_of(name, recipe).train(Path("run"))
     assert not Path("run").exists()
 
 
 def test_an_interrupted_pruning_prints_a_command_that_works(tmp_path, monkeypatch, capfd):
-    diabetes.train("diabetes-mlp", tiny("diabetes-mlp", tmp_path), Path("dense"))
+    task_of("diabetes-mlp", tiny("diabetes-mlp", tmp_path)).train(Path("dense"))
     flags = ["--tolerance", "1e6", "--steps", "1", "--epochs", "3", "--fraction", "0.4"]
     with ctrl_c(monkeypatch):
         command.prune(["dense", *flags])

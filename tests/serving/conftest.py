@@ -23,7 +23,6 @@ import pytest
 import tensorflow as tf
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from recipes import language_model, mnist
 from recipes.config import (
     ImageData,
     ImageModel,
@@ -39,7 +38,8 @@ from recipes.config import (
     TransformerModel,
     TransformerRecipe,
 )
-from recipes.run import Run
+from recipes.runs.directory import Run
+from recipes.tasks import task_of
 from serving.client import Client
 from serving.export import export
 from serving.server.app import ModelServer
@@ -63,7 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         model=ImageModel(convolutions=(4,), dense=(16,), batch_normalization=True),
         training=Training(epochs=1, batch_size=64),
     )
-    return mnist.train("mnist-cnn", recipe, tmp_path_factory.mktemp("run") / "run")
+    return task_of("mnist-cnn", recipe).train(tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def text_exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tu
         folder = tmp_path_factory.mktemp(kind)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-            run = language_model.train("lm", small_text_recipe(kind), folder / "run")
+            run = task_of("lm", small_text_recipe(kind)).train(folder / "run")
         return run, export(run, folder / "models").path
 
     return make

@@ -12,10 +12,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipes.completion import Writer, load
 from recipes.config import Sampling, UserError
 from recipes.data.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer
-from recipes.run import Run
+from recipes.generation.text_generator import TextGenerator, load
+from recipes.runs.directory import Run
 from serving.client import Client, ServingError
 from serving.export import export
 from serving.signatures.tokenizers import Bytes, decode, guard_text, in_graph
@@ -89,7 +89,7 @@ def test_a_language_model_that_answers_nan_is_refused(text_exports, tmp_path):
 class Served:
     run: Run
     path: Path
-    writer: Writer
+    generator: TextGenerator
     client: Client
     address: str
     rest: str
@@ -105,7 +105,7 @@ def served(request, text_exports, tmp_path_factory):
     flags = ["--model_name=lm", f"--model_base_path={path.parent}", "--enable_batching=true"]
     server = start_server(tmp_path_factory.mktemp("server") / "log", *flags)
     with Client(server.address, timeout=60) as client:
-        yield Served(run, path, Writer(*load(run)), client, server.address, server.rest)
+        yield Served(run, path, TextGenerator(*load(run)), client, server.address, server.rest)
     assert server.stop() == 0
 
 
@@ -139,7 +139,7 @@ def test_greedy_text_by_grpc_is_that_of_the_command_line_one_prompt_or_sixteen(s
     prompts = PROMPTS * 2
     together = ask(served, prompts)
     greedy = Sampling(temperature=0.0)
-    assert together == served.writer.complete(prompts, max_new_tokens=40, sampling=greedy, seed=0)
+    assert together == served.generator.generate(prompts, max_new_tokens=40, sampling=greedy, seed=0)
     assert together[:8] == together[8:]
     assert [ask(served, [prompt])[0] for prompt in PROMPTS] == together[:8]
     command = [sys.executable, "-m", "recipes", "generate", str(served.run.path), "--temperature", "0"]
@@ -167,7 +167,7 @@ def test_a_row_depends_on_its_own_settings_alone(served):
         alone = {name: values[number : number + 1] for name, values in mixed.items()}
         assert ask(served, [prompt], **alone) == [together[number]]
         sampling = Sampling(**{name: alone[name][0].item() for name in ("temperature", "top_k", "top_p")})
-        written = served.writer.complete(
+        written = served.generator.generate(
             [prompt], max_new_tokens=10 + 7 * number, sampling=sampling, seed=number
         )
         assert written == [together[number]]
@@ -176,7 +176,7 @@ def test_a_row_depends_on_its_own_settings_alone(served):
 def test_scores_are_those_of_the_model_and_sum_over_the_tokens(served):
     texts = [prompt.encode() for prompt in PROMPTS]
     answer = served.client.predict("lm", signature="score", text=np.array(texts, np.object_))
-    tokens = [len(served.writer.tokenizer.encode(prompt)) for prompt in PROMPTS]
+    tokens = [len(served.generator.tokenizer.encode(prompt)) for prompt in PROMPTS]
     assert answer["token_count"].tolist() == [count - 1 for count in tokens]
     alone = [
         served.client.predict("lm", signature="score", text=np.array([text], np.object_))["log_likelihood"][0]
@@ -189,7 +189,7 @@ def test_scores_are_those_of_the_model_and_sum_over_the_tokens(served):
 def test_the_default_signature_goes_on_with_a_prompt(served):
     texts = served.client.predict("lm", prompt=np.array([b"The "], np.object_))["text"].tolist()
     assert texts[0].startswith(b"The ")
-    assert len(served.writer.tokenizer.encode(texts[0].decode())) > 150
+    assert len(served.generator.tokenizer.encode(texts[0].decode())) > 150
 
 
 @pytest.mark.parametrize(

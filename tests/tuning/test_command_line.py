@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from recipes import command_line
-from recipes.run import only_writer
+from recipes.runs.directory import only_writer
 from tests.tuning.conftest import plan_of
 from tests.tuning.processes import ROOT, TINY, run
 from tuning import __main__ as commands
@@ -83,7 +83,7 @@ def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path):
 
 def test_settings_of_a_file_are_where_training_starts(tmp_path):
     from recipes.config import to_dict
-    from recipes.settings import read_settings
+    from recipes.runs.settings import read_settings
 
     path = tmp_path / "best.json"
     path.write_text('{"recipe": "mnist-mlp", "optimizer": {"learning_rate": 0.25}}')

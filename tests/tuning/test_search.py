@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from recipes.run import Run
+from recipes.runs.directory import Run
+from recipes.tasks import task_of
 from tests.processes import gone, kill, wait_until
 from tests.tuning.processes import (
     TINY,
@@ -25,8 +26,7 @@ from tests.tuning.processes import (
 
 
 def test_a_search_leaves_its_files_and_its_best_settings_train_to_the_same_value(tmp_path):
-    from recipes import mnist
-    from recipes.settings import read_settings, with_settings
+    from recipes.runs.settings import read_settings, with_settings
 
     done = run("search", "mnist-mlp", *TINY, "--trials", 3, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -45,7 +45,7 @@ def test_a_search_leaves_its_files_and_its_best_settings_train_to_the_same_value
     found = read_settings("mnist-mlp", search / "best.json")
     assert found.training.epochs == 20
     as_long = with_settings(found, {"training": {"epochs": 2}})
-    again = mnist.train("mnist-mlp", as_long, tmp_path / "again")
+    again = task_of("mnist-mlp", as_long).train(tmp_path / "again")
     assert again.metrics["validation_accuracy"] == pytest.approx(float(best["validation_accuracy"]), abs=0.02)
 
     (search / "report.html").unlink()

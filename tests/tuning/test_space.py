@@ -2,7 +2,7 @@ import pytest
 
 from recipes.catalog import CATALOG
 from recipes.config import UserError, from_dict
-from recipes.settings import with_settings
+from recipes.runs.settings import with_settings
 from tuning.space import (
     BATCH_SIZE,
     LEARNING_RATE,

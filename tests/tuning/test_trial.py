@@ -5,7 +5,7 @@ import math
 import pytest
 import tensorflow as tf
 
-from recipes.settings import with_settings
+from recipes.runs.settings import with_settings
 from tests.tuning.conftest import TINY
 from tests.tuning.test_callbacks import write_run
 from tuning.oracles import build_oracle

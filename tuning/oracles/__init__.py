@@ -5,7 +5,7 @@ from typing import Any
 import keras_tuner
 
 from recipes.config import Recipe, flatten, to_dict
-from recipes.streams import stream
+from recipes.data.streams import stream
 from tuning.oracles.bayesian import BayesianSearch
 from tuning.oracles.durable import DurableOracle
 from tuning.oracles.grid import GridSearch

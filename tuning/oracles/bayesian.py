@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from recipes.streams import stream
+from recipes.data.streams import stream
 from tuning.oracles.durable import DurableOracle
 from tuning.space import Value
 

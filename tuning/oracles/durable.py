@@ -18,7 +18,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src.engine.oracle import LOCKS, THREADS
 
 from recipes.config import UserError
-from recipes.files import write_json
+from recipes.runs.files import write_json
 from tuning.curves import score
 from tuning.plan import Plan, SearchDirectory
 from tuning.plan import Trial as EndedTrial

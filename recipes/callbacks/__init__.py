@@ -1,5 +1,0 @@
-"""Callbacks, one class a file.
-
-Each starts anew in `on_train_begin`. Those that remember something between epochs are `Stateful`,
-so that `recipes.callbacks.resume.Checkpoint` can keep it over a kill.
-"""

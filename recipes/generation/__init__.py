@@ -1,0 +1,1 @@
+"""Text generation: the decoding loop with its cache, and prompts to texts."""

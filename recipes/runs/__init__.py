@@ -1,0 +1,1 @@
+"""Run directories: their files, their settings and who may write them."""

@@ -1,0 +1,1 @@
+"""Training a Keras model: the loop, optimizers, schedules, losses and callbacks."""
