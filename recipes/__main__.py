@@ -25,7 +25,6 @@ from recipes.config import (
     Sampling,
     UserError,
     from_dict,
-    nearest,
     require,
     require_seed,
 )
@@ -41,7 +40,7 @@ from recipes.runs.directory import (
     path_to_resume,
     reserved,
 )
-from recipes.runs.settings import read_settings, recorded_recipe
+from recipes.runs.settings import find_recipe, read_settings, recorded_recipe
 
 Own = TypeVar("Own")
 
@@ -157,10 +156,11 @@ def list_recipes(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train a recipe."""
-    usage = f"train RECIPE [flags]\n\nRECIPE is one of: {', '.join(CATALOG)}"
-    if not _names_a_recipe("train", usage, arguments):
+    usage = f"train RECIPE [flags]\n\nRECIPE is FILE.py, or one of: {', '.join(CATALOG)}"
+    name = _recipe_argument("train", usage, arguments)
+    if name is None:
         return
-    name, flags = arguments[0], list(arguments[1:])
+    flags = list(arguments[1:])
     recipe, where = _parse_training(name, _starting_settings(name, flags), flags)
     cluster = read_cluster()
     if cluster is not None and not cluster.is_chief:
@@ -188,7 +188,7 @@ def _work(name: str, recipe: Recipe, where: RunArguments, flags: Sequence[str]) 
     """Train with the chief of a cluster, which alone writes the run directory."""
     if where.resume:
         with contextlib.suppress(UserError):  # where no disk is shared, the flags alone say what to train
-            path = where.run_dir or path_to_resume(RUNS / name, held=True)
+            path = where.run_dir or path_to_resume(RUNS / find_recipe(name).folder, held=True)
             recipe, _ = _parse_training(name, _recorded_recipe(name, path), flags)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -252,9 +252,10 @@ def workers(arguments: Sequence[str]) -> None:
         count, *arguments = arguments
         if not count.isdecimal() or int(count) < 1:
             raise UserError(f"workers needs a number of processes, at least 1. Received: {count}")
-    if not _names_a_recipe("workers", usage, arguments):
+    name = _recipe_argument("workers", usage, arguments)
+    if name is None:
         return
-    name, flags = arguments[0], list(arguments[1:])
+    flags = list(arguments[1:])
     _, where = _parse_training(name, _starting_settings(name, flags), flags)
     with _run_path(name, where) as path:
         with reserved(path):  # for a moment: the chief is going to hold it
@@ -274,12 +275,13 @@ def workers(arguments: Sequence[str]) -> None:
 
 def augment(arguments: Sequence[str]) -> None:
     """Draw what a recipe's augmentation makes of its training images."""
-    if not _names_a_recipe("augment", "augment RECIPE [--out preview.png] [flags of train]", arguments):
+    name = _recipe_argument("augment", "augment RECIPE [--out preview.png] [flags of train]", arguments)
+    if name is None:
         return
-    name, flags = arguments[0], list(arguments[1:])
+    flags = list(arguments[1:])
     summary = "Draw training images before and after augmentation."
     recipe, where = parse_flags(
-        f"recipes augment {name}", summary, CATALOG[name].recipe, AugmentArguments(), flags
+        f"recipes augment {name}", summary, find_recipe(name).recipe, AugmentArguments(), flags
     )
     if not isinstance(recipe, ImageRecipe):
         raise UserError(f"augment is for recipes of images. Received: {name}")
@@ -288,8 +290,8 @@ def augment(arguments: Sequence[str]) -> None:
     print(where.out)
 
 
-def _names_a_recipe(command: str, usage: str, arguments: Sequence[str]) -> bool:
-    """Tell whether the first argument is a recipe; where help was asked for, it is printed instead.
+def _recipe_argument(command: str, usage: str, arguments: Sequence[str]) -> str | None:
+    """Return the name of the recipe that the first argument names; None where help was asked for and printed.
 
     Raises:
         UserError: There is no argument, or no such recipe.
@@ -298,10 +300,8 @@ def _names_a_recipe(command: str, usage: str, arguments: Sequence[str]) -> bool:
         print(f"usage: python -m recipes {usage}")
         if not arguments:
             raise UserError(f"{command} needs the name of a recipe")
-        return False
-    if arguments[0] not in CATALOG:
-        raise UserError(f"There is no recipe {arguments[0]!r}. {nearest(arguments[0], CATALOG)}")
-    return True
+        return None
+    return find_recipe(arguments[0]).name
 
 
 def _task(name: str, recipe: Recipe) -> Any:
@@ -319,7 +319,7 @@ def _task_of_run(run: Run, data_source: str | None = None) -> Any:
 
 
 def _parse_training(name: str, recipe: Recipe, flags: Sequence[str]) -> tuple[Recipe, RunArguments]:
-    return parse_flags(f"recipes train {name}", CATALOG[name].summary, recipe, RunArguments(), flags)
+    return parse_flags(f"recipes train {name}", find_recipe(name).summary, recipe, RunArguments(), flags)
 
 
 def parse_flags(
@@ -352,7 +352,7 @@ def _starting_settings(name: str, flags: Sequence[str]) -> Recipe:
     """Return the catalog's settings, or those of the file that --settings names."""
     path = command_line.value_of("--settings", flags)
     if path is None:
-        return CATALOG[name].recipe
+        return find_recipe(name).recipe
     if "--resume" in flags:
         raise UserError("--resume continues with the run's own settings: leave --settings out")
     return read_settings(name, Path(path))
@@ -371,9 +371,9 @@ def _run_path(name: str, chosen: RunArguments, *, begin: bool = False) -> Iterat
         raise UserError("--resume continues a run and --overwrite replaces it: choose one")
     if chosen.run_dir is None:
         if chosen.resume:
-            yield path_to_resume(RUNS / name)
+            yield path_to_resume(RUNS / find_recipe(name).folder)
             return
-        with claimed(RUNS / name) as path:
+        with claimed(RUNS / find_recipe(name).folder) as path:
             yield path
         return
     path = followed(chosen.run_dir)

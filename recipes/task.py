@@ -212,7 +212,7 @@ class Task(abc.ABC, Generic[R]):
         steps = batches.sizes.total_steps
         with open_run(path, self.name, recipe, self.data.record(), resume=resume, steps=steps) as run:
             print(
-                f"{self.name}: {model.count_params():,} parameters; {self.describe()}{self.warning()}",
+                f"{self.title}: {model.count_params():,} parameters; {self.describe()}{self.warning()}",
                 flush=True,
             )
             self.prepare(run, model)
@@ -254,6 +254,11 @@ class Task(abc.ABC, Generic[R]):
         scores = self.score(self.load_model(), "test")
         note = " ".join(filter(None, (self.data.note, other)))
         return {"dataset": self.data.name, "note": note, **scores.size, **scores.metrics}
+
+    @property
+    def title(self) -> str:
+        """The recipe's name for people."""
+        return self.name
 
     @property
     def source_run(self) -> Run:
@@ -334,7 +339,7 @@ class Task(abc.ABC, Generic[R]):
         }
         write_page(
             run.path / "report.html",
-            f"{self.name} on {self.data.name}",
+            f"{self.title} on {self.data.name}",
             self.data.note,
             Page(
                 figures,

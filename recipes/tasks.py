@@ -3,6 +3,7 @@
 from typing import Any
 
 from recipes.config import ImageRecipe, Recipe, RegressionRecipe, SequenceRecipe, TextRecipe
+from recipes.config.own import OwnSettings
 from recipes.runs.directory import Run
 from recipes.runs.settings import recorded_recipe, with_settings
 from recipes.task import Task
@@ -26,6 +27,10 @@ def task_class(recipe: Recipe) -> type[Task[Any]]:
         from recipes.table import Regression
 
         return Regression
+    if isinstance(recipe, OwnSettings):
+        from recipes.own import OwnTask
+
+        return OwnTask
     raise TypeError(f"There is no task for {type(recipe).__name__}")
 
 

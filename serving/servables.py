@@ -15,7 +15,8 @@ from recipes.generation import decoding as generation
 from recipes.generation.text_generator import TextGenerator, load
 from recipes.models import saved
 from recipes.runs.directory import Run
-from serving.signatures import image, text
+from recipes.tasks import task_of_run
+from serving.signatures import image, keras_model, text
 from serving.training_images import TrainingImages, describe_training
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -64,9 +65,7 @@ def servable_of(run: Run) -> Servable:
         return language_model_of(run)
     if "classes" in run.metrics:
         return image_classifier_of(run)
-    raise UserError(
-        f"{run.path} is a run of {run.config['recipe']}. Image classifiers and language models can be exported"
-    )
+    return keras_model_of(run)
 
 
 def check_finite(run: Run, what: str, values: npt.NDArray[Any]) -> None:
@@ -92,6 +91,30 @@ def image_classifier_of(run: Run) -> Servable:
         cases["encoded"] = Case({"image_bytes": np.array(encoded, np.object_)}, outputs)
     record = {"training_images": asdict(training_images)} if training_images else {}
     return Servable(image.image_classifier(model), cases, "mnist", image.LIMITS, record)
+
+
+def keras_model_of(run: Run) -> Servable:
+    """Return what any other model serves: its tensors, on examples of the run's validation part.
+
+    Raises:
+        UserError: A model without inputs of its own, as a subclass of keras.Model has none.
+    """
+    task = task_of_run(run)
+    task.load()
+    model = task.load_model()
+    if not getattr(model, "inputs", None):
+        raise UserError(
+            f"{run.path}: a functional or Sequential model can be exported. Received: {type(model).__name__}"
+        )
+    inputs = dict(zip(keras_model.input_names(model), tf.nest.flatten(task.examples()), strict=True))
+    outputs = tf.nest.flatten(model.predict(task.examples(), verbose=0))
+    answers = dict(zip(keras_model.output_names(model), outputs, strict=True))
+    for name, values in answers.items():
+        check_finite(run, name, values)
+    case = Case(inputs, answers)
+    return Servable(
+        keras_model.keras_model(model), {"serving_default": case}, task.data.name, keras_model.LIMITS
+    )
 
 
 def _examples(run: Run) -> tuple[Examples, TrainingImages | None]:

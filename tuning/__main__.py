@@ -13,8 +13,9 @@ import tyro
 from recipes import command_line
 from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
-from recipes.config import UserError, nearest, require
+from recipes.config import UserError, require
 from recipes.runs.directory import claimed, latest_path, point_latest
+from recipes.runs.settings import find_recipe
 from tuning.plan import SEARCHES, Method, Plan, SearchDirectory, make_plan, open_search
 
 Own = TypeVar("Own", "SearchArguments", "ChiefArguments")
@@ -94,7 +95,9 @@ def search(arguments: Sequence[str]) -> None:
     require(own.workers >= 1, "--workers must be at least 1", workers=own.workers)
     threads = _threads(own.threads, own.workers)
     with (
-        contextlib.nullcontext(recorded) if recorded else claimed(SEARCHES / name) as path,
+        contextlib.nullcontext(recorded)
+        if recorded
+        else claimed(SEARCHES / find_recipe(name).folder) as path,
         open_search(path, plan, resume=own.resume) as directory,
     ):
         with command_line.quiet_tensorflow():
@@ -147,14 +150,13 @@ def _split(command: str, arguments: Sequence[str]) -> tuple[str, dict[str, str],
     """Return the recipe's name, the --space flags by setting, and all other flags."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
-            f"usage: python -m tuning {command} RECIPE [flags]\n{SPACE}\nRECIPE is one of: {', '.join(CATALOG)}"
+            f"usage: python -m tuning {command} RECIPE [flags]\n{SPACE}\nRECIPE is FILE.py, or one of: {', '.join(CATALOG)}"
         )
         if arguments:
             raise SystemExit(0)
         raise UserError(f"{command} needs the name of a recipe")
     name, *rest = arguments
-    if name not in CATALOG:
-        raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
+    name = find_recipe(name).name
     space: dict[str, str] = {}
     flags: list[str] = []
     while rest:
@@ -175,21 +177,21 @@ def _recorded_path(name: str, flags: Sequence[str]) -> Path | None:
     given = command_line.value_of("--search-dir", flags)
     if given is not None:
         return Path(given)
-    return latest_path(SEARCHES / name, "search") if "--resume" in flags else None
+    return latest_path(SEARCHES / find_recipe(name).folder, "search") if "--resume" in flags else None
 
 
 def _parse(
     command: str, name: str, space: dict[str, str], flags: Sequence[str], path: Path | None, own: Own
 ) -> tuple[Own, Plan]:
     """Parse a command's flags, whose defaults on --resume are what the search there began with."""
-    recipe = CATALOG[name].recipe
+    recipe = find_recipe(name).recipe
     if path is not None and "--resume" in flags and SearchDirectory(path).plan_path.exists():
         recorded = SearchDirectory(path).read_plan()
         if recorded.name != name:
             raise UserError(f"{path} is a search of {recorded.name}. Received: {name}")
         recipe, space = recorded.recipe, {**recorded.space, **space}
         own = dataclasses.replace(own, method=recorded.method)
-    summary = f"{CATALOG[name].summary}\n{SPACE}"
+    summary = f"{find_recipe(name).summary}\n{SPACE}"
     recipe, own = parse_flags(f"tuning {command} {name}", summary, recipe, own, flags)
     return own, make_plan(name, recipe, space, own.method)
 

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from recipes.catalog import CATALOG
 from recipes.config import (
     Recipe,
     UserError,
@@ -33,7 +32,7 @@ from recipes.config import (
 )
 from recipes.runs.directory import Run, check_same, only_writer
 from recipes.runs.files import write_json
-from recipes.runs.settings import with_settings
+from recipes.runs.settings import find_recipe, with_settings
 from tuning.space import Dimension, Value, default_space, parse_space
 
 SEARCHES = Path("searches")
@@ -306,11 +305,7 @@ def _plan_from_json(tree: Any) -> Plan:
         raise UserError("a search has a recipe (text), settings and a space (tables)")
     method = {key: value for key, value in tree.items() if key not in kinds}
     name, space = tree["recipe"], tree["space"]
-    if name not in CATALOG:
-        raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
-    texts = all(isinstance(text, str) for text in space.values())
-    require(texts, "space must have a range or values as text for each setting", space=space)
-    recipe = from_dict(type(CATALOG[name].recipe), tree["settings"])
+    recipe = from_dict(type(find_recipe(name).recipe), tree["settings"])
     return make_plan(name, recipe, space, from_dict(Method, method))
 
 

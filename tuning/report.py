@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recipes.catalog import CATALOG
 from recipes.config import flatten
 from recipes.report.page import Page, Picture, settings_table, write_page
 from recipes.report.page import Table as PageTable
 from recipes.runs.files import write_csv, write_json
+from recipes.runs.settings import find_recipe
 from tuning.importance import importance
 from tuning.pictures import (
     plot_best_so_far,
@@ -34,7 +34,7 @@ def write_tables(search: SearchDirectory, plan: Plan) -> Trial | None:
 
 def settings_of(plan: Plan, trial: Trial) -> dict[str, Any]:
     """Return the settings of a trial as nested dicts, for a training of the recipe's own length."""
-    return for_own_length(CATALOG[plan.name].recipe, plan.recipe, plan.dimensions, trial.values)
+    return for_own_length(find_recipe(plan.name).recipe, plan.recipe, plan.dimensions, trial.values)
 
 
 def remarks(plan: Plan, trials: list[Trial], best: Trial) -> list[str]:

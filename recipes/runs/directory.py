@@ -35,6 +35,7 @@ from typing import Any
 from recipes.command_line import shell_command
 from recipes.config import Recipe, UserError, flatten, from_dict, to_dict
 from recipes.runs.files import write_json
+from recipes.runs.settings import folder_of
 
 RUNS = Path("runs")
 FOLDERS = ("checkpoint", "plots")
@@ -171,7 +172,7 @@ class Run:
         `latest` points at it from now on, if it is a training run in `runs/RECIPE`.
         """
         write_json(self.path / "metrics.json", metrics)
-        folder = RUNS / str(self.config.get("recipe"))
+        folder = RUNS / folder_of(str(self.config["recipe"]))
         if self.path.absolute().parent == folder.absolute() and not self.made_from:
             point_latest(self.path)
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
@@ -263,7 +264,11 @@ def _training_runs(folder: Path, *, finished: bool) -> list[Run]:
         run = Run(config.parent)
         # One without an environment.json is no run that could be named.
         with contextlib.suppress(UserError):
-            own = not run.path.is_symlink() and run.config.get("recipe") == folder.name and not run.made_from
+            own = (
+                not run.path.is_symlink()
+                and folder_of(str(run.config.get("recipe"))) == folder.name
+                and not run.made_from
+            )
             if own and run.finished == finished and run.status != "failed":
                 written = (run.path / "metrics.json" if finished else config).stat().st_mtime_ns
                 found.append((written, run))

@@ -2,11 +2,52 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipes.catalog import CATALOG
 from recipes.config import Recipe, UserError, from_dict, nearest, to_dict
+from recipes.config.own import load_own_recipe, place_of
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """A recipe and its name.
+
+    Attributes:
+        name: What runs and searches record: a name of the catalog, or where a user's own recipe is defined.
+        folder: Its folder in `runs/` and `searches/`.
+        summary: A line about it.
+        recipe: Its settings.
+    """
+
+    name: str
+    folder: str
+    summary: str
+    recipe: Recipe
+
+
+def find_recipe(name: str) -> NamedRecipe:
+    """Return a recipe of the catalog, or a user's own by `FILE.py`, `FILE.py:NAME` or `package.module:NAME`.
+
+    Raises:
+        UserError: There is no such recipe.
+    """
+    if name in CATALOG:
+        return NamedRecipe(name, name, CATALOG[name].summary, CATALOG[name].recipe)
+    if not (":" in name or name.endswith(".py")):
+        raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
+    own = load_own_recipe(name)
+    return NamedRecipe(place_of(own), own.name, own.__doc__ or own.name, own)
+
+
+def folder_of(name: str) -> str:
+    """Return a recipe's folder in `runs/`: of one that can't be found, such as one of a notebook, its name."""
+    try:
+        return find_recipe(name).folder
+    except UserError:
+        return name
 
 
 def read_settings(name: str, path: Path) -> Recipe:
@@ -29,20 +70,17 @@ def read_settings(name: str, path: Path) -> Recipe:
     theirs = tree.pop("recipe", name)
     if theirs != name:
         raise UserError(f"--settings {path} holds settings of {theirs}. Received: {name}")
-    return with_settings(CATALOG[name].recipe, tree).unresolved()
+    return with_settings(find_recipe(name).recipe, tree).unresolved()
 
 
 def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
     """Return the settings in a run's config.json.
 
     Raises:
-        UserError: Its recipe is not in the catalog, or it has settings that do not exist.
+        UserError: Its recipe is not there any more, or it has settings that do not exist.
     """
     tree = dict(config)
-    name = str(tree.pop("recipe", None))
-    if name not in CATALOG:
-        raise UserError(f"The run's recipe is not in the catalog: {name!r}. {nearest(name, CATALOG)}")
-    return from_dict(type(CATALOG[name].recipe), tree)
+    return from_dict(type(find_recipe(str(tree.pop("recipe", None))).recipe), tree)
 
 
 def with_settings(recipe: Recipe, tree: Mapping[str, Any]) -> Recipe:
