@@ -87,10 +87,7 @@ class LanguageModelling(Task[TextRecipe]):
         """Build a Transformer or a recurrent network, or take the model that training starts from."""
         if self.start is not None:
             return copy_without_optimizer(self.start)  # a copy is of this precision, and on these replicas
-        network = (
-            RecurrentLanguageModel if isinstance(self.recipe, RecurrentRecipe) else TransformerLanguageModel
-        )
-        return network(self.recipe.model, len(self.tokens), self.recipe.data.block_size)
+        return build_model(self.recipe, len(self.tokens))
 
     def compile(self, model: keras.Model, **options: Any) -> None:
         """Compile with the cross-entropy of the next token, in nats."""
@@ -199,3 +196,9 @@ class LanguageModelling(Task[TextRecipe]):
     def settings_to_continue(cls, run: Run) -> dict[str, Any]:
         """Keep the vocabulary of the run."""
         return {"init_from": str(run.path)}
+
+
+def build_model(recipe: TextRecipe, vocabulary_size: int) -> LanguageModel:
+    """Build the network of a recipe."""
+    network = RecurrentLanguageModel if isinstance(recipe, RecurrentRecipe) else TransformerLanguageModel
+    return network(recipe.model, vocabulary_size, recipe.data.block_size)

@@ -104,10 +104,9 @@ class ImageClassification(Task[ImageRecipe]):
         examples = self.dataset.validation if part == "validation" else self.dataset.read_test()
         probabilities = self.predict(model, examples)
         scores = score_classification(probabilities, examples.labels)
-        metrics: dict[str, Any] = scores.summary(part)
-        if part == "test":
-            metrics["test_by_class"] = scores.by_class(self.classes)
-        return Scores(metrics, {"examples": len(examples)}, (examples, probabilities, scores))
+        by_class = {f"{part}_by_class": scores.by_class(self.classes)}
+        size = {"examples": len(examples)}
+        return Scores(scores.summary(part), size, (examples, probabilities, scores), by_class)
 
     def predict(self, model: keras.Model, examples: Examples) -> npt.NDArray[np.float32]:
         """Return class probabilities (n, classes)."""

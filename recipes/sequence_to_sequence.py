@@ -38,6 +38,7 @@ class SequenceToSequence(Task[SequenceRecipe]):
     recipe_class = SequenceRecipe
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
     xla_is_faster = True
+    served = False
 
     def load(self) -> None:
         """Name the data: sequences are drawn from seeds."""

@@ -72,11 +72,13 @@ class Scores:
         metrics: By their names in metrics.json, such as `test_accuracy`.
         size: How much was scored, such as {"examples": 10000}.
         outputs: What the plots need besides: predictions, say.
+        details: What metrics.json has besides the metrics, such as those of each class.
     """
 
     metrics: dict[str, Any]
     size: dict[str, int]
     outputs: Any = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(abc.ABC, Generic[R]):
@@ -93,6 +95,7 @@ class Task(abc.ABC, Generic[R]):
         loss: What training minimizes, from targets and outputs.
         plotted_metric: The metric that is plotted beside the loss.
         xla_is_faster: Whether XLA makes a training step of its models faster on a CPU.
+        served: Whether its models can be exported.
     """
 
     recipe_class: ClassVar[type[Recipe]]
@@ -100,6 +103,7 @@ class Task(abc.ABC, Generic[R]):
     loss: keras.losses.Loss
     plotted_metric: str = "accuracy"
     xla_is_faster: bool = False
+    served: ClassVar[bool] = True
 
     def __init__(self, name: str, recipe: R, source: Run | None = None) -> None:
         self.name = name
@@ -321,7 +325,7 @@ class Task(abc.ABC, Generic[R]):
             page: What the report shows about that.
         """
         test = self.score(model, "test")
-        metrics = {**self.metrics(model, run, outcome), **test.metrics}
+        metrics = {**self.metrics(model, run, outcome), **test.metrics, **test.details}
         if before is not None:
             compared, tables = compare_models(before, model, self.examples())
             metrics |= {**(changes or {}), **compared}

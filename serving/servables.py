@@ -15,7 +15,8 @@ from recipes.generation import decoding as generation
 from recipes.generation.text_generator import TextGenerator, load
 from recipes.models import saved
 from recipes.runs.directory import Run
-from recipes.tasks import task_of_run
+from recipes.runs.settings import recorded_recipe
+from recipes.tasks import task_class, task_of_run
 from serving.signatures import image, keras_model, text
 from serving.training_images import TrainingImages, describe_training
 
@@ -97,14 +98,17 @@ def keras_model_of(run: Run) -> Servable:
     """Return what any other model serves: its tensors, on examples of the run's validation part.
 
     Raises:
-        UserError: A model without inputs of its own, as a subclass of keras.Model has none.
+        UserError: A model without inputs of its own, as a subclass of keras.Model has none, or of a task that is
+            not served.
     """
+    if not task_class(recorded_recipe(run.config)).served:
+        raise UserError(f"{run.path} is a run of {run.config['recipe']}, whose models can't be exported")
     task = task_of_run(run)
     task.load()
     model = task.load_model()
     if not getattr(model, "inputs", None):
         raise UserError(
-            f"{run.path}: a functional or Sequential model can be exported. Received: {type(model).__name__}"
+            f"{run.path}: functional and Sequential models can be exported. Received: {type(model).__name__}"
         )
     inputs = dict(zip(keras_model.input_names(model), tf.nest.flatten(task.examples()), strict=True))
     outputs = tf.nest.flatten(model.predict(task.examples(), verbose=0))

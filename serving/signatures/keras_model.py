@@ -17,9 +17,7 @@ def input_names(model: keras.Model) -> list[str]:
     """Return the names of the inputs: those that the user gave them, else `inputs`, or `inputs_0`, `inputs_1`, ..."""
     single = len(model.inputs) == 1
     return [
-        ("inputs" if single else f"inputs_{number}")
-        if tensor.name.startswith(AUTOMATIC)
-        else tensor.name
+        ("inputs" if single else f"inputs_{number}") if tensor.name.startswith(AUTOMATIC) else tensor.name
         for number, tensor in enumerate(model.inputs)
     ]
 

@@ -164,7 +164,7 @@ def test_more_replicas_than_divide_the_batch_are_refused_where_they_are_asked_fo
 TRAIN = """
 import sys
 from pathlib import Path
-from recipes import mnist
+from recipes.tasks import task_of
 from recipes.runs.settings import from_dict
 from recipes.config import ImageRecipe
 import json

@@ -7,7 +7,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.curves import plot_learning_curves
-from recipes.report.page import Picture, Table, Text, write_page
+from recipes.report.page import Page, Picture, Table, Text, write_page
 from recipes.report.scores import most_confident_mistakes, score_classification
 
 # Five examples of three classes; the third class is never predicted.
@@ -76,12 +76,14 @@ def test_the_page_holds_all_and_asks_for_nothing_outside(tmp_path):
             assert min(image.size) > 100
     write_page(
         tmp_path / "page.html",
-        title="A <title>",
-        note="Take care",
-        figures={"accuracy": "99 %"},
-        pictures=pictures,
-        texts=[Text("a sample", "two\nlines & more")],
-        tables=[Table("t", [{"x": 1}])],
+        "A <title>",
+        "Take care",
+        Page(
+            {"accuracy": "99 %"},
+            pictures=pictures,
+            texts=[Text("a sample", "two\nlines & more")],
+            tables=[Table("t", [{"x": 1}])],
+        ),
     )
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64,") == 3

@@ -120,7 +120,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(recipe, tmp_path, stopped_in, mon
         with pytest.raises(KeyboardInterrupt):
             task_of("x", recipe).train(tmp_path / "run", callbacks=[StopAt(2, KeyboardInterrupt)])
     else:
-        from recipes.training.fit import pretraining
+        from recipes.training import pretraining
 
         fit = pretraining.fit
         stop = lambda *arguments: fit(*arguments, after_history=[StopAt(2, KeyboardInterrupt)])  # noqa: E731

@@ -91,7 +91,7 @@ def test_generate_refuses_runs_of_another_kind(home, tmp_path):
     other.mkdir()
     (other / "config.json").write_text('{"recipe": "mnist-mlp"}')
     (other / "metrics.json").write_text('{"recipe": "mnist-mlp"}')
-    assert_refused(recipes("generate", other, cwd=home), "is no language model", "mnist-mlp")
+    assert_refused(recipes("generate", other, cwd=home), "is not a language model", "mnist-mlp")
 
 
 def test_a_finished_language_model_is_scored_and_resumed_as_any_run(run, home):

@@ -211,7 +211,7 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_can_go_on(recipe, tmp_path):
     assert run._read("status.json") == {"status": "interrupted", "reason": "by Ctrl-C in epoch 3"}
     losses = [row["validation_loss"] for row in run.history]
     assert len(losses) == 2
-    task = task_of_run(run)
+    task = task_of("mnist-cnn", recipe)
     task.load()
     data = task.dataset.validation
     probabilities = task.predict(keras.models.load_model(run.model_path), data)
@@ -324,7 +324,9 @@ def test_a_run_that_is_not_final_never_reads_the_test_part(recipe, tmp_path, mon
 
     load = mnist.load_images
     monkeypatch.setattr(
-        mnist, "load_images", lambda *data: dataclasses.replace(load(*data), read_test=refuse)
+        mnist,
+        "load_images",
+        lambda *data, **trained: dataclasses.replace(load(*data, **trained), read_test=refuse),
     )
     run = task_of("mnist-cnn", recipe).train(tmp_path / "run", final=False)
     assert run.metrics["validation_accuracy"] > 0
