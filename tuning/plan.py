@@ -305,6 +305,8 @@ def _plan_from_json(tree: Any) -> Plan:
         raise UserError("a search has a recipe (text), settings and a space (tables)")
     method = {key: value for key, value in tree.items() if key not in kinds}
     name, space = tree["recipe"], tree["space"]
+    texts = all(isinstance(text, str) for text in space.values())
+    require(texts, "space must have a range or values as text for each setting", space=space)
     recipe = from_dict(type(find_recipe(name).recipe), tree["settings"])
     return make_plan(name, recipe, space, from_dict(Method, method))
 

@@ -323,7 +323,7 @@ def test_a_recipe_that_is_not_in_the_catalog_is_named(tmp_path):
         path = run.path / f"{name}.json"
         path.write_text(path.read_text().replace('"diabetes-mlp"', '"diabetes-mpl"'))
     for refused in (command.evaluate, command.prune, command.quantize, command.finish):
-        with pytest.raises(UserError, match="not in the catalog: 'diabetes-mpl'. Did you mean diabetes-mlp?"):
+        with pytest.raises(UserError, match="There is no recipe 'diabetes-mpl'. Did you mean diabetes-mlp?"):
             refused(["run"])
     assert not Path("runs").exists()
 
