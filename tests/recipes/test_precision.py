@@ -45,7 +45,7 @@ def shrunken(name: str, precision: str, source: str) -> Recipe:
         tree["training"]["batch_size"] = 50
     elif isinstance(recipe, TextRecipe):
         tree |= {"data": {"source": source, "block_size": 8}}
-        sizes = {"width": 12, "feed_forward": 16, "units": 12, "embedding": 8, "layers": 1}
+        sizes = {"width": 24, "feed_forward": 16, "units": 12, "embedding": 8, "layers": 1}
         tree["model"] = {key: size for key, size in sizes.items() if hasattr(recipe.model, key)}
         tree["training"] |= {"steps_per_epoch": 4, "batch_size": 4}
     elif name == "seq2seq-reverse":
