@@ -1,6 +1,5 @@
 """Your own data and your own Keras model on the training path of keras-recipes: `python own_recipe.py`.
 
-python -m recipes train own_recipe.py --model.units 64 --training.epochs 40
 python -m tuning search own_recipe.py --space.model.units 8,16,32,64
 """
 
