@@ -89,8 +89,8 @@ class CausalConvolution(layers.Layer):
 
     def build(self, shape):
         """Start as the identity: weight 1 for the position itself, 0 for the two before it."""
-        self.kernel = self.add_weight(shape=(3, WIDTH), initializer="zeros")
-        self.kernel.assign(ops.concatenate([ops.zeros((2, WIDTH)), ops.ones((1, WIDTH))]))
+        identity = np.array([[0.0], [0.0], [1.0]], "float32") * np.ones(WIDTH, "float32")
+        self.kernel = self.add_weight(shape=(3, WIDTH), initializer=lambda *_, **__: ops.array(identity))
 
     def call(self, x, before):
         """Return the output, (batch, time, width), and the last two inputs, (batch, 2, width)."""
