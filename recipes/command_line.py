@@ -144,7 +144,7 @@ def quiet_tensorflow() -> Iterator[None]:
         os.dup2(messages.fileno(), 2)
         try:
             yield
-        except BaseException:  # Ctrl-C and a refusal too: what was held back is said, then it goes on its way
+        except BaseException:  # Ctrl-C and a refusal too: what was held back is printed
             messages.seek(0)
             os.write(standard_error, messages.read())
             raise

@@ -110,8 +110,9 @@ def keras_model_of(run: Run) -> Servable:
         raise UserError(
             f"{run.path}: functional and Sequential models can be exported. Received: {type(model).__name__}"
         )
-    inputs = dict(zip(keras_model.input_names(model), tf.nest.flatten(task.examples()), strict=True))
-    outputs = tf.nest.flatten(model.predict(task.examples(), verbose=0))
+    examples = task.examples()
+    inputs = dict(zip(keras_model.input_names(model), tf.nest.flatten(examples), strict=True))
+    outputs = tf.nest.flatten(model.predict(examples, verbose=0))
     answers = dict(zip(keras_model.output_names(model), outputs, strict=True))
     for name, values in answers.items():
         check_finite(run, name, values)

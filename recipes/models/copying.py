@@ -5,6 +5,6 @@ import keras
 
 def copy_without_optimizer(model: keras.Model) -> keras.Model:
     """Return a copy of a model without its optimizer and loss."""
-    bare = type(model).from_config(model.get_config())
-    bare.set_weights(model.get_weights())
-    return bare
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy

@@ -311,7 +311,7 @@ def _of_a_beginning(entry: Path) -> bool:
 
 
 def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], rule: str) -> None:
-    """Refuse to go on with other settings or other data than a run began with.
+    """Refuse to continue with other settings or other data than those of the run.
 
     Args:
         earlier: What the run began with.

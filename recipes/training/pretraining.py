@@ -93,7 +93,7 @@ def spoil(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, 
         seed: (2,) int32.
 
     Returns:
-        The spoilt images, and what they should be: (batch, height * width * channels) in [0, 1].
+        The corrupted images, and the originals: (batch, height * width * channels) in [0, 1].
     """
     no_labels = tf.zeros((tf.shape(images)[0], 1))
     seeds = tf.random.experimental.stateless_split(seed, 2)
@@ -121,7 +121,7 @@ def _evaluation(images: Images, settings: Pretraining) -> tf.data.Dataset:
     """Return all images in order, each with noise that is always the same."""
     batches = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE)
     keys = tf.data.Dataset.from_tensor_slices(draw_keys(stream(0, "validation noise"), len(batches)))
-    spoilt = tf.data.Dataset.zip(batches, keys).map(
+    corrupted = tf.data.Dataset.zip(batches, keys).map(
         lambda batch, key: spoil(tf.cast(batch, tf.float32), settings, key)
     )
-    return read_ahead(spoilt, 2)
+    return read_ahead(corrupted, 2)
