@@ -263,7 +263,7 @@ def test_a_search_with_an_infinite_value_of_an_older_version_resumes(search):
     state["trials"][1].update(score=math.inf, status="COMPLETED")
     directory.oracle_path.write_text(json.dumps(state))
     file = directory.trial_path(1) / "trial.json"
-    file.write_text(file.read_text().replace("0.6", "Infinity"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"value": math.inf}))
     again = build_oracle(plan, directory)
     again.read(workers_live=False)
     assert again.trials["0001"].status == "FAILED"
