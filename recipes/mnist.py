@@ -170,10 +170,9 @@ class ImageClassification(Task[ImageRecipe]):
         self.load()
         seed, augmentation = self.recipe.training.seed, self.recipe.augmentation
         print(f"{self.describe()}{self.warning()}")
-        # A batch of a shuffled pass, so that images are mixed with other than their neighbours in the file.
         sizes = batch_sizes(self.recipe, len(self.labelled))
         shuffled = training_images(self.labelled, len(self.classes), sizes, Augmentation(), seed)
-        before, labels = next(iter(shuffled.dataset))
+        before, _ = next(iter(shuffled.dataset))
         keys = draw_keys(stream(seed, "preview"), variants)
-        after = [augment(before, labels, augmentation, key)[0] for key in keys]
+        after = [augment(before, augmentation, key) for key in keys]
         plot_augmentation(before[:images].numpy(), np.stack(after)[:, :images], path)

@@ -22,7 +22,6 @@ BATCH_SIZE, LEARNING_RATE = "training.batch_size", "optimizer.learning_rate"
 EPOCHS, STEPS_PER_EPOCH = "training.epochs", "training.steps_per_epoch"
 COUNTED = (
     "schedule.warmup",
-    "early_stopping.start_epoch",
     "early_stopping.patience",
     "pruning.begin",
     "pruning.end",

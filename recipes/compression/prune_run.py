@@ -257,7 +257,7 @@ def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float)
         {
             "training": {"epochs": settings.epochs, "replicas": 1},
             "schedule": {"warmup": min(recipe.schedule.warmup, settings.epochs / 5)},
-            "early_stopping": {"start_epoch": 1, "patience": None},
+            "early_stopping": {"patience": None},
             "pruning": weights if settings.structure == "weights" else {"sparsity": 0.0},
             "distillation": {"teacher": str(source.path) if settings.distill else None},
         },

@@ -120,8 +120,6 @@ def _transformer_units(model: TransformerLanguageModel) -> Units:
             ties.append(Tie(attention.temperature, 0, heads, "scales"))
         hidden = number(f"{block.name}/feed_forward", "feed-forward", feed_forward.units)
         tie(feed_forward.widen, hidden, "makes")
-        if feed_forward.activation == "swiglu":
-            tie(feed_forward.gate, hidden, "makes")
         tie(feed_forward.narrow, hidden, "reads")
     return Units(count, groups, ties, {})
 

@@ -4,9 +4,6 @@ The command line mirrors them: field `batch_size` of `Training` is the flag `--t
 A run's `config.json` holds the same tree.
 """
 
-from recipes.config.augmentation import Augmentation
-from recipes.config.batch_schedule import BatchSchedule
-from recipes.config.distillation import Distillation
 from recipes.config.errors import (
     DivergedError,
     LostWorkerError,
@@ -15,29 +12,39 @@ from recipes.config.errors import (
     require,
     require_seed,
 )
-from recipes.config.image import IMAGE_SHAPE, ImageData, ImageModel, ImageRecipe, LossName
-from recipes.config.optimizer import Optimizer
-from recipes.config.parts import whole_part
-from recipes.config.pretraining import Pretraining
+from recipes.config.fields import flatten, from_dict, to_dict, whole_part
+from recipes.config.image import (
+    IMAGE_SHAPE,
+    Augmentation,
+    ImageData,
+    ImageModel,
+    ImageRecipe,
+    LossName,
+    Pretraining,
+)
+from recipes.config.optimization import (
+    BatchSchedule,
+    Optimizer,
+    OptimizerName,
+    Regularization,
+    Schedule,
+    ScheduleName,
+)
 from recipes.config.pruning import Pruning, RunPruning
 from recipes.config.recipe import Recipe
-from recipes.config.regression import RegressionData, RegressionModel, RegressionRecipe
-from recipes.config.regularization import Regularization
-from recipes.config.schedule import Schedule
 from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
+from recipes.config.table import RegressionData, RegressionModel, RegressionRecipe
 from recipes.config.text import (
     RecurrentModel,
     RecurrentRecipe,
     Sampling,
-    StreamedTextData,
     TextData,
     TextRecipe,
     TextTraining,
     TransformerModel,
     TransformerRecipe,
 )
-from recipes.config.training import EarlyStopping, Training, better_when_low
-from recipes.config.tree import flatten, from_dict, to_dict
+from recipes.config.training import Distillation, EarlyStopping, Training, better_when_low
 
 __all__ = [
     "IMAGE_SHAPE",
@@ -53,6 +60,7 @@ __all__ = [
     "LossName",
     "LostWorkerError",
     "Optimizer",
+    "OptimizerName",
     "Pretraining",
     "Pruning",
     "Recipe",
@@ -66,8 +74,8 @@ __all__ = [
     "RunPruning",
     "Sampling",
     "Schedule",
+    "ScheduleName",
     "SequenceRecipe",
-    "StreamedTextData",
     "TextData",
     "TextRecipe",
     "TextTraining",

@@ -34,13 +34,6 @@ def require(condition: bool, message: str, **received: Any) -> None:
         raise UserError(f"{message}. Received: {values}")
 
 
-def require_at_least_one(group: str, settings: Any, *names: str) -> None:
-    """Raise a UserError unless each of the named settings of a group is at least 1."""
-    for name in names:
-        value = getattr(settings, name)
-        require(value >= 1, f"{group}.{name} must be at least 1", **{name: value})
-
-
 def require_seed(name: str, seed: int) -> None:
     """Raise a UserError unless a seed has 32 bits, the most that all random generators here take."""
     require(0 <= seed < 2**32, f"{name} must be 0 to {2**32 - 1}", seed=seed)

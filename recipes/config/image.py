@@ -1,11 +1,22 @@
 """Settings of the image recipes."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from recipes.config.augmentation import Augmentation
-from recipes.config.errors import require, require_at_least_one, require_seed
-from recipes.config.pretraining import Pretraining
+from recipes.config.errors import require
+from recipes.config.fields import (
+    BelowOne,
+    Count,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    ProperFraction,
+    Range,
+    Seed,
+    Settings,
+    whole_part,
+)
 from recipes.config.recipe import Recipe
 
 IMAGE_SHAPE = (28, 28, 1)
@@ -13,90 +24,126 @@ IMAGE_SHAPE = (28, 28, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageData:
+class ImageData(Settings):
     """Where the images come from and how they are split."""
+
+    group = "data"
 
     source: str = "auto"
     """auto (MNIST if it is prepared or can be downloaded, else the offline digits), a TensorFlow
-    Datasets name (mnist, fashion_mnist, kmnist, ...), digits (offline), or a path: a folder with a
-    sub-folder a class, a folder with the four IDX files, or an .npz file."""
-    validation_fraction: float = 0.1
-    """Part of the training images held out to choose epochs and settings, in (0, 1); stratified."""
-    test_fraction: float = 0.2
-    """Part held out for the test where a source has no test images of its own (digits, folders)."""
-    labels_per_class: int | None = None
-    """Images of each class whose labels training may use, at least 1, drawn by split_seed (None: all).
-    The validation part keeps all of its own, and they choose the epoch."""
-    split_seed: int = 0
-    """Seed of the two splits. Not the training seed: runs of all seeds share one validation part."""
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.validation_fraction < 1,
-            "data.validation_fraction must be in (0, 1)",
-            validation_fraction=self.validation_fraction,
-        )
-        require(
-            0 < self.test_fraction < 1,
-            "data.test_fraction must be in (0, 1)",
-            test_fraction=self.test_fraction,
-        )
-        require(
-            self.labels_per_class is None or self.labels_per_class >= 1,
-            "data.labels_per_class must be at least 1",
-            labels_per_class=self.labels_per_class,
-        )
-        require_seed("data.split_seed", self.split_seed)
+    Datasets name (mnist, fashion_mnist, kmnist, ...), digits (offline), or a path: a folder with one
+    sub-folder per class, a folder with the four IDX files, or an .npz file."""
+    validation_fraction: ProperFraction = 0.1
+    """Fraction of the training images held out to choose epochs and settings, in (0, 1); stratified."""
+    test_fraction: ProperFraction = 0.2
+    """Fraction held out for the test if the source has no test images (digits, folders), in (0, 1)."""
+    labels_per_class: Count | None = None
+    """Training images per class whose labels are used, at least 1, chosen by split_seed (None: all).
+    The validation part keeps all of its labels; they choose the epoch."""
+    split_seed: Seed = 0
+    """Seed of the two splits. Runs with different training seeds share their validation part."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageModel:
-    """A classifier of images: convolution stages, then dense layers, then a softmax."""
+class Augmentation(Settings):
+    """Random transformations of the training images, each drawn uniformly from its range; 0 is off."""
 
-    convolutions: tuple[int, ...] = ()
-    """Filters of each stage: convolutions, the last one followed by 2 x 2 max-pooling, each by batch
-    normalisation and ReLU."""
-    depth: int = 1
-    """Convolutions of each stage, at least 1."""
-    kernel_size: int = 3
-    """Width and height of each convolution's window, 1 to 28 pixels."""
-    padding: Literal["same", "valid"] = "same"
-    """same keeps the width and height of an image in a convolution, valid does not pad."""
-    head: Literal["flatten", "average"] = "flatten"
-    """What the dense layers see of the last stage: each place of each filter, or each filter's mean."""
-    dense: tuple[int, ...] = (128,)
-    """Units of each hidden dense layer."""
-    batch_normalization: bool = False
-    """Normalise after each convolution and hidden dense layer (these then have no bias)."""
-    dropout: float = 0.0
-    """Part of the units dropped after each hidden dense layer in training, in [0, 1)."""
-    members: int = 1
-    """Such networks side by side, at least 1: one model whose logits are the mean of theirs, each trained
-    as if it were alone, but for label smoothing and distillation, which see the mean."""
+    group = "augmentation"
+    removed: ClassVar[Mapping[str, Any]] = {"erase": 0.0, "mix_up": 0.0, "cut_mix": 0.0}
+
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    """Flip half of the images horizontally, vertically, or each way. A flipped digit is another digit or none."""
+    rotate: NonNegative = 0.0
+    """Largest rotation in degrees, in both directions."""
+    scale: BelowOne = 0.0
+    """Largest change of width and height as a fraction, each drawn independently, in [0, 1)."""
+    shift: NonNegative = 0.0
+    """Largest translation in pixels, in each direction."""
+    crop: BelowOne = 0.0
+    """Largest fraction of width and height that is cropped before the rest is enlarged, in [0, 1)."""
+    shear: Annotated[float, Range(at_least=0, below=90)] = 0.0
+    """Largest shear in degrees, in both directions, in [0, 90)."""
+    elastic: NonNegative = 0.0
+    """Standard deviation in pixels of the displacement of each pixel, smooth over its neighbours (Simard et al.
+    2003, "Best practices for convolutional neural networks")."""
+    elastic_smoothness: Positive = 4.0
+    """Standard deviation in pixels of the Gaussian that smooths the displacements, above 0."""
+    end_fraction: Annotated[float, Range(at_least=0, at_most=1)] = 1.0
+    """Fraction of the epochs after which images are no longer transformed, in [0, 1]. Interpolation blurs transformed
+    images; the last epochs on original images remove this difference from the test images (He et al. 2019,
+    arXiv:1909.09148)."""
+
+    def end(self, epochs: int) -> int:
+        """Return the number of epochs with augmentation."""
+        return whole_part(self.end_fraction, epochs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretraining(Settings):
+    """A denoising autoencoder that pre-trains the hidden layers on all training images, with or without labels
+    (Vincent et al. 2010, "Stacked denoising autoencoders").
+    """
+
+    group = "pretraining"
+
+    epochs: NonNegativeInt = 0
+    """Passes over all training images, at least 0; 0 is off."""
+    noise: BelowOne = 0.5
+    """Fraction of the pixels that are set to 0, in [0, 1)."""
+    moves: Augmentation = Augmentation()
+    """Transformations of the images that the autoencoder must undo."""
+    learning_rate: Positive = 0.001
+    """Peak learning rate of Adam, with cosine decay to 0."""
+    batch_size: Count = 128
+    """Images per step, at least 1."""
 
     def __post_init__(self) -> None:
-        for name in ("convolutions", "dense"):
-            sizes = getattr(self, name)
-            require(
-                all(size >= 1 for size in sizes), f"model.{name} must be at least 1 each", **{name: sizes}
-            )
-        require_at_least_one("model", self, "depth", "members")
+        super().__post_init__()
+        require(
+            self.moves.end_fraction == 1,
+            "pretraining.moves.end_fraction must be 1",
+            end_fraction=self.moves.end_fraction,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageModel(Settings):
+    """An image classifier: convolution stages, dense layers and a softmax."""
+
+    group = "model"
+
+    convolutions: tuple[Count, ...] = ()
+    """Filters of each stage. A stage is one or more convolutions, the last one followed by 2 x 2 max-pooling, each
+    with batch normalisation (if it is on) and ReLU."""
+    depth: Count = 1
+    """Convolutions per stage, at least 1."""
+    kernel_size: Annotated[int, Range(at_least=1, at_most=IMAGE_SHAPE[0])] = 3
+    """Width and height of the convolution kernels, 1 to 28 pixels."""
+    padding: Literal["same", "valid"] = "same"
+    """Padding of the convolutions, as in Keras."""
+    head: Literal["flatten", "average"] = "flatten"
+    """Input of the dense layers: all positions of the last stage, or the mean of each filter."""
+    dense: tuple[Count, ...] = (128,)
+    """Units of each hidden dense layer."""
+    batch_normalization: bool = False
+    """Whether convolutions and hidden dense layers are followed by batch normalisation (they then have no bias)."""
+    dropout: BelowOne = 0.0
+    """Dropout rate after each hidden dense layer, in [0, 1)."""
+    members: Count = 1
+    """Members of an ensemble in one model, at least 1. Their logits are averaged; each is trained independently,
+    except for distillation, which uses the average."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.convolutions != () or self.head == "flatten",
-            "model.head average is for what convolutions see",
+            "model.head average needs convolutions",
             head=self.head,
         )
-        largest = IMAGE_SHAPE[0]
-        require(
-            1 <= self.kernel_size <= largest,
-            f"model.kernel_size must be 1 to {largest}",
-            kernel_size=self.kernel_size,
-        )
         self._check_stages()
-        require(0 <= self.dropout < 1, "model.dropout must be in [0, 1)", dropout=self.dropout)
 
     def _check_stages(self) -> None:
-        """Refuse more stages than an image has pixels for."""
+        """Raise a UserError if a stage's input is too small."""
         names = ("convolutions", "depth", "kernel_size", "padding")
         received = {name: getattr(self, name) for name in names}
         kernel, side = self.kernel_size, IMAGE_SHAPE[0]
@@ -106,7 +153,7 @@ class ImageModel:
                 side -= self.depth * (kernel - 1)
             require(side >= 1, f"{gets}, too few for {kernel} x {kernel} kernels without padding", **received)
             side //= 2
-            require(side >= 1, f"{gets}, which 2 x 2 pooling leaves nothing of", **received)
+            require(side >= 1, f"{gets}, too few for 2 x 2 pooling", **received)
 
 
 LossName = Literal["cross-entropy", "mean-squared-error", "hinge"]
@@ -123,22 +170,11 @@ class ImageRecipe(Recipe):
     pretraining: Pretraining = Pretraining()
     model: ImageModel = ImageModel()
     loss: LossName = "cross-entropy"
-    """What training minimizes: cross-entropy, the mean squared error of the probabilities, or the
-    multi-class hinge loss with a margin of 1."""
+    """Training loss: cross-entropy, the mean squared error of the probabilities, or the multi-class hinge loss with a
+    margin of 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        mixed = bool(self.augmentation.mix_up or self.augmentation.cut_mix)
-        require(
-            self.loss != "hinge" or not mixed,
-            "the hinge loss has one true class: augmentation.mix_up and cut_mix make two",
-            loss=self.loss,
-        )
-        require(
-            self.loss == "cross-entropy" or not self.regularization.label_smoothing,
-            "regularization.label_smoothing is for the cross-entropy",
-            loss=self.loss,
-        )
         require(
             self.loss == "cross-entropy" or self.model.members == 1,
             "model.members above 1 is for the cross-entropy",
@@ -146,6 +182,6 @@ class ImageRecipe(Recipe):
         )
         require(
             not self.pretraining.epochs or self.model.members == 1,
-            "pretraining restores images from one network's layers: model.members must be 1",
+            "pretraining trains the layers of a single network: model.members must be 1",
             members=self.model.members,
         )

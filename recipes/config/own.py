@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from recipes.config.errors import UserError, nearest, require
+from recipes.config.fields import Settings
 from recipes.config.recipe import Recipe
 
 
@@ -28,14 +29,13 @@ class Parts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OwnData:
-    """The data is what the recipe's function loads."""
+class OwnData(Settings):
+    """The data that the recipe's function loads."""
 
-    source: str = "own"
-    """own, the only choice."""
+    group = "data"
 
-    def __post_init__(self) -> None:
-        require(self.source == "own", "data.source of an own recipe must be own", source=self.source)
+    source: Literal["own"] = "own"
+    """own, the only source."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,86 +1,85 @@
-"""Settings of the training loop, and of what ends it."""
+"""Settings of the training loop, early stopping and distillation."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from recipes.config.errors import require, require_seed
-from recipes.config.parts import whole_part
+from recipes.config.fields import (
+    BelowOne,
+    Count,
+    NonNegative,
+    Positive,
+    Range,
+    Seed,
+    Settings,
+    whole_part,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EarlyStopping:
-    """Which epoch's weights are kept, and when to stop looking for better ones."""
+class EarlyStopping(Settings):
+    """Which epoch's weights are kept, and when training stops."""
+
+    group = "early_stopping"
+    removed: ClassVar[Mapping[str, Any]] = {"start_epoch": 1}
 
     metric: str = "validation_loss"
-    """Validation metric that chooses the epoch; a loss or an error is better low, else better high."""
-    patience: int | None = None
+    """Validation metric that chooses the epoch. A loss or an error is minimised, any other metric maximised."""
+    patience: Count | None = None
     """Epochs without improvement after which training stops, at least 1; None never stops early.
-    The best epoch's weights are kept either way."""
-    min_delta: float = 0.0
+    The best epoch's weights are kept in both cases."""
+    min_delta: NonNegative = 0.0
     """Smallest change that counts as an improvement, at least 0."""
-    start_epoch: int = 1
-    """First epoch (counted from 1) that may be the best one."""
-    start_fraction: float = 0.0
-    """Part of the epochs, from the first on, that can't be the best, in [0, 1). Under a schedule that
-    ends at 0 an epoch at a high rate may be the best by luck, which the last ones need less of."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.patience is None or self.patience >= 1,
-            "early_stopping.patience must be at least 1 epoch, or None",
-            patience=self.patience,
-        )
-        require(self.min_delta >= 0, "early_stopping.min_delta must be at least 0", min_delta=self.min_delta)
-        require(
-            self.start_epoch >= 1,
-            "early_stopping.start_epoch must be at least 1",
-            start_epoch=self.start_epoch,
-        )
-        require(
-            0 <= self.start_fraction < 1,
-            "early_stopping.start_fraction must be in [0, 1)",
-            start_fraction=self.start_fraction,
-        )
+    start_fraction: BelowOne = 0.0
+    """Fraction of the epochs, from the first one on, that can't be the best, in [0, 1). With a schedule that decays
+    to 0, an epoch at a high learning rate may have the best metric by chance."""
 
     def first_epoch(self, epochs: int) -> int:
-        """Return the first of a training's epochs, counted from 1, that may be the best one."""
-        return max(self.start_epoch, 1 + whole_part(self.start_fraction, epochs))
+        """Return the first epoch, counted from 1, that can be the best one."""
+        return 1 + whole_part(self.start_fraction, epochs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Settings):
     """The training loop."""
 
-    epochs: int = 10
-    """Passes over the training data, at least 1."""
-    batch_size: int = 128
-    """Examples a step, at least 1. What is left of an epoch's shuffled order after the last whole
-    batch is not used in that epoch."""
-    seed: int = 0
-    """Fixes initial weights, data order, dropout and augmentation."""
-    replicas: int | None = None
-    """Devices of this machine that share each batch, at least 1 (None: as many GPUs as divide batch_size, one
-    where the recipe trains on one device only; without GPUs the CPU as one).
-    Without a GPU the CPU is divided into as many, which is for trying things out, not for speed. Across
-    machines TF_CONFIG says who takes part; batch_size is that of all replicas together."""
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """What layers compute in; weights stay float32. The others are for accelerators that are faster in
-    them: a CPU mostly is slower."""
-    jit: Literal["auto", "on", "off"] = "auto"
-    """Whether XLA compiles a step. auto: where it was measured to help on a CPU, which it does
-    Transformers and not convolutions, and where the batch size is fixed."""
+    group = "training"
+    removed: ClassVar[Mapping[str, Any]] = {"jit": "auto"}
 
-    def __post_init__(self) -> None:
-        require(self.epochs >= 1, "training.epochs must be at least 1", epochs=self.epochs)
-        require(self.batch_size >= 1, "training.batch_size must be at least 1", batch_size=self.batch_size)
-        require(
-            self.replicas is None or self.replicas >= 1,
-            "training.replicas must be at least 1, or None",
-            replicas=self.replicas,
-        )
-        require_seed("training.seed", self.seed)
+    epochs: Count = 10
+    """Passes over the training data, at least 1."""
+    batch_size: Count = 128
+    """Examples per step, at least 1. An incomplete last batch of an epoch is dropped."""
+    seed: Seed = 0
+    """Seed of initial weights, data order, dropout and augmentation, 0 to 2**32 - 1."""
+    replicas: Count | None = None
+    """Devices of this machine that share each batch, at least 1 (None: as many GPUs as divide batch_size, or one
+    where the recipe trains on one device only; the CPU without a GPU). Without a GPU the CPU is divided into as
+    many logical devices, for tests. On several machines TF_CONFIG names the workers. batch_size is the global one."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Keras's dtype policy; weights are float32 with each. Mixed precision is for accelerators that are faster in
+    it: most CPUs are slower."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distillation(Settings):
+    """Learning from a trained model's predictions in addition to the labels.
+
+    Loss: (1 - weight) cross-entropy with the labels + weight temperature² KL(teacher ‖ student), both softened by the
+    temperature (Hinton et al. 2015, arXiv:1503.02531). Regression: (1 - weight) squared error to the target +
+    weight squared error to the teacher's prediction.
+    """
+
+    group = "distillation"
+
+    teacher: str | None = None
+    """Run directory of the teacher, which must have the same outputs (None: labels only)."""
+    weight: Annotated[float, Range(above=0, at_most=1)] = 0.5
+    """Weight of the teacher in the loss, in (0, 1]."""
+    temperature: Positive = 2.0
+    """Temperature that divides the logits of both models, above 0. A regression has none and takes this value only."""
 
 
 def better_when_low(metric: str) -> bool:
-    """Tell whether a metric is a loss or an error."""
+    """Return whether a metric is minimised: a loss or an error."""
     return metric.endswith(("loss", "mse", "mae", "perplexity", "bits_per_character"))

@@ -1,7 +1,6 @@
-"""How many examples each step takes: fixed, random or growing batch sizes."""
+"""The number of examples of each step: fixed or random batch sizes."""
 
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +13,15 @@ Sizes = npt.NDArray[np.int64]
 
 
 class BatchSizes:
-    """How many examples each step of a training takes: a function of the seed and the epoch.
+    """The number of examples of each step of a training: a function of the seed and the epoch.
 
-    `fixed` is always batch_size; `random` is drawn evenly from batch_size to the largest; `growing` is
-    batch_size * factor^(boundaries reached), at most the largest (Smith et al. 2018, "Don't decay the
-    learning rate, increase the batch size", arXiv:1711.00489). What is left of an epoch's examples
-    when the next batch is larger than that is not used.
+    `fixed` is always batch_size; `random` is drawn uniformly from batch_size to the largest. The examples of an
+    epoch that are fewer than its next batch are dropped.
 
     Args:
         settings: Name and range.
         batch_size: Examples of the smallest batch, at most `examples`.
-        examples: Examples an epoch.
+        examples: Examples per epoch.
         epochs: Epochs of the training.
         seed: Seed of the random sizes.
     """
@@ -42,24 +39,10 @@ class BatchSizes:
         """Return the sizes of an epoch's batches, (steps,), at least one; epochs count from 0."""
         if self.settings.name == "fixed":
             return np.full(self.examples // self.batch_size, self.batch_size)
-        if self.settings.name == "random":
-            random = stream(self.seed, "batch sizes", epoch)
-            largest = min(self.settings.parameters()["largest"], self.examples)
-            drawn = random.integers(self.batch_size, largest, self.examples // self.batch_size, endpoint=True)
-            return drawn[np.cumsum(drawn) <= self.examples]
-        return np.fromiter(self._growing(epoch), int)
-
-    def _growing(self, epoch: int) -> Iterator[int]:
-        own = self.settings.parameters()
-        largest, used = min(own["largest"], self.examples), 0
-        while True:
-            done = (epoch + used / self.examples) / self.epochs
-            reached = sum(done >= boundary for boundary in own["boundaries"])
-            size = min(round(self.batch_size * own["factor"] ** reached), largest)
-            if used + size > self.examples:
-                return
-            used += size
-            yield size
+        random = stream(self.seed, "batch sizes", epoch)
+        largest = min(self.settings.largest, self.examples)
+        drawn = random.integers(self.batch_size, largest, self.examples // self.batch_size, endpoint=True)
+        return drawn[np.cumsum(drawn) <= self.examples]
 
     def mean(self, epoch: int) -> float:
         """Return the mean size of an epoch's batches."""

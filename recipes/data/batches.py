@@ -81,12 +81,8 @@ def training_images(
     end = augmentation.end(sizes.epochs)
 
     def change(images: Tensor, labels: Tensor, key: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
-        labels = tf.one_hot(labels, num_classes)
-        return tf.cond(
-            epoch < end,
-            lambda: augment(images, labels, augmentation, key),
-            lambda: (images, labels),
-        )
+        images = tf.cond(epoch < end, lambda: augment(images, augmentation, key), lambda: images)
+        return images, tf.one_hot(labels, num_classes)
 
     return TrainingBatches(examples.images, examples.labels, sizes, seed, change)
 

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import TextData, UserError
-from recipes.config.text import DEFAULT_VOCABULARY_SIZE
 from recipes.data.corpus import PARTS, Corpus, open_corpus
 from recipes.data.tokenizers import (
     BytePairTokenizer,
@@ -92,7 +91,8 @@ def load_text(settings: TextData, tokenizer: Tokenizer | None = None) -> Tokeniz
     """
     corpus = open_corpus(settings)
     fingerprint = corpus.fingerprint()
-    made_by = tokenizer.to_json() if tokenizer else [settings.tokenizer, settings.vocabulary_size]
+    size = settings.vocabulary_size if settings.tokenizer == "bpe" else None
+    made_by = tokenizer.to_json() if tokenizer else [settings.tokenizer, size]
     key = hashlib.blake2b(json.dumps([fingerprint, made_by]).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / key
     if not _is_whole(folder):
@@ -121,7 +121,7 @@ def make_tokenizer(corpus: Corpus, settings: TextData) -> Tokenizer:
     if settings.tokenizer == "bytes":
         return ByteTokenizer()
     if settings.tokenizer == "bpe":
-        return BytePairTokenizer.train(corpus.text(0), settings.vocabulary_size or DEFAULT_VOCABULARY_SIZE)
+        return BytePairTokenizer.train(corpus.text(0), settings.vocabulary_size)
     return CharacterTokenizer(_characters(corpus.text()))
 
 

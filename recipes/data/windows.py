@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from recipes.config import StreamedTextData, TextData, UserError
+from recipes.config import TextData
 from recipes.data.batch_sizes import BatchSizes
 from recipes.data.passes import each_pass, read_ahead
 from recipes.data.streams import stream
@@ -21,22 +21,14 @@ EVALUATION_TOKENS = 2**13
 class TrainingWindows:
     """Windows whose places depend on the seed, the epoch and the step alone.
 
-    Random windows begin anywhere. Those of a stateful recipe go on where the ones of the step
-    before ended, in batch_size places at once (truncated back-propagation through time); where they
-    begin is drawn anew each epoch.
-
-    Set `epoch` before each pass (the callback `DataOrder` does): a killed run goes on as if nothing
-    had happened.
+    Set `epoch` before each pass (the callback `DataOrder` does): a killed run resumes with the same windows.
 
     Args:
         tokens: Ids of the whole text, (tokens,); may be mapped from a file.
         part: Where the training part is; longer than a window.
-        data: Size of a window, and whether they are random.
+        data: Size of a window.
         sizes: Windows of each step.
         seed: Seed of their places.
-
-    Raises:
-        UserError: A part too short for the windows of a stateful recipe.
 
     Attributes:
         epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
@@ -46,23 +38,14 @@ class TrainingWindows:
     def __init__(
         self, tokens: npt.NDArray[Any], part: Part, data: TextData, sizes: BatchSizes, seed: int
     ) -> None:
-        block_size, steps = data.block_size, sizes.fewest_steps
+        block_size = data.block_size
         fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
-        carried = isinstance(data, StreamedTextData) and data.stateful
-        row = (steps if carried else 1) * block_size + 1  # tokens read one after the other
-        if row > len(part):
-            raise UserError(
-                f"data.stateful: an epoch reads {steps} windows of {block_size} tokens in a row, and the "
-                f"training part has {len(part):,}. Received: training.steps_per_epoch={steps}"
-            )
         self.sizes = sizes
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
 
         def read(epoch: Any, step: Any, size: Any) -> Ids:
-            random = stream(seed, "windows", epoch, 0 if carried else step)
-            starts = random.integers(part.start, part.stop - row, int(size), endpoint=True)
-            if carried:
-                starts += int(step) * block_size
+            random = stream(seed, "windows", epoch, step)
+            starts = random.integers(part.start, part.stop - block_size - 1, int(size), endpoint=True)
             return tokens[starts[:, np.newaxis] + np.arange(block_size + 1)].astype(np.int32)
 
         def pair(step: Any, size: Any) -> tuple[Any, Any]:

@@ -21,7 +21,6 @@ from recipes.config import (
     ImageRecipe,
     LostWorkerError,
     Recipe,
-    RecurrentRecipe,
     UserError,
     require,
     to_dict,
@@ -144,28 +143,15 @@ def check_divisible(recipe: Recipe, replicas: int) -> None:
         clip_norm=recipe.optimizer.clip_norm,
     )
     require(
-        recipe.optimizer.accumulate == 1,
-        f"{on}, Keras can't accumulate gradients: leave optimizer.accumulate at 1",
-        accumulate=recipe.optimizer.accumulate,
-    )
-    require(
         not recipe.pruning.sparsity,
         f"{on}, weights can't be pruned in training: training.replicas 1, or `prune` the finished run",
         sparsity=recipe.pruning.sparsity,
-    )
-    require(
-        not (isinstance(recipe, RecurrentRecipe) and recipe.data.stateful),
-        f"{on}, each window would go on from another's state: leave data.stateful out",
-        stateful=True,
     )
     pretraining = recipe.pretraining.epochs if isinstance(recipe, ImageRecipe) else 0
     require(
         not pretraining,
         f"{on}, there is no pre-training: leave pretraining.epochs at 0",
         epochs=pretraining,
-    )
-    require(
-        recipe.training.jit != "on", f"{on}, XLA can't compile a step: leave training.jit at auto", jit="on"
     )
 
 

@@ -161,8 +161,7 @@ class FeedForward(layers.Layer):
 
     Args:
         units: Hidden units.
-        activation: gelu; relu-squared (So et al. 2021, arXiv:2109.08668); or swiglu, a gated pair
-            (Shazeer 2020, arXiv:2002.05202).
+        activation: gelu, or relu-squared (So et al. 2021, arXiv:2109.08668).
         bias: Whether the dense layers have biases.
     """
 
@@ -176,17 +175,12 @@ class FeedForward(layers.Layer):
         """Build the dense layers."""
         self.widen = dense(self.units, bias=self.bias, name="widen")
         self.widen.build(shape)
-        if self.activation == "swiglu":
-            self.gate = dense(self.units, bias=self.bias, name="gate")
-            self.gate.build(shape)
         self.narrow = dense(shape[-1] or 0, bias=self.bias, name="narrow", zero=True)
         self.narrow.build((*shape[:-1], self.units))
 
     def call(self, x: Tensor) -> Tensor:
         """Return (batch, time, width)."""
         hidden = self.widen(x)  # (batch, time, units)
-        if self.activation == "swiglu":
-            return self.narrow(ops.silu(self.gate(x)) * hidden)
         if self.activation == "gelu":
             return self.narrow(ops.gelu(hidden))
         return self.narrow(ops.square(ops.relu(hidden)))

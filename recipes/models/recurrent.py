@@ -17,31 +17,6 @@ States = list[list[Tensor]]
 CELLS = {"rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
 
 
-class CarriedState:
-    """The state at the end of a training step, from which the next one starts.
-
-    It is not part of the model: a saved model has no memory of its training text.
-
-    Args:
-        zeros: The state before the first token: for each layer, arrays (batch, units).
-    """
-
-    def __init__(self, zeros: States) -> None:
-        self.values = [
-            [keras.Variable(value, trainable=False, name="carried") for value in layer] for layer in zeros
-        ]
-
-    def assign(self, states: States) -> None:
-        """Keep a step's last state, without its gradient."""
-        for variables, values in zip(self.values, states, strict=True):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(ops.stop_gradient(value))
-
-    def reset(self) -> None:
-        """Reset to zeros."""
-        self.assign([[ops.zeros_like(value) for value in layer] for layer in self.values])
-
-
 @keras.saving.register_keras_serializable(package="keras_recipes")
 class RecurrentLanguageModel(ConfiguredModel):
     """int32 ids (batch, time) → float32 logits (batch, time, vocabulary_size).
@@ -53,7 +28,6 @@ class RecurrentLanguageModel(ConfiguredModel):
 
     Attributes:
         window: The context length in tokens: None, because the state summarises all tokens so far.
-        carried: The state that training steps carry over, if they do.
     """
 
     settings_type = RecurrentModel
@@ -66,7 +40,6 @@ class RecurrentLanguageModel(ConfiguredModel):
         self.vocabulary_size = vocabulary_size
         self.window: int | None = None
         self.block_size = block_size
-        self.carried: CarriedState | None = None
         start = keras.initializers.RandomNormal(stddev=1.0)
         self.token_embedding = layers.Embedding(
             vocabulary_size, settings.embedding, embeddings_initializer=start, name="token_embedding"
@@ -83,23 +56,9 @@ class RecurrentLanguageModel(ConfiguredModel):
             self.projection = layers.Dense(settings.embedding, name="projection")
         self(ops.zeros((1, block_size), "int32"))  # builds it
 
-    def carry_state(self, batch_size: int) -> CarriedState:
-        """Start each training step from the state at the end of the one before, and return that state."""
-        self.carried = CarriedState(self.zeros(batch_size))
-        return self.carried
-
-    def zeros(self, batch_size: int) -> States:
-        """Return the state before the first token: for each layer, arrays (batch, units)."""
-        arrays = 2 if self.settings.cell == "lstm" else 1
-        return [[ops.zeros((batch_size, self.settings.units)) for _ in range(arrays)] for _ in self.recurrent]
-
     def call(self, ids: Tensor, training: bool = False) -> Tensor:
         """Return the logits of the token after each position."""
-        carried = self.carried if training else None
-        x, states = self._read(ids, carried.values if carried else None, training=training)
-        if carried:
-            carried.assign(states)
-        return self._logits(x)
+        return self._logits(self._read(ids, training=training)[0])
 
     def begin(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, States]:
         """Read prompts.
@@ -111,7 +70,7 @@ class RecurrentLanguageModel(ConfiguredModel):
         Returns:
             Logits of the token after each row's last, (batch, vocabulary_size), and the state.
         """
-        x, states = self._read(ids, None, mask=ops.arange(ops.shape(ids)[1]) < lengths[:, None])
+        x, states = self._read(ids, mask=ops.arange(ops.shape(ids)[1]) < lengths[:, None])
         return self._logits(x[:, -1]), states  # masked positions repeat the last one's output
 
     def step(self, ids: Tensor, places: Tensor, states: States) -> tuple[Tensor, States]:
@@ -122,14 +81,11 @@ class RecurrentLanguageModel(ConfiguredModel):
             following.append(list(state))
         return self._logits(x), following
 
-    def _read(
-        self, ids: Tensor, states: States | None, mask: Tensor | None = None, training: bool = False
-    ) -> tuple[Tensor, States]:
+    def _read(self, ids: Tensor, mask: Tensor | None = None, training: bool = False) -> tuple[Tensor, States]:
         x = self.dropout(self.token_embedding(ids), training=training)  # (batch, time, embedding)
         following = []
-        for number, layer in enumerate(self.recurrent):
-            before = states[number] if states is not None else None
-            x, *state = layer(x, initial_state=before, mask=mask, training=training)
+        for layer in self.recurrent:
+            x, *state = layer(x, mask=mask, training=training)
             x = self.dropout(x, training=training)  # (batch, time, units)
             following.append(state)
         return x, following

@@ -28,7 +28,6 @@ from recipes.training.callbacks.resume import Checkpoint
 from recipes.training.callbacks.training_loss import (
     Penalty,
     RegressionTeacher,
-    SmoothLabels,
     Teacher,
     Term,
     TrainingLoss,
@@ -128,7 +127,7 @@ def compile_model(
     Raises:
         UserError: There is nothing to prune, or no time for it; a model that XLA can't compile.
     """
-    xla = _compiled_by_xla(model, recipe, xla_is_faster)
+    xla = xla_is_faster and recipe.batches.name == "fixed"
     _pruning(recipe, sizes)  # what can't be pruned is refused before there is a run directory
     if recipe.pruning.sparsity:
         prunable(model, recipe.pruning.leave_out, biases=recipe.pruning.biases)
@@ -164,18 +163,6 @@ def _normalize_whole_batches(model: keras.Model, *, synchronized: bool) -> None:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = synchronized
-
-
-def _compiled_by_xla(model: keras.Model, recipe: Recipe, pays: bool) -> bool:
-    if recipe.training.jit != "on":
-        return recipe.training.jit == "auto" and pays and recipe.batches.name == "fixed"
-    pooled = any(isinstance(layer, keras.layers.MaxPooling2D) for layer in model._flatten_layers())
-    require(
-        not pooled,
-        "XLA has no gradient of max-pooling that is the same each time: leave training.jit at auto or off",
-        jit=recipe.training.jit,
-    )
-    return True
 
 
 def fit(  # noqa: PLR0913 - what a training is made of
@@ -278,8 +265,6 @@ def _training_loss(model: keras.Model, recipe: Recipe, teacher: keras.Model | No
     """Return the callback that adds to the loss, if anything is to be added."""
     terms: list[Term] = []
     from_logits = getattr(model.loss, "from_logits", False)
-    if recipe.regularization.label_smoothing:
-        terms.append(SmoothLabels(recipe.regularization.label_smoothing, from_logits=from_logits))
     if teacher is not None:
         terms.append(
             RegressionTeacher(recipe.distillation, teacher)

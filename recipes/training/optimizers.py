@@ -7,8 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from recipes.config import Optimizer
-from recipes.config.optimizer import OptimizerName
+from recipes.config import Optimizer, OptimizerName
 from recipes.models.parameters import is_matrix
 from recipes.training.schedules import LearningRate
 
@@ -22,12 +21,10 @@ RULES: dict[OptimizerName, tuple[Callable[..., keras.optimizers.Optimizer], dict
     "gradient-descent": (keras.optimizers.SGD, {}),
     "sgd": (keras.optimizers.SGD, {}),
     "momentum": (keras.optimizers.SGD, {"momentum": "momentum"}),
-    "nesterov": (functools.partial(keras.optimizers.SGD, nesterov=True), {"momentum": "momentum"}),
     "adagrad": (keras.optimizers.Adagrad, {"initial_accumulator_value": "initial_accumulator"}),
     "rmsprop": (keras.optimizers.RMSprop, {"rho": "beta_2", "momentum": "momentum"}),
     "adam": (keras.optimizers.Adam, {"beta_1": "beta_1", "beta_2": "beta_2"}),
     "adamw": (keras.optimizers.AdamW, {"beta_1": "beta_1", "beta_2": "beta_2"}),
-    "lion": (keras.optimizers.Lion, {"beta_1": "beta_1", "beta_2": "beta_2"}),
     "muon": (
         functools.partial(keras.optimizers.Muon, exclude_layers=list(NO_HIDDEN_MATRIX)),
         {
@@ -54,8 +51,6 @@ def build_optimizer(
     chosen = {argument: own[setting] for argument, setting in arguments.items()}
     if "weight_decay" in own:
         chosen["weight_decay"] = own["weight_decay"]
-    if settings.accumulate > 1:
-        chosen["gradient_accumulation_steps"] = settings.accumulate
     optimizer = rule(learning_rate=learning_rate, global_clipnorm=settings.clip_norm, **chosen)
     optimizer.exclude_from_weight_decay(
         var_list=[variable for variable in variables if not is_matrix(variable)]
@@ -69,6 +64,5 @@ def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 
 
 def finished_steps(optimizer: keras.optimizers.Optimizer) -> int:
-    """Return how many steps were made; with accumulated gradients each update takes several."""
-    rule = inner(optimizer)
-    return int(ops.convert_to_numpy(rule.iterations)) * (rule.gradient_accumulation_steps or 1)
+    """Return how many steps were made."""
+    return int(ops.convert_to_numpy(inner(optimizer).iterations))

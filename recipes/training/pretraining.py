@@ -95,9 +95,8 @@ def spoil(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, 
     Returns:
         The corrupted images, and the originals: (batch, height * width * channels) in [0, 1].
     """
-    no_labels = tf.zeros((tf.shape(images)[0], 1))
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    moved, _ = augment(images, no_labels, settings.moves, seeds[0])
+    moved = augment(images, settings.moves, seeds[0])
     keep = tf.random.stateless_uniform(tf.shape(images), seeds[1]) >= settings.noise
     return tf.where(keep, moved, 0.0), tf.reshape(images, (tf.shape(images)[0], -1)) / 255
 

@@ -8,7 +8,7 @@ its shape when the batch size changes.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -56,12 +56,6 @@ def inverse_square_root(t: Tensor, total: float, *, beta: float) -> Tensor:
     return ops.rsqrt(1.0 + beta * t)
 
 
-def step_wise(t: Tensor, total: float, *, factor: float, boundaries: Sequence[float]) -> Tensor:
-    """Multiply by `factor` at each boundary, a part of the total time: factor^(boundaries reached)."""
-    reached = sum(ops.cast(t >= boundary * total, "float32") for boundary in boundaries)
-    return ops.power(factor, reached + 0.0 * t)
-
-
 def one_cycle(
     t: Tensor, total: float, *, rise_fraction: float, initial_fraction: float, final_fraction: float
 ) -> Tensor:
@@ -89,7 +83,6 @@ CURVES: dict[str, Callable[..., Tensor]] = {
     "polynomial": polynomial,
     "cosine": cosine,
     "inverse-square-root": inverse_square_root,
-    "step": step_wise,
     "one-cycle": one_cycle,
     "wsd": wsd,
 }
@@ -120,9 +113,6 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.clip(ops.cast(step, "int32"), 0, last)
         now, then = ops.take(self.times, step), ops.take(self.times, ops.minimum(step + 1, last))
         unit = self.times[1]
-        if self.schedule.every == "epoch":
-            now, unit = ops.floor(now), 1.0
-            then = now + 1.0
         factor = self._curve(ops.clip(now - self.schedule.warmup, 0.0, self._decay_time))
         if self.schedule.warmup:
             # The rate at the end of the step or epoch: the first one is not lost on a rate of 0.
@@ -147,7 +137,7 @@ class Sparsity:
     """How much is pruned at each step, and at which steps weights are chosen.
 
     `polynomial` is sparsity * (1 - (1 - t)^3) with t from 0 at `begin` to 1 at `end` (Zhu & Gupta 2017, "To
-    prune, or not to prune", arXiv:1710.01878); `constant` and `one-shot` are all of it from `begin` on.
+    prune, or not to prune", arXiv:1710.01878); `constant` is all of it from `begin` on.
 
     Args:
         settings: Sparsity, curve, steps.
@@ -168,8 +158,6 @@ class Sparsity:
             end=self.end,
             settle=self.settle,
         )
-        if settings.schedule == "one-shot":
-            self.end = self.settle = self.begin
 
     def choice_at(self, step: int) -> int | None:
         """Return the last step until now at which weights were to be chosen; None before the first."""

@@ -54,7 +54,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
         (["train", "mnist-cnn", "--schedule.name", "cosin"], ["'cosin'", "cosine"]),
         (["train", "mnist-cnn", "--resume", "--overwrite"], ["choose one"]),
         (["train", "mnist-cnn", "--resume"], ["there is no run in runs/mnist-cnn"]),
-        (["train", "mnist-cnn", "--training.replicas", "0"], ["at least 1, or None. Received: replicas=0"]),
+        (["train", "mnist-cnn", "--training.replicas", "0"], ["at least 1 or None. Received: replicas=0"]),
         (["workers", "two", "mnist-cnn"], ["at least 1. Received: two"]),
         (["workers", "2", "mnist-cn"], ["no recipe 'mnist-cn'", "mnist-cnn?"]),
         (["workers", "2", "mnist-cnn", "--training.epochs", "0"], ["at least 1. Received: epochs=0"]),

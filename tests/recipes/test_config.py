@@ -7,6 +7,7 @@ from recipes.config import (
     Augmentation,
     EarlyStopping,
     ImageRecipe,
+    Optimizer,
     RegressionRecipe,
     Schedule,
     Training,
@@ -51,15 +52,14 @@ def test_settings_cannot_be_changed():
         ({"optimizer": {"momentum": 0.9}}, "optimizer adam takes beta_1, beta_2. Received: momentum=0.9"),
         (
             {"optimizer": {"name": "muon", "beta_2": 1.0}},
-            r"optimizer.beta_2 must be in \[0, 1\). Received: beta_2=1.0",
+            r"optimizer.beta_2 must be in \[0, 1\) or None. Received: beta_2=1.0",
         ),
         ({"optimizer": {"clip_norm": 0.0}}, "clip_norm=0.0"),
         ({"early_stopping": {"metric": "validation_acc"}}, "Did you mean validation_accuracy?"),
-        ({"early_stopping": {"start_epoch": 11}}, "start_epoch=11, epochs=10"),
         ({"model": {"kernel_size": 40}}, "model.kernel_size must be 1 to 28. Received: kernel_size=40"),
         (
             {"model": {"convolutions": [8] * 6}},
-            r"stage 5 gets 1 x 1 pixels, which 2 x 2 pooling leaves nothing of. "
+            r"stage 5 gets 1 x 1 pixels, too few for 2 x 2 pooling. "
             r"Received: convolutions=\(8, 8, 8, 8, 8, 8\), depth=1, kernel_size=3, padding='same'",
         ),
         (
@@ -90,14 +90,44 @@ def test_wrong_settings_say_what_was_received(tree, message):
     ],
 )
 def test_seeds_have_32_bits(kind, group, name, seed):
-    with pytest.raises(UserError, match=f"{group}.{name} must be 0 to 4294967295. Received: seed={seed}"):
+    with pytest.raises(UserError, match=f"{group}.{name} must be 0 to 4294967295. Received: {name}={seed}"):
         from_dict(kind, {group: {name: seed}})
     assert from_dict(kind, {group: {name: 2**32 - 1}})
 
 
-def test_a_schedule_reads_its_defaults_where_a_setting_is_none():
+def test_an_optimizer_has_its_own_defaults_where_a_setting_is_none():
+    assert Optimizer(name="momentum").parameters() == {"weight_decay": 0.0, "momentum": 0.9}
+    assert Optimizer(name="muon", momentum=0.8).resolved() == Optimizer(
+        name="muon", weight_decay=0.0, momentum=0.8, adam_fraction=0.5, beta_2=0.95
+    )
+    assert Optimizer(name="adamw").resolved().unresolved() == Optimizer(name="adamw")
+
+
+def test_a_schedule_has_the_settings_that_it_reads():
     assert Schedule(name="polynomial").parameters() == {"power": 1.0}
-    assert Schedule(name="step", factor=0.5).parameters() == {"factor": 0.5, "boundaries": (0.5, 0.75)}
+    assert Schedule(name="wsd", decay_fraction=0.5).parameters() == {
+        "decay_fraction": 0.5,
+        "final_fraction": 0.0,
+    }
+
+
+def test_settings_that_were_removed_are_read_from_files_while_they_had_no_effect():
+    older = {
+        "augmentation": {"erase": 0.0, "mix_up": 0.0, "rotate": 5.0},
+        "schedule": {"name": "plateau", "every": "step", "factor": None, "boundaries": None},
+        "training": {"jit": "auto", "epochs": 3},
+    }
+    assert from_dict(ImageRecipe, older) == ImageRecipe(
+        augmentation=Augmentation(rotate=5.0), schedule=Schedule(name="plateau"), training=Training(epochs=3)
+    )
+    with pytest.raises(UserError, match="no setting 'augmentation.erase'"):
+        from_dict(ImageRecipe, {"augmentation": {"erase": 0.2}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1])
+def test_ranges_hold_finite_numbers_only(value):
+    with pytest.raises(UserError, match="optimizer.learning_rate must be above 0"):
+        Optimizer(learning_rate=value)
 
 
 def test_a_part_of_the_epochs_is_counted_as_it_is_written():

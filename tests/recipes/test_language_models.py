@@ -15,7 +15,7 @@ MODELS = {
     "best": (TransformerLanguageModel, TransformerModel(**SMALL, convolution=3, tied_head=False)),
     "learned": (
         TransformerLanguageModel,
-        TransformerModel(**SMALL, positions="learned", activation="swiglu", bias=True, convolution=2),
+        TransformerModel(**SMALL, positions="learned", activation="gelu", bias=True, convolution=2),
     ),
     "classic": (
         TransformerLanguageModel,
@@ -125,18 +125,6 @@ def test_a_convolution_starts_as_the_identity_and_looks_back_only():
     np.testing.assert_array_equal(numpy(layer(x)), x)
     layer.kernel.assign(np.array([[100, 0], [10, 0], [1, 1]]))
     np.testing.assert_array_equal(numpy(layer(x))[0, :, 0], [0, 2, 24, 246])
-
-
-def test_a_stateful_model_goes_on_from_the_state_of_the_step_before(ids):
-    model = build("lstm")
-    carried = model.carry_state(3)
-    whole = numpy(model(np.concatenate([ids, ids], axis=1)))
-    first, second = numpy(model(ids, training=True)), numpy(model(ids, training=True))
-    np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, atol=1e-5)
-    carried.reset()
-    np.testing.assert_allclose(numpy(model(ids, training=True)), first, atol=1e-6)
-    np.testing.assert_allclose(numpy(model(ids)), first, atol=1e-6)
-    assert len(model.get_weights()) == len(build("lstm").get_weights())
 
 
 @pytest.mark.parametrize(

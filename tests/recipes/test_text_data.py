@@ -1,4 +1,3 @@
-import itertools
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes.config import BatchSchedule, StreamedTextData, TextData, UserError
+from recipes.config import BatchSchedule, TextData, UserError
 from recipes.data import corpus as corpora
 from recipes.data import tokens as token_files
 from recipes.data.batch_sizes import BatchSizes
@@ -241,17 +240,6 @@ def test_windows_reach_both_ends_of_the_part():
     windows = TrainingWindows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
     ids, following = all_windows(windows.dataset)
     assert (ids.min(), following.max()) == (5, 19)
-
-
-def test_stateful_windows_go_on_where_the_last_ones_ended():
-    sizes = fixed_sizes(3, steps=5)
-    data = StreamedTextData(block_size=4, stateful=True)
-    windows = TrainingWindows(np.arange(100), Part(0, 90, 90), data, sizes, 0)
-    steps = [ids for ids, _ in windows.dataset.as_numpy_iterator()]
-    for before, after in itertools.pairwise(steps):
-        np.testing.assert_array_equal(after[:, 0], before[:, -1] + 1)
-    with pytest.raises(UserError, match="5 windows of 4 tokens in a row, and the training part has 20"):
-        TrainingWindows(np.arange(100), Part(0, 20, 20), data, sizes, 0)
 
 
 def store_letters(tmp_path, monkeypatch, own: tuple[str, ...]) -> None:

@@ -118,7 +118,7 @@ def test_a_run_is_finished_with_the_best_of_the_epochs_it_has(name, by, tmp_path
 def test_before_an_epoch_that_may_be_the_best_the_last_one_is_kept(tmp_path):
     """Its weights are the ones that were validated: the moving averages."""
     recipe = tiny("mnist-mlp", tmp_path)
-    late = with_settings(recipe, {"early_stopping": {"start_epoch": 4}})
+    late = with_settings(recipe, {"early_stopping": {"start_fraction": 0.75}})
     run = interrupt("mnist-mlp", late, Path("run"))
     command.finish(["run"])
     assert run.metrics["best_epoch"] == run.metrics["epochs"] == 2
@@ -231,7 +231,7 @@ def test_a_run_records_what_it_was_trained_with(tmp_path):
         {
             "optimizer": {"name": "adam"},
             "schedule": {"name": "wsd"},
-            "batches": {"name": "growing"},
+            "batches": {"name": "random"},
             "pruning": {"sparsity": 0.5},
             "training": {"batch_size": 31},  # ten steps an epoch
         },
@@ -239,7 +239,7 @@ def test_a_run_records_what_it_was_trained_with(tmp_path):
     config = task_of("diabetes-mlp", recipe).train(Path("run")).config
     assert (config["optimizer"]["beta_1"], config["optimizer"]["beta_2"]) == (0.9, 0.999)
     assert (config["schedule"]["decay_fraction"], config["schedule"]["final_fraction"]) == (0.2, 0.0)
-    assert config["batches"]["boundaries"] == [0.3, 0.6, 0.8]
+    assert config["batches"]["largest"] == 512
     assert 0 < config["pruning"]["end"] < config["pruning"]["settle"] < 40
     assert config["early_stopping"]["patience"] is None  # that means never
     assert config["optimizer"]["momentum"] is None  # adam has none

@@ -102,7 +102,7 @@ def test_what_a_short_search_found_is_for_the_recipes_own_length():
         LM,
         {
             "training": {"epochs": 2, "steps_per_epoch": 60, "batch_size": 8},
-            "early_stopping": {"start_epoch": 2, "patience": 1},
+            "early_stopping": {"patience": 1},
             "schedule": {"warmup": 0.05},
             "model": {"dropout": 0.25},
         },

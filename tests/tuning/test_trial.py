@@ -41,7 +41,10 @@ def train(directory, number=0, values=OWN, told=None, **order):
 
 def test_a_trial_has_no_value_before_an_epoch_that_could_be_kept(plan_search):
     directory = plan_search(
-        {"training": {"epochs": 3}, "early_stopping": {"start_epoch": 2, "metric": "validation_accuracy"}},
+        {
+            "training": {"epochs": 3},
+            "early_stopping": {"start_fraction": 0.34, "metric": "validation_accuracy"},
+        },
         seconds=1e-3,
     )
     told = []
@@ -53,7 +56,7 @@ def test_a_trial_has_no_value_before_an_epoch_that_could_be_kept(plan_search):
 
 
 def test_a_paused_trial_is_no_finished_one(plan_search):
-    directory = plan_search({"early_stopping": {"start_epoch": 2}}, algorithm="hyperband")
+    directory = plan_search({"early_stopping": {"start_fraction": 0.5}}, algorithm="hyperband")
     trial = train(directory, epochs=1)
     assert (trial.status, trial.value, trial.reason) == ("stopped", None, "paused after epoch 1")
     going_on = train(directory)

@@ -117,26 +117,6 @@ class RegressionTeacher:
         return (1 - weight) * loss + weight * weighted_mean(errors, sample_weight)
 
 
-class SmoothLabels:
-    """Share a part of each label out among all classes (Szegedy et al. 2016, arXiv:1512.00567).
-
-    The cross-entropy is linear in the labels: (1 - s) of the loss, and s of the mean of -log p.
-
-    Args:
-        part: s, in (0, 1).
-        from_logits: Whether outputs are logits, else probabilities.
-    """
-
-    def __init__(self, part: float, *, from_logits: bool) -> None:
-        self.part = part
-        self.from_logits = from_logits
-
-    def __call__(self, loss: Tensor, x: Tensor, outputs: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """Return the loss of the smoothed labels."""
-        even = -ops.mean(log_probabilities(outputs, self.from_logits), axis=-1)  # one for each label
-        return (1 - self.part) * loss + self.part * weighted_mean(even, sample_weight)
-
-
 class Penalty:
     """Make large weights expensive: l1 * sum |w| + l2 * sum w^2 over matrices and kernels.
 
