@@ -1,7 +1,6 @@
 """Types and ranges of settings, and settings as nested dicts of JSON values."""
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -75,8 +74,7 @@ class Settings:
                 raise UserError(f"{prefix}{name} must be {_describe_range(kind)}. Received: {name}={value!r}")
 
 
-@functools.cache
-def field_types(kind: Any) -> dict[str, Any]:
+def field_types(kind: type[Any]) -> dict[str, Any]:
     """Return the types of the fields of a dataclass, ranges included."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
