@@ -135,10 +135,9 @@ def language(folder: Path) -> None:
         import keras
 
         from recipes.compression.importance import least, magnitude
-        from recipes.compression.masks import silence
-        from recipes.compression.shrink import shrink
+        from recipes.compression.shrink import shrink, silence
         from recipes.compression.units import find_units
-        from recipes.models.copying import copy_without_optimizer
+        from recipes.models.saved import copy_without_optimizer
 
     dense, smaller = folder / "dense", folder / "smaller"
     short = ["--training.epochs", "2", "--training.steps-per-epoch", "100", "--model.heads", "4"]

@@ -19,8 +19,8 @@ from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
 from recipes.data.tokens import load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
 from recipes.generation.text_generator import LanguageModel, TextGenerator, load
-from recipes.models.copying import copy_without_optimizer
 from recipes.models.recurrent import RecurrentLanguageModel
+from recipes.models.saved import copy_without_optimizer
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.report.page import Page, Text
 from recipes.runs.directory import Run, check_same

@@ -22,9 +22,8 @@ from recipes.data.examples import Examples, with_few_labels
 from recipes.data.images import load_images
 from recipes.data.streams import draw_keys, stream
 from recipes.models.image import build_classifier
-from recipes.report.augmentation import plot_augmentation
-from recipes.report.classification import plot_confusion, plot_mistakes
 from recipes.report.page import Page, Picture, Table
+from recipes.report.plots import plot_augmentation, plot_confusion, plot_mistakes
 from recipes.report.scores import most_confident_mistakes, score_classification
 from recipes.runs.directory import Run
 from recipes.task import Data, Part, Scores, Task

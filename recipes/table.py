@@ -19,7 +19,7 @@ from recipes.data.batches import TrainingBatches
 from recipes.data.numbers import evaluation_rows, keep, load_numbers
 from recipes.models.regression import build_regression
 from recipes.report.page import Page, Picture
-from recipes.report.regression import plot_predictions
+from recipes.report.plots import plot_predictions
 from recipes.runs.directory import Run
 from recipes.task import Data, Part, Scores, Task
 from recipes.training.fit import batch_sizes

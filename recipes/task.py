@@ -21,8 +21,8 @@ from recipes.config import Recipe, UserError
 from recipes.distribution.strategy import join, on_one_device
 from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
-from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Page, Picture, settings_table, write_page
+from recipes.report.plots import plot_learning_curves
 from recipes.runs.directory import Run, check_same_data, check_scored, open_run
 from recipes.runs.settings import recorded_recipe
 from recipes.training.fit import (

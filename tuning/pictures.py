@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from recipes.report.curves import save
+from recipes.report.plots import save
 from tuning.importance import place
 from tuning.plan import Plan, Trial, ranked
 from tuning.space import BATCH_SIZE, LEARNING_RATE

@@ -13,8 +13,8 @@ import keras
 import tensorflow as tf
 
 from recipes.compression.cost import multiply_adds, sparsity_by_layer
-from recipes.models.copying import copy_without_optimizer
 from recipes.models.parameters import count_nonzero
+from recipes.models.saved import copy_without_optimizer
 from recipes.report.page import Table
 
 REPEATS = 15

@@ -19,15 +19,14 @@ import tensorflow as tf
 
 from recipes.compression import importance
 from recipes.compression.cost import multiply_adds
-from recipes.compression.masks import silence
 from recipes.compression.quantize import check_not_quantized
-from recipes.compression.shrink import shrink
+from recipes.compression.shrink import shrink, silence
 from recipes.compression.units import KINDS, Units, find_units
 from recipes.config import Recipe, RunPruning, UserError, better_when_low, nearest, to_dict
 from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
 from recipes.report.page import Page, Picture, Table
-from recipes.report.trade_off import plot_trade_off
+from recipes.report.plots import plot_trade_off
 from recipes.runs.directory import Run, open_run
 from recipes.runs.files import write_csv
 from recipes.runs.settings import recorded_recipe, with_settings

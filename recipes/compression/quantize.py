@@ -4,8 +4,8 @@ import keras
 
 from recipes.config import UserError
 from recipes.models.configured import INT8_WEIGHTS, ConfiguredModel
-from recipes.models.copying import copy_without_optimizer
 from recipes.models.parameters import is_matrix
+from recipes.models.saved import copy_without_optimizer
 
 QUANTIZES = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 

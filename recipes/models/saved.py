@@ -1,4 +1,4 @@
-"""Saved models, as runs keep them."""
+"""Load saved models, and copy models for inference."""
 
 import zipfile
 import zlib
@@ -25,3 +25,10 @@ def load_model(path: Path) -> keras.Model:
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is missing or damaged: {reason}") from error
+
+
+def copy_without_optimizer(model: keras.Model) -> keras.Model:
+    """Return a copy of a model without its optimizer and loss."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy

@@ -12,8 +12,8 @@ import tensorflow as tf
 from recipes.config import DivergedError, Recipe, RegressionRecipe, Training, require
 from recipes.data.batch_sizes import BatchSizes
 from recipes.distribution.strategy import divided, lost_worker, share_checkpoint
-from recipes.models.copying import copy_without_optimizer
 from recipes.models.parameters import sparsity
+from recipes.models.saved import copy_without_optimizer
 from recipes.runs.directory import Run
 from recipes.training.callbacks.data_order import DataOrder
 from recipes.training.callbacks.diverged import StopOnNaN

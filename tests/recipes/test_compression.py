@@ -9,9 +9,8 @@ from keras import layers
 
 from recipes.compression import importance
 from recipes.compression.cost import multiply_adds, sparsity_by_layer
-from recipes.compression.masks import silence, unread
 from recipes.compression.quantize import left_as_they_are, quantize
-from recipes.compression.shrink import shrink
+from recipes.compression.shrink import shrink, silence, unread
 from recipes.compression.units import KINDS, find_units
 from recipes.config import ImageModel, RecurrentModel, TransformerModel, UserError
 from recipes.models.image import build_classifier

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from recipes.report.classification import plot_confusion, plot_mistakes
-from recipes.report.curves import plot_learning_curves
 from recipes.report.page import Page, Picture, Table, Text, write_page
+from recipes.report.plots import plot_confusion, plot_learning_curves, plot_mistakes
 from recipes.report.scores import most_confident_mistakes, score_classification
 
 # Five examples of three classes; the third class is never predicted.

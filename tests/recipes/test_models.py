@@ -20,11 +20,11 @@ from recipes.config import (
     TransformerRecipe,
 )
 from recipes.language_model import build_model
-from recipes.models.copying import copy_without_optimizer
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
 from recipes.models.regression import build_regression
+from recipes.models.saved import copy_without_optimizer
 from recipes.training.optimizers import build_optimizer
 from recipes.training.schedules import LearningRate
 from tests.recipes.sizes import fixed_sizes
