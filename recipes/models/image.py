@@ -87,9 +87,6 @@ def _normalize_and_activate(x: Tensor, settings: ImageModel, name: str) -> Tenso
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-Tensor = Any
-
-
 @keras.saving.register_keras_serializable(package="keras_recipes")
 class AverageOfMembers(layers.Average):
     """Average the logits of the ensemble members, each (batch, classes) (Lakshminarayanan et al. 2017, arXiv:1612.01474).
