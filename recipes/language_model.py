@@ -3,7 +3,7 @@
     make train-lm
     python -m recipes train lm-lstm --data.source my_book.txt
 
-`recipes/catalog.py` lists the result of each recipe; `recipes/generation/` turns a model into text.
+`recipes/catalog.py` lists the result of each recipe; `recipes/generation/` generates text with a model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import RecurrentRecipe, Sampling, TextRecipe, to_dict
-from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
+from recipes.data.tokenizers import decode, write_vocabulary
+from recipes.data.tokens import Part as TextPart
 from recipes.data.tokens import load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
 from recipes.generation.text_generator import LanguageModel, TextGenerator, load
@@ -41,10 +42,17 @@ class LanguageModelling(Task[TextRecipe]):
     recipe_class = TextRecipe
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     plotted_metric = "perplexity"
+    start: LanguageModel | None = None
+    sample: Sample | None = None
 
     def load(self) -> None:
-        """Load and tokenize the text, with the vocabulary of the run that training starts from if there is one."""
-        self.start, tokenizer = self._starting_point()
+        """Load and tokenize the text, with the vocabulary of the run that training starts from, if any."""
+        tokenizer = None
+        if self.recipe.init_from:
+            run = Run(Path(self.recipe.init_from))
+            self.start, tokenizer = load(run)
+            theirs, ours = _network(run.config), _network(to_dict(self.recipe))
+            check_same(theirs, ours, f"--init-from needs the network of {run.path}")
         self.text = load_text(self.recipe.data, tokenizer)
         self.tokens = self.text.tokenizer.tokens
         corpus, train, validation = self.text.corpus, self.text.train, self.text.validation
@@ -52,21 +60,6 @@ class LanguageModelling(Task[TextRecipe]):
         self.data = Data(corpus.name, corpus.origin, self.text.fingerprint, corpus.note, counts)
         self.sizes = batch_sizes(self.recipe, self.recipe.training.windows_per_epoch)
         self.xla_is_faster = not isinstance(self.recipe, RecurrentRecipe)  # 1.3 times for Transformers
-        self.sample: Sample | None = None
-
-    def _starting_point(self) -> tuple[LanguageModel | None, Tokenizer | None]:
-        """Load the run that training starts from; its network must be the recipe's."""
-        if self.recipe.init_from is None:
-            return None, None
-        run = Run(Path(self.recipe.init_from))
-        model, tokenizer = load(run)
-        theirs, ours = run.config, to_dict(self.recipe)
-        check_same(
-            {"model": theirs["model"], "block_size": theirs["data"]["block_size"]},
-            {"model": ours["model"], "block_size": ours["data"]["block_size"]},
-            f"--init-from needs the network of {run.path}",
-        )
-        return model, tokenizer
 
     def describe(self) -> str:
         """Describe the text and its tokens."""
@@ -85,8 +78,10 @@ class LanguageModelling(Task[TextRecipe]):
     def build(self) -> LanguageModel:
         """Build a Transformer or a recurrent network, or take the model that training starts from."""
         if self.start is not None:
-            return copy_without_optimizer(self.start)  # a copy is of this precision, and on these replicas
-        return build_model(self.recipe, len(self.tokens))
+            return copy_without_optimizer(self.start)  # with this training's precision and replicas
+        recurrent = isinstance(self.recipe, RecurrentRecipe)
+        network = RecurrentLanguageModel if recurrent else TransformerLanguageModel
+        return network(self.recipe.model, len(self.tokens), self.recipe.data.block_size)
 
     def compile(self, model: keras.Model, **options: Any) -> None:
         """Compile with the cross-entropy of the next token, in nats."""
@@ -99,46 +94,36 @@ class LanguageModelling(Task[TextRecipe]):
     def callbacks(self, model: LanguageModel, *, final: bool) -> Sequence[keras.callbacks.Callback]:
         """Return callbacks that report perplexity and print a sample."""
         validation = self.text.validation
-        found: list[keras.callbacks.Callback] = [
-            TextMetrics(self._tokens_of_epoch, len(validation), validation.characters)
-        ]
-        if final:
-            self.sample = Sample(self._sampler(model), print)
-            found.append(self.sample)
-        return found
+        metrics = TextMetrics(self._tokens_of_epoch, len(validation), validation.characters)
+        self.sample = Sample(self._sampler(model), print) if final else None
+        return [metrics, self.sample] if self.sample else [metrics]
 
     def score(self, model: keras.Model, part: Part) -> Scores:
         """Return loss in nats per token, perplexity and bits per character."""
-        tokens = self.text.test if part == "test" else self.text.validation
-        metrics = {}
-        if part == "test":
-            both = self._loss(model, self.text.validation + self.text.test)
-            metrics["validation_and_test_loss"] = round(both, 6)
+        tokens: TextPart = getattr(self.text, part)
         loss = self._loss(model, tokens)
-        figures = {
-            "loss": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_character": bits_per_character(loss, len(tokens), tokens.characters),
+        metrics = {
+            f"{part}_loss": loss,
+            f"{part}_perplexity": perplexity(loss),
+            f"{part}_bits_per_character": bits_per_character(loss, len(tokens), tokens.characters),
         }
-        metrics |= {f"{part}_{name}": round(value, 6) for name, value in figures.items()}
-        return Scores(metrics, {"tokens": len(tokens)}, model)
+        if part == "test":
+            metrics["validation_and_test_loss"] = self._loss(model, self.text.validation + self.text.test)
+        rounded = {name: round(value, 6) for name, value in metrics.items()}
+        return Scores(rounded, {"tokens": len(tokens)}, model)
 
-    def _loss(self, model: keras.Model, tokens: Any) -> float:
+    def _loss(self, model: keras.Model, tokens: TextPart) -> float:
         if not model.compiled:
             self.compile(model)
-        return float(
-            model.evaluate(evaluation_windows(self.text.tokens, tokens, self.recipe.data), verbose=0)
-        )
+        windows = evaluation_windows(self.text.tokens, tokens, self.recipe.data)
+        return float(model.evaluate(windows, verbose=0))
 
     def page(self, run: Run, metrics: Mapping[str, Any], test: Scores) -> Page:
         """Show samples from the beginning, the middle and the end of the training."""
         kept = metrics["best_epoch"]
-        if self.sample is None:
-            samples = {kept: self._sampler(test.outputs)()}
-        else:
-            samples = dict(enumerate(self.sample.texts, start=1))
+        texts = self.sample.texts if self.sample else []
+        samples = dict(enumerate(texts, start=1)) or {kept: self._sampler(test.outputs)()}
         shown = [epoch for epoch in sorted({1, (kept + 1) // 2, kept}) if epoch in samples]
-        temperature = SAMPLING.temperature
         return Page(
             figures={
                 "test loss": f"{metrics['test_loss']:.4f} nats per token",
@@ -150,25 +135,22 @@ class LanguageModelling(Task[TextRecipe]):
                 "evaluation": f"windows of {metrics['block_size']} tokens, stride {metrics['evaluation_stride']}",
             },
             texts=[
-                Text(f"Sample after epoch {epoch} (temperature {temperature})", samples[epoch])
+                Text(f"Sample after epoch {epoch} (temperature {SAMPLING.temperature})", samples[epoch])
                 for epoch in shown
             ],
         )
 
     def _sampler(self, model: LanguageModel) -> Callable[[], str]:
-        """Return a function that continues the beginning of the validation text, always with the same draws."""
-        start = self.text.validation.start
-        prompt = decode(self.text.tokenizer, self.text.tokens[start : start + SAMPLE_PROMPT_TOKENS])
-        generator, seed = TextGenerator(model, self.text.tokenizer), self.recipe.training.seed
-        return lambda: generator.generate(
-            [prompt], max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING, seed=seed
-        )[0]
+        """Return a function that completes the beginning of the validation text, with the same seed each time."""
+        start, tokenizer = self.text.validation.start, self.text.tokenizer
+        prompt = decode(tokenizer, self.text.tokens[start : start + SAMPLE_PROMPT_TOKENS])
+        generate, seed = TextGenerator(model, tokenizer).generate, self.recipe.training.seed
+        return lambda: generate([prompt], max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING, seed=seed)[0]
 
     def examples(self) -> npt.NDArray[np.int32]:
-        """Return windows of the validation part, (16, block_size)."""
-        begins = self.text.validation.start + np.arange(SPEED_BATCH_SIZE)[:, np.newaxis]
-        places = np.minimum(begins + np.arange(self.recipe.data.block_size), self.text.validation.stop - 1)
-        return self.text.tokens[places].astype(np.int32)
+        """Return windows of the validation part, at most (16, block_size)."""
+        ids: npt.NDArray[np.int32] = next(iter(self.validation()))[0].numpy()
+        return ids[:SPEED_BATCH_SIZE]
 
     def outputs(self, run: Run | None = None) -> Sequence[bytes]:
         """Return the vocabulary."""
@@ -195,7 +177,5 @@ class LanguageModelling(Task[TextRecipe]):
         return {"init_from": str(run.path)}
 
 
-def build_model(recipe: TextRecipe, vocabulary_size: int) -> LanguageModel:
-    """Build the network of a recipe."""
-    network = RecurrentLanguageModel if isinstance(recipe, RecurrentRecipe) else TransformerLanguageModel
-    return network(recipe.model, vocabulary_size, recipe.data.block_size)
+def _network(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": config["model"], "block_size": config["data"]["block_size"]}

@@ -12,19 +12,18 @@ from recipes.config import (
     Optimizer,
     Recipe,
     RecurrentModel,
-    RecurrentRecipe,
     RegressionRecipe,
     Schedule,
     SequenceRecipe,
     TransformerModel,
-    TransformerRecipe,
 )
-from recipes.language_model import build_model
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
+from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.regression import build_regression
 from recipes.models.saved import copy_without_optimizer
+from recipes.models.transformer import TransformerLanguageModel
 from recipes.training.optimizers import build_optimizer
 from recipes.training.schedules import LearningRate
 from tests.recipes.sizes import fixed_sizes
@@ -40,7 +39,12 @@ def build(recipe: Recipe) -> keras.Model:
         return EncoderDecoder(
             recipe.model, 3 + recipe.data.symbols, recipe.data.longest, recipe.data.longest + 1
         )
-    return build_model(recipe, 65)
+    return language_model(recipe.model, 65, recipe.data.block_size)
+
+
+def language_model(settings, vocabulary_size=5, block_size=8):
+    network = TransformerLanguageModel if isinstance(settings, TransformerModel) else RecurrentLanguageModel
+    return network(settings, vocabulary_size, block_size)
 
 
 @functools.cache
@@ -178,13 +182,8 @@ def test_weight_decay_acts_on_kernels_only(network, others):
     assert sparsity(model) == 1.0  # the same weights count
 
 
-def language_model(settings):
-    recipe = TransformerRecipe if isinstance(settings, TransformerModel) else RecurrentRecipe
-    return build_model(recipe(model=settings), 5)
-
-
 def test_muon_turns_hidden_matrices_by_orthogonal_steps_and_leaves_the_rest_to_adam():
-    model = build_model(CATALOG["lm-transformer-small"].recipe, 65)
+    model = build(CATALOG["lm-transformer-small"].recipe)
     rate = LearningRate(Schedule(), highest=0.1, times=fixed_sizes(1, steps=1, epochs=1).times)
     settings = Optimizer(name="muon", learning_rate=0.1, adam_fraction=0.5)
     optimizer = build_optimizer(settings, rate, model.trainable_variables)
