@@ -1,4 +1,4 @@
-"""Every named recipe on one page: its settings, and what it measured.
+"""Every named recipe on one page: its settings and its measured result.
 
 Image recipes are measured on real MNIST, 2 cores: mean ± standard deviation over seeds 0, 1 and 2;
 text recipes on tiny Shakespeare. Epochs are chosen on validation. `python -m benchmarks.mnist` and
@@ -37,10 +37,10 @@ class Entry:
     """A recipe of the catalog.
 
     Attributes:
-        summary: What it is, in a line.
+        summary: A one-line description.
         recipe: Its settings.
-        parameters: Parameters of its model on the dataset it was measured on.
-        measured: Its result, with the dataset it was measured on.
+        parameters: Number of parameters of its model, for the dataset of the result.
+        measured: Its result, with the dataset.
     """
 
     summary: str
@@ -51,7 +51,7 @@ class Entry:
 
 LINEAR_TO_ZERO = Schedule(name="polynomial", warmup=0.2)
 
-# Muon moved the recurrent networks most: validation loss of the LSTM after 2 M characters 1.754 → 1.492.
+# Muon improved the recurrent networks most: validation loss of the LSTM after 2 M characters 1.754 → 1.492.
 RECURRENT_TRAINING = TextTraining(epochs=10, steps_per_epoch=60, batch_size=64)
 
 CLASSIC = TransformerModel(
@@ -59,8 +59,8 @@ CLASSIC = TransformerModel(
 )
 
 CATALOG: Mapping[str, Entry] = {
-    # The best of its last two epochs: 99.54 ± 0.03 % of the test images; the best of all twelve, at high rates
-    # by luck, 99.45 ± 0.09 %.
+    # Best of the last two epochs: 99.54 ± 0.03 % of the test images. Best of all twelve, where an epoch at a high
+    # learning rate may have the best validation accuracy by chance: 99.45 ± 0.09 %.
     "mnist-cnn": Entry(
         summary="two convolution stages, batch normalisation, dropout, augmentation, one-cycle AdamW",
         recipe=ImageRecipe(
@@ -81,8 +81,8 @@ CATALOG: Mapping[str, Entry] = {
         parameters=185_258,
         measured="99.54 ± 0.03 % of MNIST's test images",
     ),
-    # Validation accuracy after its one epoch, mean of two seeds: a rate that rises for a third of the time
-    # rather than a fifth 99.02 → 99.09 %; batches of 64 99.06 %, in a second more; 12 filters for 16 99.01 %.
+    # Validation accuracy, mean of two seeds: a learning rate that rises for a third of the time rather than a fifth
+    # 99.02 → 99.09 %; batches of 64 99.06 %, one second slower; 12 filters instead of 16 99.01 %.
     "mnist-fast": Entry(
         summary="one epoch of two convolution stages at a high rate: 99 % in seconds",
         recipe=ImageRecipe(
@@ -112,12 +112,12 @@ CATALOG: Mapping[str, Entry] = {
         parameters=7_298,
         measured="99.51 ± 0.06 % of MNIST's test images (5 seeds)",
     ),
-    # One member (model.members 1): 99.69 ± 0.02 %, validation losses of the epochs that were kept 0.0133, 0.0147
-    # and 0.0128; three: 0.0129, 0.0118 and 0.0126. One with these moves to the end, 20 epochs, seed 0: 0.0218;
-    # with moves a fifth smaller and no elastic shifts, to the end, 20 epochs: 0.0166; so with a hidden layer of
-    # 128 units with dropout on the flattened last stage instead, 56 epochs: 0.0186.
+    # One member (model.members 1): 99.69 ± 0.02 %, validation losses of the kept epochs 0.0133, 0.0147 and 0.0128;
+    # three members: 0.0129, 0.0118 and 0.0126. One member with augmentation in all epochs, 20 epochs, seed 0: 0.0218;
+    # also with ranges a fifth smaller and no elastic displacements: 0.0166; also with a hidden layer of 128 units and
+    # dropout on the flattened last stage, 56 epochs: 0.0186.
     "mnist-best": Entry(
-        summary="three networks in one, each of three stages of two convolutions; more augmentation",
+        summary="an ensemble of three networks, each of three stages of two convolutions; more augmentation",
         recipe=ImageRecipe(
             model=ImageModel(
                 convolutions=(16, 48, 96),
@@ -127,7 +127,7 @@ CATALOG: Mapping[str, Entry] = {
                 batch_normalization=True,
                 members=3,
             ),
-            # The last epochs are of images as they are: the validation loss halves in the first of them.
+            # The last fifth of the epochs has no augmentation: the validation loss halves in the first of them.
             augmentation=Augmentation(
                 rotate=15, scale=0.15, shift=3, shear=10, elastic=0.7, end_fraction=0.8
             ),
@@ -163,7 +163,7 @@ CATALOG: Mapping[str, Entry] = {
         measured="98.23 ± 0.10 % of MNIST's test images",
     ),
     "mnist-lenet-5": Entry(
-        # Caffe has a ReLU after the 500 units only, this network one after each convolution too.
+        # Caffe has a ReLU only after the 500 units, this network also after each convolution.
         summary="20 and 50 filters of 5 x 5, 500 units: the sizes of Caffe's LeNet",
         recipe=ImageRecipe(
             model=ImageModel(convolutions=(20, 50), kernel_size=5, padding="valid", dense=(500,)),
@@ -175,8 +175,8 @@ CATALOG: Mapping[str, Entry] = {
         measured="99.32 ± 0.10 % of MNIST's test images",
     ),
     "mnist-pretrained": Entry(
-        # Not a result of 100 labels: the epoch is chosen with those of the validation part.
-        summary="784-512-256-10, first trained to restore moved and blackened images, then with 10 labels a class",
+        # The labels of the whole validation part choose the epoch, in addition to the 100 for training.
+        summary="784-512-256-10, pre-trained as a denoising autoencoder, then trained with 10 labels per class",
         recipe=ImageRecipe(
             data=ImageData(labels_per_class=10),
             pretraining=Pretraining(epochs=10, moves=Augmentation(rotate=15, scale=0.15, shift=3, shear=15)),
@@ -187,11 +187,11 @@ CATALOG: Mapping[str, Entry] = {
         ),
         parameters=535_818,
         measured="83.31 ± 0.78 % of MNIST's test images; 72.57 ± 0.39 % without pre-training; 5,999 validation "
-        "labels chose the epochs",
+        "labels chose the epoch",
     ),
-    # What moved their error, one run each at 68 times: weights chosen every 16 steps rather than 100, with
-    # regrowth 3.5 → 2.2 %; the penalty 2.3 → 1.9 %, and without it on the pruned weights' dense copies
-    # half as much. Weight decay, label smoothing and shifted images made it worse.
+    # Test error at 68 times, one run each: masks updated every 16 steps rather than 100, with regrowth 3.5 → 2.2 %;
+    # the L1 penalty 2.3 → 1.9 %, half of that without a penalty on the dense copies of pruned weights. Weight decay,
+    # label smoothing and shifted images made it worse.
     "mnist-lenet-300-100-pruned": Entry(
         summary="LeNet-300-100 with one weight in 68: magnitude pruning with regrowth and an L1 penalty",
         recipe=ImageRecipe(
@@ -220,10 +220,10 @@ CATALOG: Mapping[str, Entry] = {
         parameters=431_080,
         measured="99.10 ± 0.04 % of MNIST's test images",
     ),
-    # What moved its validation loss, one run each: windows of 256 rather than 128 characters 1.430 → 1.402;
-    # in nanoGPT's budget, convolutions 1.534 → 1.510; Muon at 0.02 with weight decay 0.1 rather than at
-    # 0.008 without 1.419 → 1.410, and more on text further from the training text. With half the
-    # heads a step takes less time. Dropout of 0.1 took a quarter more time and gave 1.437.
+    # Validation loss, one run each: windows of 256 rather than 128 characters 1.430 → 1.402; in nanoGPT's budget,
+    # convolutions 1.534 → 1.510; Muon at 0.02 with weight decay 0.1 rather than at 0.008 without 1.419 → 1.410, and
+    # more on text further from the training text. Half the heads make a step faster. Dropout of 0.1 took a quarter
+    # more time and gave 1.437.
     "lm-transformer": Entry(
         summary="decoder-only Transformer: rotary positions, RMSNorm, ReLU², convolutions, Muon",
         recipe=TransformerRecipe(
@@ -236,7 +236,7 @@ CATALOG: Mapping[str, Entry] = {
         parameters=807_304,
         measured="1.4604 ± 0.0019 nats a character on the last 10 % of tiny Shakespeare",
     ),
-    # Three times the text, twice the parameters, and dropout against what that learns by heart.
+    # Three times the training tokens, twice the parameters, and dropout against overfitting.
     "lm-transformer-best": Entry(
         summary="the same, wider, with dropout and half an hour of training",
         recipe=TransformerRecipe(
@@ -311,7 +311,7 @@ CATALOG: Mapping[str, Entry] = {
         measured="1.4855 nats a character on the last 10 % of tiny Shakespeare (seed 0)",
     ),
     "diabetes-mlp": Entry(
-        summary="a regression: 10-5-1 on the diabetes data of scikit-learn",
+        summary="a regression: 10-5-1 on scikit-learn's diabetes data",
         recipe=RegressionRecipe(
             optimizer=Optimizer(learning_rate=0.03),
             schedule=Schedule(name="cosine"),
@@ -321,13 +321,13 @@ CATALOG: Mapping[str, Entry] = {
         measured="R² of 0.51 ± 0.04 on test rows of scikit-learn's diabetes data, mean absolute error 46.6 ± 2.2",
     ),
     "seq2seq-reverse": Entry(
-        summary="encoder-decoder Transformer that writes sequences of up to 16 symbols backwards",
+        summary="an encoder-decoder Transformer that reverses sequences of up to 16 symbols",
         recipe=SequenceRecipe(
             optimizer=Optimizer(name="adamw", learning_rate=0.003, beta_2=0.98),
             schedule=LINEAR_TO_ZERO,
             training=TextTraining(epochs=10, steps_per_epoch=200, batch_size=64),
         ),
         parameters=169_152,
-        measured="writes all of 1,000 test sequences without a fault",
+        measured="all of 1,000 test sequences reversed without an error",
     ),
 }

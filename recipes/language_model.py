@@ -30,8 +30,7 @@ from recipes.training.callbacks.sample import Sample
 from recipes.training.callbacks.text_metrics import TextMetrics, bits_per_character, perplexity
 from recipes.training.fit import batch_sizes
 
-SAMPLE_TOKENS = 400
-SAMPLE_PROMPT_TOKENS = 16
+SAMPLE_TOKENS, SAMPLE_PROMPT_TOKENS = 400, 16
 SPEED_BATCH_SIZE = 16
 SAMPLING = Sampling(temperature=0.8)
 
