@@ -3,8 +3,8 @@
     python -m recipes prune runs/mnist-cnn/latest
     python -m recipes prune runs/mnist-cnn/latest --structure weights --tolerance 0.05
 
-Each step is a run of the recipe's own training that begins with what the step before left, in
-`steps/` of the new run: a kill costs an epoch, and every point of the trade-off curve can be exported.
+Each step is a run of the recipe's own training, in `steps/` of the new run, that starts with the model of the step
+before: a kill costs an epoch, and every step can be exported.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # the task, which trains the steps, is above this package
     from recipes.task import Task
 
 SMALLEST_FRACTION = 1 / 8
-"""Part of the first fraction below which a step is not worth its training."""
+"""Pruning ends when the fraction is below this part of the first one."""
 TAYLOR_BATCHES = 8
 
 
@@ -47,9 +47,9 @@ class Point:
 
     Attributes:
         run: Its run.
-        left: Part of the units or weights that it was to keep; of the first, that it has.
+        left: Fraction of the units or weights that it keeps.
         value: Its validation metric.
-        kept: Whether that is within the tolerance: the next step goes on from here.
+        kept: Whether that is within the tolerance: the next step then starts from this one.
     """
 
     run: Run
@@ -68,13 +68,13 @@ def prune_run(task: "Task[Any]", path: Path, settings: RunPruning, *, resume: bo
         resume: Continue the unfinished pruning there.
 
     Returns:
-        The new run, with the smallest model within the tolerance. That is the model of the source
-        where no step stayed within it; then terminal, metrics.json and report say so.
+        The new run, with the smallest model within the tolerance. If no step is within it, that is the model of
+        the source run, and terminal, metrics.json and report say so.
 
     Raises:
-        UserError: An unfinished run, data that can't be had any more or on which the dense model
-            misses the tolerance, layers that do not exist or can't be pruned; on resume, other
-            settings than it began with. Nothing is written then.
+        UserError: An unfinished run; data that is no longer available or on which the dense model exceeds the
+            tolerance; layers that do not exist or can't be pruned; on resume, settings that differ from the run's.
+            Nothing is written.
     """
     source = task.source_run
     dense = task.reload()
@@ -94,13 +94,13 @@ def _check_reproduced(task: "Task[Any]", dense: keras.Model, settings: RunPrunin
     recorded, now = task.source_run.metrics[metric], task.score(dense, "validation").metrics[metric]
     if not _within(now, recorded, metric, settings.tolerance):
         raise UserError(
-            f"tolerance {settings.tolerance}: the dense model itself misses it: its {metric} was {recorded} "
-            f"when it was trained and is {now} on the data there is now"
+            f"tolerance {settings.tolerance}: the dense model itself exceeds it: its {metric} was {recorded} "
+            f"when it was trained and is {now} on the current data"
         )
 
 
 def _within(value: float, dense: float, metric: str, tolerance: float) -> bool:
-    """Tell whether a metric is at most so much worse: points of a part of 1, else as it is."""
+    """Return whether a metric is within the tolerance: percentage points of an accuracy, absolute for a loss."""
     loss = better_when_low(metric)
     worse = (value - dense) if loss else 100 * (dense - value)
     return worse <= tolerance + 1e-9
@@ -116,7 +116,7 @@ def _check_prunable(dense: keras.Model, settings: RunPruning) -> None:
 
 
 def _candidates(model: keras.Model, settings: RunPruning) -> Units:
-    """Return the units that may go."""
+    """Return the units that may be removed."""
     units = find_units(model)
     layers = [layer for group in units.groups for layer in group.name.split("+")]
     for name in settings.leave_out:
@@ -130,7 +130,7 @@ def _candidates(model: keras.Model, settings: RunPruning) -> Units:
 
 
 def _trade_off(task: "Task[Any]", run: Run, settings: RunPruning) -> Iterator[Point]:
-    """Take the steps; those that a killed pruning had taken are only read."""
+    """Yield the dense run and each step; finished steps of a killed pruning are only read."""
     source, metric = task.source_run, task.recipe.early_stopping.metric
     dense = source.metrics[metric]
     here = Point(source, _left(source, task.recipe, settings), dense, kept=True)
@@ -154,7 +154,7 @@ def _trade_off(task: "Task[Any]", run: Run, settings: RunPruning) -> Iterator[Po
 
 
 def _left(source: Run, recipe: Recipe, settings: RunPruning) -> float:
-    """Return the part of the weights that is not 0 yet; of units, which zeros do not take away, all."""
+    """Return the fraction of the weights that are not 0; 1 for units."""
     if settings.structure == "units":
         return 1.0
     model = load_model(source.model_path)
@@ -166,15 +166,17 @@ def _left(source: Run, recipe: Recipe, settings: RunPruning) -> float:
 
 
 def _describe(point: Point, metric: str) -> str:
-    verdict = "within the tolerance" if point.kept else "too far: back, and half as much"
+    verdict = (
+        "within the tolerance" if point.kept else "exceeds the tolerance: discarded, the fraction is halved"
+    )
     return (
-        f"{point.run.metrics['nonzero_parameters']:,} parameters that are not 0, "
+        f"{point.run.metrics['nonzero_parameters']:,} nonzero parameters, "
         f"{metric} {point.value:.4f}, {verdict}"
     )
 
 
 def _train_step(task: "Task[Any]", before: Point, step: Run, settings: RunPruning, fraction: float) -> bool:
-    """Prune what the step before left, and train it; return False where there is nothing left to prune."""
+    """Prune the model of the step before and train it; return False if there is nothing left to prune."""
     resume = (step.path / "config.json").exists()
     start = step.path.with_name(f"{step.path.name}-start.keras")
     if settings.structure == "units" and not start.exists():
@@ -198,7 +200,7 @@ def _train_step(task: "Task[Any]", before: Point, step: Run, settings: RunPrunin
 def _without_least(
     model: keras.Model, task: "Task[Any]", settings: RunPruning, fraction: float
 ) -> keras.Model | None:
-    """Return the model without a part of its units, or None if none can go."""
+    """Return the model without a fraction of its units, or None if none can be removed."""
     units = _candidates(model, settings)
     fractions = dict.fromkeys(KINDS, fraction)
     chosen = importance.least(
@@ -237,9 +239,9 @@ def _gradients(
 
 
 def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float) -> Recipe:
-    """Return the settings of the training after a step: the recipe's own, in a shorter time.
+    """Return the settings of the training after a step: the recipe's own with fewer epochs.
 
-    Its learning rates from the start are better than going on with its last ones (Renda et al. 2020,
+    Rewinding the learning rate gives better models than fine-tuning with the final one (Renda et al. 2020,
     "Comparing Rewinding and Fine-tuning in Neural Network Pruning", arXiv:2003.02389).
     """
     weights = {
@@ -278,10 +280,10 @@ def _write_results(
     limit = points[0].value + settings.tolerance * (1 if better_when_low(metric) else -0.01)
     plot_trade_off(rows, metric, limit, picture)
     caption = (
-        "Validation metric against the part of the parameters that is 0 or gone; crosses went too far, "
-        "the dashed line is the tolerance."
+        "Validation metric against the percentage of the parameters that are 0 or removed; crosses exceed the "
+        "tolerance, the dashed line."
     )
-    said = f"{len(kept) - 1} of {len(points) - 1} steps stayed within the tolerance of {settings.tolerance}"
+    said = f"{len(kept) - 1} of {len(points) - 1} steps are within the tolerance of {settings.tolerance}"
     if len(kept) == 1:
         said = f"Nothing was pruned, the model is that of {points[0].run.path}: {said}"
         print(said, flush=True)
@@ -314,7 +316,7 @@ def _row(number: int, point: Point, metric: str) -> dict[str, Any]:
 
 
 def _write_history(run: Run, kept: Sequence[Point]) -> Outcome:
-    """Write the epochs that led to the last of the points, one after the other; the dense run's own count no more."""
+    """Write the epochs of the kept steps, one after the other, without those of the dense run."""
     trained = kept[1:] or kept
     rows: list[dict[str, float]] = []
     best_epoch = 0

@@ -1,4 +1,4 @@
-"""What goes wrong through the user's input, and how to say it."""
+"""Errors of the user's input."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """The training loss is no longer a number."""
+    """The training loss is NaN or infinite."""
 
 
 class LostWorkerError(RuntimeError):
-    """Another process of the cluster is gone: the command line exits with 138, for a launcher to begin again."""
+    """Another process of the cluster died: the command line exits with 138, for which launchers restart a process."""
 
 
 def nearest(name: str, possible: Iterable[str]) -> str:
-    """Say which of the possible names is meant; where none is near, name them (the first dozen)."""
+    """Return a sentence with the most similar possible name, or with the first dozen if none is similar."""
     possible = sorted(possible)
     near = difflib.get_close_matches(name, possible, n=1, cutoff=0.6)
     if near:
@@ -28,7 +28,7 @@ def nearest(name: str, possible: Iterable[str]) -> str:
 
 
 def require(condition: bool, message: str, **received: Any) -> None:
-    """Raise a UserError that ends in the values received, unless the condition holds."""
+    """Raise a UserError with the values received, unless the condition holds."""
     if not condition:
         values = ", ".join(f"{name}={value!r}" for name, value in received.items())
         raise UserError(f"{message}. Received: {values}")

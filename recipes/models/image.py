@@ -24,8 +24,8 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
 
     Returns:
         A functional model, float32 (batch, height, width, channels) in [0, 255] →
-        float32 (batch, num_classes), rows summing to 1. Normalisation is part of it, so that
-        whoever holds the model can't forget it; augmentation is not.
+        float32 (batch, num_classes), rows summing to 1. It rescales its
+        input; augmentation is not part of it.
     """
     image = keras.Input(image_shape, name="image")  # (batch, height, width, channels)
     x = layers.Rescaling(1 / 255, name="normalize")(image)

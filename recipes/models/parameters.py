@@ -1,4 +1,4 @@
-"""How many parameters a model has, and how many of them do something."""
+"""Nonzero parameters and sparsity of a model."""
 
 import keras
 import numpy as np
@@ -10,9 +10,9 @@ def count_nonzero(model: keras.Model) -> int:
 
 
 def is_matrix(variable: keras.Variable) -> bool:
-    """Tell a matrix or kernel from a bias and from the scale of a norm or of each head.
+    """Return whether a variable is a matrix or kernel: not a bias or scale.
 
-    What is decayed, penalised, pruned, and counted as sparse. The shape alone does not say it: a GRU's bias is
+    Weight decay, penalties and pruning apply to these variables. The shape is not sufficient: a GRU's bias is
     (2, 3 * units), the kernel of a single output (units, 1), the temperature of attention (heads, 1, 1).
     """
     if variable.name.endswith(("kernel", "embeddings")):
@@ -21,7 +21,7 @@ def is_matrix(variable: keras.Variable) -> bool:
 
 
 def sparsity(model: keras.Model) -> float:
-    """Return the part of the weight matrices and kernels that is exactly 0, in [0, 1]."""
+    """Return the fraction of the entries of matrices and kernels that are 0, in [0, 1]."""
     kernels = [
         keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables if is_matrix(variable)
     ]

@@ -224,7 +224,7 @@ def test_a_dense_model_that_misses_the_tolerance_itself_is_refused(dense, tmp_pa
     shutil.copytree(dense.path, copy)
     metrics = json.loads((copy / "metrics.json").read_text())
     write_json(copy / "metrics.json", {**metrics, "validation_accuracy": 1.5})
-    with pytest.raises(UserError, match="the dense model itself misses it: its validation_accuracy was 1.5"):
+    with pytest.raises(UserError, match="the dense model itself exceeds it: its validation_accuracy was 1.5"):
         prune_run(task_of_run(Run(copy)), tmp_path / "run", RunPruning())
     (copy / "metrics.json").unlink()
     with pytest.raises(UserError, match="is not a finished run"):
