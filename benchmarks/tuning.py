@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
+from recipes.runs.flags import parse_flags
 from tuning.plan import Method, Plan, SearchDirectory, best_trial, make_plan
 from tuning.space import own_values
 

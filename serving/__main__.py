@@ -13,7 +13,7 @@ import tyro
 
 from recipes import command_line
 from recipes.config import Sampling, UserError, require, require_seed
-from recipes.runs.directory import finished_run
+from recipes.runs.finding import finished_run
 
 HELP = """usage: python -m serving COMMAND ...
 

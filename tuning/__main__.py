@@ -11,10 +11,11 @@ from typing import Annotated, TypeVar
 import tyro
 
 from recipes import command_line
-from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
 from recipes.config import UserError, require
-from recipes.runs.directory import claimed, latest_path, point_latest
+from recipes.runs.files import follow, point_latest
+from recipes.runs.flags import parse_flags
+from recipes.runs.lock import claimed
 from recipes.runs.settings import find_recipe
 from tuning.plan import SEARCHES, Method, Plan, SearchDirectory, make_plan, open_search
 
@@ -177,7 +178,12 @@ def _recorded_path(name: str, flags: Sequence[str]) -> Path | None:
     given = command_line.value_of("--search-dir", flags)
     if given is not None:
         return Path(given)
-    return latest_path(SEARCHES / find_recipe(name).folder, "search") if "--resume" in flags else None
+    if "--resume" not in flags:
+        return None
+    latest = SEARCHES / find_recipe(name).folder / "latest"
+    if not latest.exists():
+        raise UserError(f"--resume: there is no search in {latest.parent}")
+    return follow(latest)
 
 
 def _parse(

@@ -30,8 +30,10 @@ from recipes.config import (
     require_seed,
     to_dict,
 )
-from recipes.runs.directory import Run, check_same, only_writer
+from recipes.runs.comparison import check_same
+from recipes.runs.directory import Run
 from recipes.runs.files import write_json
+from recipes.runs.lock import only_writer
 from recipes.runs.settings import find_recipe, with_settings
 from tuning.space import Dimension, Value, default_space, parse_space
 

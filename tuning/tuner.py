@@ -12,7 +12,7 @@ from keras_tuner.errors import FailedTrialError, FatalError
 from keras_tuner.src import config as keras_tuner_config
 
 from recipes.config import UserError
-from recipes.runs.directory import only_writer
+from recipes.runs.lock import only_writer
 from tuning import processes
 from tuning.curves import score
 from tuning.oracles.durable import DurableOracle

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import recipes.__main__ as main
 import serving.__main__ as serving
 import tuning.__main__ as tuning
 from recipes import command_line
-from recipes.config import UserError
+from recipes.catalog import CATALOG
+from recipes.config import UserError, flatten, to_dict
 from recipes.runs.directory import Run
+from recipes.runs.flags import FIRST
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +136,45 @@ def test_help_and_list_do_not_import_tensorflow(tmp_path, arguments):
     assert done.returncode == 0
     assert "HEAVY []" in done.stdout
     assert "mnist-cnn" in done.stdout or arguments == ["--help"]
+
+
+def settings_of(name: str) -> set[str]:
+    return {setting for setting, _ in flatten(to_dict(CATALOG[name].recipe))}
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"^[│ ]+(--[\w.-]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (main.train, ["mnist-cnn"]),
+        (main.train, ["lm-transformer"]),
+        (main.workers, ["2", "lm-lstm"]),
+        (main.augment, ["mnist-cnn"]),
+        (tuning.search, ["mnist-cnn"]),
+        (tuning.search, ["lm-transformer"]),
+    ],
+)
+def test_the_help_fits_on_three_screens_and_help_all_has_every_flag(monkeypatch, capsys, command, arguments):
+    monkeypatch.setenv("COLUMNS", "100")
+    said = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit, match="0"):
+            command([*arguments, flag])
+        said[flag] = capsys.readouterr().out
+    lines = said["--help"].splitlines()
+    assert len(lines) <= 72
+    assert lines[-1].endswith("--help-all")
+    assert {"--data.source", "--training.epochs"} < flags_in(said["--help"]) < flags_in(said["--help-all"])
+    every = {f"--{setting.replace('_', '-')}" for setting in settings_of(arguments[-1])}
+    assert every < flags_in(said["--help-all"])
+    assert int(lines[-1].split()[0]) == len(every - flags_in(said["--help"]))
+
+
+def test_what_comes_first_in_the_help_are_settings():
+    assert set(FIRST) <= {setting for name in CATALOG for setting in settings_of(name)}
 
 
 def test_wrong_data_is_refused_and_leaves_nothing(tmp_path):

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from recipes.config import UserError
-from recipes.runs import directory as runs
-from recipes.runs.directory import Run, check_same, check_vacant, claimed, create, finished_run, only_writer
-from recipes.runs.files import write_file, write_text
+from recipes.runs import opening
+from recipes.runs.comparison import check_same
+from recipes.runs.directory import Run
+from recipes.runs.files import write_file, write_json, write_text
+from recipes.runs.finding import finished_run, path_to_resume
+from recipes.runs.lock import claimed, only_writer, reserved
+from recipes.runs.opening import check_vacant, create
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,8 +46,8 @@ def test_latest_points_at_the_training_run_that_finished_last(tmp_path, monkeypa
     assert not latest.is_symlink()  # none has finished
     second.finish({})
     assert latest.readlink() == Path("second")
-    make("interrupted").set_aside("interrupted", "by Ctrl-C")
-    make("diverged").set_aside("failed", "NaN")
+    make("interrupted").write_status("interrupted", "by Ctrl-C")
+    make("diverged").write_status("failed", "NaN")
     make("pruned", {"made_from": {"run": "second", "structure": "units"}}).finish({})
     make("int8", {"made_from": {"run": "second", "weights": "int8"}}).finish({})
     make("01", folder="runs/mnist-mlp/pruned/steps").finish({})
@@ -76,7 +80,7 @@ def test_a_latest_that_leads_nowhere_names_the_newest_finished_run(tmp_path, mon
 def test_one_name_is_claimed_once(tmp_path):
     """Eight processes in one second, as `for s in ...; do train & done` begins them."""
     code = (
-        "import sys; from pathlib import Path; from recipes.runs.directory import claimed\n"
+        "import sys; from pathlib import Path; from recipes.runs.lock import claimed\n"
         "with claimed(Path(sys.argv[1])) as path:\n"
         "    print(path, flush=True); (path / 'mine').touch(exist_ok=False)"
     )
@@ -97,35 +101,35 @@ def test_the_run_to_resume_is_the_newest_unfinished_one_that_nobody_holds(tmp_pa
     monkeypatch.chdir(tmp_path)
     folder = Path("runs/mnist-mlp")
     with pytest.raises(UserError, match="there is no run in runs/mnist-mlp"):
-        runs.path_to_resume(folder)
+        path_to_resume(folder)
     for age, name in enumerate(("pruned", "diverged", "held", "newer", "older", "finished")):
         run = make(name, {"made_from": {"run": "x", "structure": "units"}} if name == "pruned" else {})
         os.utime(run.path / "config.json", ns=(10**18 - age, 10**18 - age))
-    Run(folder / "diverged").set_aside("failed", "NaN")
+    Run(folder / "diverged").write_status("failed", "NaN")
     Run(folder / "finished").finish({})
     (folder / "claimed-by-a-killed-process").mkdir()
     with only_writer(folder / "held"):
         # As of two processes that resume at once, each gets a run of its own.
-        assert [runs.path_to_resume(folder) for _ in range(2)] == [folder / "newer", folder / "older"]
+        assert [path_to_resume(folder) for _ in range(2)] == [folder / "newer", folder / "older"]
         with pytest.raises(UserError, match="runs/mnist-mlp/held is being written by another process"):
-            runs.path_to_resume(folder)
-        assert runs.path_to_resume(folder, held=True) == folder / "held"
+            path_to_resume(folder)
+        assert path_to_resume(folder, held=True) == folder / "held"
         for name in ("newer", "older"):
-            with runs.reserved(folder / name):
+            with reserved(folder / name):
                 pass
-        assert runs.path_to_resume(folder) == folder / "newer"
-        with runs.reserved(folder / "newer"):
+        assert path_to_resume(folder) == folder / "newer"
+        with reserved(folder / "newer"):
             pass
     for name in ("held", "newer", "older"):
         shutil.rmtree(folder / name)
-    assert runs.path_to_resume(folder) == folder / "finished"
+    assert path_to_resume(folder) == folder / "finished"
 
 
 def test_a_run_without_metrics_is_not_finished_and_with_them_it_is(tmp_path):
     run = create(tmp_path / "run", {"recipe": "mnist-mlp"}, {})
     with pytest.raises(UserError, match=r"not a finished run.*train mnist-mlp --resume"):
         _ = run.metrics
-    run.set_aside("interrupted", "why")
+    run.write_status("interrupted", "why")
     run.finish({"test_accuracy": 1.0})
     assert run.metrics == {"test_accuracy": 1.0}
     assert sorted(path.name for path in run.path.iterdir()) == [
@@ -150,9 +154,8 @@ def test_what_a_kill_left_before_a_run_began_is_in_nobodys_way(tmp_path, monkeyp
             raise KeyboardInterrupt
         write_json(path, value)
 
-    write_json = runs.write_json
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_json", killed)
+        patch.setattr(opening, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             create(tmp_path / "run", {}, {})
     (tmp_path / "run" / ".config.json.123").touch()
@@ -209,7 +212,7 @@ def lock(path: Path) -> None:
 
 def test_a_reservation_is_taken_over_and_refused_to_others(tmp_path):
     path = tmp_path / "run"
-    with runs.reserved(path):
+    with reserved(path):
         with pytest.raises(BlockingIOError):
             lock(path)
         with only_writer(path), pytest.raises(BlockingIOError):
@@ -245,6 +248,6 @@ def test_changes_are_named_old_value_first():
 
 
 def test_json_is_written_for_people(tmp_path):
-    runs.write_json(tmp_path / "x.json", {"b": 1, "a": [1.5]})
+    write_json(tmp_path / "x.json", {"b": 1, "a": [1.5]})
     assert json.loads((tmp_path / "x.json").read_text()) == {"b": 1, "a": [1.5]}
     assert (tmp_path / "x.json").read_text().startswith('{\n  "b"')

@@ -8,7 +8,7 @@ import pytest
 from keras_tuner.engine.trial import TrialStatus
 
 from recipes.config import UserError
-from recipes.runs.directory import only_writer
+from recipes.runs.lock import only_writer
 from recipes.runs.settings import with_settings
 from tests.tuning.conftest import TINY, bowl, plan_of
 from tuning.oracles import build_oracle
