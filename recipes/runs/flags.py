@@ -22,8 +22,8 @@ from tyro.constructors import (
 
 from recipes.command_line import one_line_errors
 from recipes.config import Recipe
+from recipes.config.fields import describe
 from recipes.config.own import OwnSettings
-from recipes.config.tree import describe
 
 FIRST = (
     "data.source", "data.tokenizer", "data.block_size", "loss", "init_from",
@@ -113,16 +113,17 @@ def _fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, StructFieldS
 
 
 def _entry(name: str, field: StructFieldSpec) -> str:
-    """Return a setting's flag, the first sentence of its help, its choices and its default, in two lines at most."""
+    """Return two lines at most for a setting: its flag, its choices or the first sentence of its help, its default."""
     width = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
-    text = field.helptext() if callable(field.helptext) else field.helptext
-    sentence = re.split(r"(?<! al)\.(?:\s|$)", text or "")[0]
-    choices = f"{describe(field.type)}; " if typing.get_origin(field.type) is Literal else ""
-    default = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-    details = f"({choices}default {default})"
-    room = max(2 * (width - FLAG_COLUMNS) - len(details) - 8, 24)
+    text = (field.helptext() if callable(field.helptext) else field.helptext) or ""
+    if typing.get_origin(field.type) is Literal:
+        text = describe(field.type)
+    value = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    default = f"(default {value})"
+    room = max(2 * (width - FLAG_COLUMNS) - len(default) - 8, 24)
+    sentence = textwrap.shorten(re.split(r"(?<! al)\.(?:\s|$)", text)[0], room, placeholder=" ...")
     return textwrap.fill(
-        f"{textwrap.shorten(sentence, room, placeholder=' ...')} {details}",
+        f"{sentence} {default}",
         width,
         initial_indent=f"  --{name.replace('_', '-')} ".ljust(FLAG_COLUMNS),
         subsequent_indent=" " * FLAG_COLUMNS,
