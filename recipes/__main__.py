@@ -18,19 +18,12 @@ import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import (
-    ImageRecipe,
-    LostWorkerError,
-    Recipe,
-    RunPruning,
-    Sampling,
-    UserError,
-    from_dict,
-    require,
-    require_seed,
-)
+from recipes.config import ImageRecipe, LostWorkerError, Recipe, RunPruning, Sampling, UserError, from_dict
+from recipes.config.fields import Count, Seed, Settings
 from recipes.distribution import local_cluster
 from recipes.distribution.tf_config import read_cluster
+from recipes.generation.prompts import print_texts, read_prompts
+from recipes.report.summary import summarize, summarize_compression
 from recipes.runs.directory import RUNS, Run
 from recipes.runs.finding import finished_run, path_to_resume
 from recipes.runs.flags import parse, parse_flags
@@ -41,7 +34,7 @@ from recipes.runs.settings import find_recipe, folder_of, read_settings, recorde
 HELP = """usage: python -m recipes COMMAND ...
 
   list                    every recipe, its parameters and its measured result
-  train RECIPE [flags]    train a recipe; train RECIPE --help names its flags
+  train RECIPE [flags]    train a recipe; train RECIPE --help lists the main flags
   workers N RECIPE [flags]  train a recipe with N processes of this machine, as a cluster of machines would
   finish RUN              end an interrupted run: score its best epoch so far, write its report
   augment RECIPE [flags]  draw training images before and after a recipe's augmentation
@@ -118,7 +111,7 @@ class QuantizeArguments:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenerateArguments:
+class GenerateArguments(Settings):
     """Generate text with a finished language model."""
 
     run: tyro.conf.Positional[Path]
@@ -126,16 +119,13 @@ class GenerateArguments:
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Beginning of a text, at least one token; - reads standard input. Repeat it for several texts at once.
     Without it a text begins with a new line."""
-    max_new_tokens: int = 500
+    max_new_tokens: Count = 500
     """Tokens to add, at least 1."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the draws, 0 to 2**32 - 1."""
     json: bool = False
     """Print a line of JSON for each text: prompt and text."""
-
-    def __post_init__(self) -> None:
-        require_seed("--seed", self.seed)
 
 
 def list_recipes(arguments: Sequence[str]) -> None:
@@ -159,10 +149,8 @@ def train(arguments: Sequence[str]) -> None:
         return
     # A launcher of clusters repeats the command when it restarts a process.
     begin = where.run_dir is not None and cluster is not None
-    with choose_run(name, where.run_dir, resume=where.resume, overwrite=where.overwrite, begin=begin) as (
-        run,
-        resume,
-    ):
+    chosen = choose_run(name, where.run_dir, resume=where.resume, overwrite=where.overwrite, begin=begin)
+    with chosen as (run, resume):
         if resume and run.finished:
             print(f"{run.path} is finished already: {run.path / 'report.html'}")
             return
@@ -171,7 +159,7 @@ def train(arguments: Sequence[str]) -> None:
             recipe, _ = _parse_training(name, flags, run)
         with _advised(run), _lost_worker_advised(name, flags, run.path):
             run = _tasks().task_of(name, recipe).train(run.path, resume=resume)
-    print(_result(run))
+    print(summarize(run))
 
 
 def _work(name: str, recipe: Recipe, where: RunArguments, flags: Sequence[str]) -> None:
@@ -215,7 +203,7 @@ def finish(arguments: Sequence[str]) -> None:
             raise UserError(f"{run.path} has no completed epoch. {run.advice}")
         with _advised(run):
             _tasks().task_of(name, recipe).train(run.path, resume=True, finish=True)
-    print(_result(run))
+    print(summarize(run))
 
 
 def augment(arguments: Sequence[str]) -> None:
@@ -248,8 +236,8 @@ def prune(arguments: Sequence[str]) -> None:
     chosen = parse(PruneArguments, "recipes prune", arguments, default)
     source = finished_run(chosen.run)
     recorded_recipe(source.config)
-    resumable = chosen.run_dir is not None or not chosen.resume
-    require(resumable, "--resume needs --run-dir", run_dir=chosen.run_dir)
+    if chosen.resume and chosen.run_dir is None:
+        raise UserError("--resume needs --run-dir, the pruning to continue")
     name, offer = source.metrics["recipe"], "--resume continues it"
     with choose_run(name, chosen.run_dir, resume=chosen.resume, offer=offer) as (run, resume):
         if resume and run.finished:
@@ -260,7 +248,7 @@ def prune(arguments: Sequence[str]) -> None:
 
         with _advised(run):
             run = prune_run(task, run.path, chosen.pruning, resume=resume)
-    print(_compressed(run))
+    print(summarize_compression(run))
 
 
 def _recorded_pruning(arguments: Sequence[str]) -> RunPruning:
@@ -287,13 +275,13 @@ def quantize(arguments: Sequence[str]) -> None:
     left = run.metrics["not_quantized"]
     if left:
         print(f"Keras has no int8 for these layers, they stay float32: {', '.join(left)}")
-    print(_compressed(run))
+    print(summarize_compression(run))
 
 
 def generate(arguments: Sequence[str]) -> None:
     """Generate text with a finished language model."""
     chosen = parse(GenerateArguments, "recipes generate", arguments)
-    prompts = command_line.read_prompts(chosen.prompt)
+    prompts = read_prompts(chosen.prompt)
     run = finished_run(chosen.run)
     with command_line.quiet_tensorflow():
         from recipes.generation.text_generator import TextGenerator, load
@@ -308,7 +296,7 @@ def generate(arguments: Sequence[str]) -> None:
         print()
     else:
         texts = ["".join(text) for text in zip(prompts, *parts, strict=True)]
-        command_line.print_texts(prompts, texts, as_json=chosen.json)
+        print_texts(prompts, texts, as_json=chosen.json)
 
 
 def _recipe_and_flags(command: str, usage: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -378,35 +366,6 @@ def _tasks() -> ModuleType:
     with command_line.quiet_tensorflow():
         from recipes import tasks
     return tasks
-
-
-def _result(run: Run) -> str:
-    """Return the test metrics of a finished run, and where its report is."""
-    metrics = run.metrics
-    known = ("exact_match", "accuracy", "r2", "mae", "loss", "perplexity", "bits_per_character")
-    figures = ", ".join(
-        f"{name.replace('_', ' ')} {metrics[f'test_{name}']:.4f}"
-        for name in known
-        if f"test_{name}" in metrics
-    )
-    ended = f", {metrics['status']}" if "status" in metrics else ""
-    warning = f"\nWARNING: {metrics['note']}" if "note" in metrics else ""
-    return (
-        f"test {figures} on {metrics['dataset']} (kept epoch {metrics['best_epoch']} "
-        f"of {metrics['epochs']}{ended}, {metrics['train_seconds']:.0f} s){warning}\n"
-        f"report: {run.path / 'report.html'}"
-    )
-
-
-def _compressed(run: Run) -> str:
-    """Return the sizes and the metric of a pruned or quantised run, each before and after."""
-    metrics = run.metrics
-    before, after = metrics["compression"]["before"], metrics["compression"]["after"]
-    figures = ("nonzero_parameters", "multiply_adds", "model_bytes")
-    changes = [f"{name.replace('_', ' ')} {before[name]:,} → {after[name]:,}" for name in figures]
-    kept = next(name for name in metrics if name.startswith("dense_"))
-    metric = kept.removeprefix("dense_")
-    return f"{', '.join(changes)}\n{metric} {metrics[kept]:.4f} → {metrics[metric]:.4f}\n{_result(run)}"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ PATIENCE = 20.0
 
 
 def train(count: int, name: str, path: Path, flags: Sequence[str]) -> None:
-    """Train a recipe with several processes until the chief is done; say how to resume if they do not get there.
+    """Train a recipe with several processes until the chief is done; otherwise print how to resume it.
 
     Args:
         count: Number of processes; the first is the chief.

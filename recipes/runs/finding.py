@@ -1,4 +1,4 @@
-"""Find runs: the finished one that a path means, the unfinished one to resume."""
+"""Find runs: a finished one by its path or `latest`, and the unfinished one to resume."""
 
 import contextlib
 from pathlib import Path

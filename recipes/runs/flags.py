@@ -12,13 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.constructors import (
-    MISSING_NONPROP,
-    ConstructorRegistry,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
+from tyro import constructors
 
 from recipes.command_line import one_line_errors
 from recipes.config import Recipe
@@ -43,7 +37,7 @@ Arguments = TypeVar("Arguments")
 
 
 def parse(
-    kind: type[Arguments], command: str, flags: Sequence[str], default: Any = MISSING_NONPROP
+    kind: type[Arguments], command: str, flags: Sequence[str], default: Any = constructors.MISSING_NONPROP
 ) -> Arguments:
     """Parse the arguments of a command.
 
@@ -101,10 +95,12 @@ def _short_help(command: str, summary: str, recipe: Recipe, own: Any) -> str:
     return "\n".join([f"usage: python -m {command} [flags]", "", summary.strip(), "", *entries, "", more])
 
 
-def _fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, StructFieldSpec]]:
+def _fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, constructors.StructFieldSpec]]:
     """Yield the path of each setting, as `training.batch_size`, and what tyro knows about it."""
-    info = StructTypeInfo.make(type(settings), settings, in_union_context=False)
-    specification = typing.cast(StructConstructorSpec, ConstructorRegistry.get_struct_spec(info))
+    info = constructors.StructTypeInfo.make(type(settings), settings, in_union_context=False)
+    specification = typing.cast(
+        constructors.StructConstructorSpec, constructors.ConstructorRegistry.get_struct_spec(info)
+    )
     for field in specification.fields:
         if dataclasses.is_dataclass(field.default):
             yield from _fields(field.default, f"{prefix}{field.name}.")
@@ -112,7 +108,7 @@ def _fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, StructFieldS
             yield prefix + field.name, field
 
 
-def _entry(name: str, field: StructFieldSpec) -> str:
+def _entry(name: str, field: constructors.StructFieldSpec) -> str:
     """Return two lines at most for a setting: its flag, its choices or the first sentence of its help, its default."""
     width = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
     text = (field.helptext() if callable(field.helptext) else field.helptext) or ""
