@@ -73,7 +73,7 @@ def test_generate_prints_prompt_and_completion(run, home):
     [
         (["--prompt", "Zürich #1"], ["lacks '#' '1' 'Z' 'ü'", "It has '\\n' ' ' '.'"]),
         (["--prompt", ""], ["prompt is empty"]),
-        (["--temperature", "-1"], ["exactly 0", "Received: temperature=-1.0"]),
+        (["--temperature", "-1"], ["at least 0", "Received: temperature=-1.0"]),
         (["--top-p", "0"], ["(0, 1]", "top_p=0.0"]),
         (["--top-p", "1.01"], ["top_p=1.01"]),
         (["--max-new-tokens", "0"], ["max_new_tokens=0"]),
