@@ -125,11 +125,12 @@ def open_run(
             create(path, config, environment | ({"made_from": made_from} if made_from else {}))
         else:
             recorded = run.config
-            kind = {"recipe": recorded.pop("recipe", None)}
+            recorded_name = recorded.pop("recipe", None)
             # An older version may have recorded None for a default, or not have had a setting.
             settings = to_dict(from_dict(type(recipe), recorded).resolved(steps))
+            earlier = {"recipe": recorded_name, **settings}
             check_same(run.made_from, made_from, "--resume continues what the run began with")
-            check_same(kind | settings, config, "--resume continues with the settings the run began with")
+            check_same(earlier, config, "--resume continues with the settings the run began with")
             check_same_data(run, data, "--resume continues with the data the run began with")
         yield run
 
