@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from recipes.config import Augmentation, Pretraining
-from recipes.data.augmentation import affine, augment, random_shifts, random_transforms, sample
+from recipes.data.augmentation import affine, augment, interpolate, random_shifts, random_transforms
 from recipes.training.pretraining import spoil
 from tests.recipes.test_command_line import assert_refused, recipes
 
@@ -154,8 +154,8 @@ def test_places_between_pixels_get_colours_between_and_outside_is_black():
     image = np.float32([[1, 2], [3, 4]]).reshape(1, 2, 2, 1)
     y = np.float32([[[0, 0], [0.5, -1]]])
     x = np.float32([[[0, 0.5], [0.5, 0]]])
-    np.testing.assert_allclose(sample(image, y, x).numpy().reshape(2, 2), [[1, 1.5], [2.5, 0]])
-    np.testing.assert_allclose(sample(image, y - 0.5, x)[0, 0, 0, 0], 0.5)  # half outside
+    np.testing.assert_allclose(interpolate(image, y, x).numpy().reshape(2, 2), [[1, 1.5], [2.5, 0]])
+    np.testing.assert_allclose(interpolate(image, y - 0.5, x)[0, 0, 0, 0], 0.5)  # half outside
 
 
 def test_a_preview_shows_images_before_and_after_and_warns_of_mirrored_digits(tmp_path):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from recipes.config import Sampling, UserError
 from recipes.data.tokenizers import ByteTokenizer, CharacterTokenizer
-from recipes.generation import decoding as generation
+from recipes.generation import decoding
 from recipes.generation.text_generator import TextGenerator
 from tests.recipes.test_language_models import BLOCK, MODELS, VOCABULARY, build
 
@@ -19,7 +19,7 @@ def chosen(probabilities, draws, *, temperature=1.0, top_k=0, top_p=1.0) -> list
     count = len(draws)
     logits = tf.math.log(tf.constant([probabilities] * count))
     return (
-        generation.choose(
+        decoding.sample(
             logits,
             rows(draws, tf.float32),
             rows([temperature] * count, tf.float32),
@@ -63,22 +63,22 @@ def test_no_token_is_lost_to_rounding():
 
 
 def test_frequencies_are_the_probabilities():
-    draws = generation.uniform_draws(tf.constant([7], tf.int64), 20_000)[0]
+    draws = decoding.uniform_draws(tf.constant([7], tf.int64), 20_000)[0]
     counts = np.bincount(chosen([0.2, 0.5, 0.3], draws.numpy()), minlength=3) / 20_000
     np.testing.assert_allclose(counts, [0.2, 0.5, 0.3], atol=0.01)
 
 
 def test_fewer_draws_are_the_first_of_more_and_depend_on_their_seed_alone():
-    more = generation.uniform_draws(tf.constant([3, 5, 2**60], tf.int64), 100).numpy()
+    more = decoding.uniform_draws(tf.constant([3, 5, 2**60], tf.int64), 100).numpy()
     for count in (1, 7, 64, 99):
-        fewer = generation.uniform_draws(tf.constant([5], tf.int64), count).numpy()
+        fewer = decoding.uniform_draws(tf.constant([5], tf.int64), count).numpy()
         np.testing.assert_array_equal(fewer[0], more[1, :count])
     assert len(np.unique(more[:, 0])) == 3
 
 
 @pytest.mark.parametrize(("length", "start"), [(1, 0), (8, 0), (9, 4), (12, 4), (13, 8), (16, 8), (17, 12)])
 def test_the_window_moves_by_half_of_itself(length, start):
-    assert generation.window_starts(tf.constant([length]), 8).numpy().tolist() == [start]
+    assert decoding.window_starts(tf.constant([length]), 8).numpy().tolist() == [start]
     assert length - start <= 8
     assert start == 0 or length - start > 4
 
@@ -89,7 +89,7 @@ def without_cache(model, prompt: list[int], count: int) -> list[int]:
     for _ in range(count):
         start = 0
         if model.window:
-            start = int(generation.window_starts(tf.constant([len(ids)]), model.window)[0])
+            start = int(decoding.window_starts(tf.constant([len(ids)]), model.window)[0])
         seen = ids[start:]
         padded = seen + [0] * (BLOCK - len(seen))
         ids.append(int(np.argmax(model(np.array([padded]))[0, len(seen) - 1])))
@@ -101,9 +101,9 @@ def greedy(model, prompts: list[list[int]], count: int) -> np.ndarray:
     for number, prompt in enumerate(prompts):
         ids[number, : len(prompt)] = prompt
     each = np.ones(len(prompts))
-    state = generation.begin(model, tf.constant(ids), tf.constant([len(prompt) for prompt in prompts]))
+    state = decoding.read_prompts(model, tf.constant(ids), tf.constant([len(prompt) for prompt in prompts]))
     sampling = (rows(0 * each, tf.float32), rows(0 * each, tf.int32), rows(each, tf.float32))
-    return generation.extend(model, state, tf.zeros((len(prompts), count)), *sampling)[0].numpy()
+    return decoding.generate_tokens(model, state, tf.zeros((len(prompts), count)), *sampling)[0].numpy()
 
 
 FAST = ("best", "lstm")  # all parts of the Transformer, and a state of two arrays
@@ -145,8 +145,8 @@ def test_text_that_streams_is_the_text_and_depends_on_the_seed(generator):
 def test_bytes_that_are_no_text_yet_wait_for_the_rest(monkeypatch):
     tokens = iter([list("ab€".encode()), [0xE2, 0x82], [0xAC, 0xFF], [0xC3]])
     generator = TextGenerator(build("best"), ByteTokenizer())
-    monkeypatch.setattr(generator, "_begin", lambda ids, lengths: None)
-    monkeypatch.setattr(generator, "_extend", lambda state, *_: (tf.constant([next(tokens)]), state))
+    monkeypatch.setattr(generator, "_read_prompts", lambda ids, lengths: None)
+    monkeypatch.setattr(generator, "_generate_tokens", lambda state, *_: (tf.constant([next(tokens)]), state))
     parts = generator.stream(["x"], max_new_tokens=32, sampling=Sampling(), seed=0)
     assert [part[0] for part in parts] == ["ab€", "", "€\ufffd", "\ufffd"]
 
@@ -162,7 +162,7 @@ def test_prompts_that_will_not_do_are_refused(generator, prompts, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"temperature": -0.1}, "above 0, or exactly 0 .greedy.. Received: temperature=-0.1"),
+        ({"temperature": -0.1}, "temperature must be at least 0. Received: temperature=-0.1"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"temperature": float("inf")}, "temperature=inf"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\]. Received: top_p=0.0"),

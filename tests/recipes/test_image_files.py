@@ -75,7 +75,7 @@ def test_class_folders_are_read_in_the_order_of_their_names(stripes):
 )
 def test_images_of_any_kind_and_size_become_28_by_28_grey(tmp_path, mode, color, expected):
     Image.new(mode, (50, 70), color).save(tmp_path / "image.png")
-    image = read_image(tmp_path / "image.png")
+    image, _ = read_image(tmp_path / "image.png")
     assert image.shape == (28, 28, 1)
     assert (image == expected).all()
 
@@ -172,7 +172,7 @@ def test_spoilt_idx_files_are_refused(idx_folder, spoil, message):
         ({"y_train": np.full(40, -1)}, "Received: -1"),
         ({"y_train": np.arange(40) % 2 * 7}, "without a gap, and at least two classes. Received: 0, 7"),
         ({"y_train": np.zeros((40, 4), int)}, r"shape \(40, 4\)"),
-        ({"y_train": np.zeros(40)}, "one whole number an image. Received: float64"),
+        ({"y_train": np.zeros(40)}, "one integer per image. Received: float64"),
         ({"x_train": np.zeros((40, 32, 32), np.uint8)}, r"shape \(28, 28, 1\). Received: \(32, 32\)"),
         ({"x_train": np.zeros((39, 28, 28), np.uint8)}, "Received: 39 images, 40 labels"),
         ({"x_train": np.full((40, 28, 28), 0.5)}, "raw, 0 to 255.* Received: 0.5 to 0.5"),

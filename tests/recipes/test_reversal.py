@@ -10,7 +10,14 @@ import pytest
 from recipes import sequence_to_sequence as reversal
 from recipes.catalog import CATALOG
 from recipes.config import Optimizer, ReversalData, SequenceRecipe, TextTraining, UserError
-from recipes.data.sequences import END, PADDING, START, TrainingReversals, draw_reversals, held_out
+from recipes.data.sequences import (
+    END,
+    PADDING,
+    START,
+    draw_reversals,
+    held_out_reversals,
+    training_reversals,
+)
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.tasks import task_of, task_of_run
 from tests.recipes.sizes import fixed_sizes
@@ -32,7 +39,7 @@ def test_sequences_are_mirrored_and_padded():
 
 def test_batches_are_a_function_of_seed_and_epoch():
     def read(seed, epoch):
-        batches = TrainingReversals(ReversalData(), fixed_sizes(4, steps=3), seed)
+        batches = training_reversals(ReversalData(), fixed_sizes(4, steps=3), seed)
         batches.epoch.assign(epoch)
         return np.concatenate([target for _, target, _ in batches.dataset.as_numpy_iterator()])
 
@@ -44,10 +51,13 @@ def test_batches_are_a_function_of_seed_and_epoch():
 def test_held_out_sequences_are_in_no_training_batch():
     """16 symbols of 20 kinds: two sequences that are alike come from one stream, not from chance."""
     data = ReversalData(shortest=16, longest=16, held_out=50)
-    held = [{row.tobytes() for row in held_out(data, seed).source} for seed in reversal.PART_SEEDS.values()]
+    held = [
+        {row.tobytes() for row in held_out_reversals(data, seed).source}
+        for seed in reversal.PART_SEEDS.values()
+    ]
     assert not held[0] & held[1]
     for seed, epoch in itertools.product(range(2), range(3)):
-        batches = TrainingReversals(data, fixed_sizes(50, steps=3), seed)
+        batches = training_reversals(data, fixed_sizes(50, steps=3), seed)
         batches.epoch.assign(epoch)
         trained = {row.tobytes() for (source, _), *_ in batches.dataset.as_numpy_iterator() for row in source}
         assert len(trained) == 150
@@ -98,7 +108,7 @@ def test_it_learns_to_write_backwards(tmp_path):
     assert run.metrics["test_exact_match"] > 0.9
     again = task_of_run(run).evaluate()
     assert again["test_exact_match"] == run.metrics["test_exact_match"]
-    assert "Sequences and what was written" in (run.path / "report.html").read_text()
+    assert "Sequences and the model's output" in (run.path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,7 @@ def test_it_learns_to_write_backwards(tmp_path):
     [
         ({"shortest": 5, "longest": 4}, "shortest=5, longest=4"),
         ({"symbols": 1}, "symbols=1"),
-        ({"source": "mnist"}, "must be reversal. Received: source='mnist'"),
+        ({"source": "mnist"}, "data.source must be one of reversal. Received: 'mnist'"),
     ],
 )
 def test_tasks_that_make_no_sense_are_refused(settings, said):

@@ -17,7 +17,7 @@ from recipes.data.batch_sizes import BatchSizes
 from recipes.data.corpus import Corpus, open_corpus
 from recipes.data.tokenizers import CharacterTokenizer, decode
 from recipes.data.tokens import Part, cache_folder, load_text
-from recipes.data.windows import TrainingWindows, evaluation_windows
+from recipes.data.windows import evaluation_windows, training_windows
 from tests.recipes.sizes import fixed_sizes
 
 
@@ -84,7 +84,7 @@ def test_chunks_do_not_cut_characters(monkeypatch):
     [
         (b"", "there is no text in"),
         (b"abc\xff" + b"d" * 9000, "book.txt is not UTF-8 at byte 3"),
-        (b"d" * 9000 + b"\xe2\x82", "book.txt is not UTF-8 at its end"),
+        (b"d" * 9000 + b"\xe2\x82", "book.txt is not UTF-8 at byte 9000"),
         (b"short", "has 4 tokens"),
     ],
 )
@@ -157,7 +157,7 @@ def test_several_threads_that_ask_for_one_text_get_it(tmp_path):
 def test_a_text_is_tokenized_once(tmp_path, monkeypatch):
     path = file(tmp_path, b"hello world\n" * 1000)
     first = load_text(TextData(source=str(path)))
-    monkeypatch.setattr(token_files, "_tokenize", None)
+    monkeypatch.setattr(token_files, "_write", None)
     again = load_text(TextData(source=str(path)))
     np.testing.assert_array_equal(first.tokens, again.tokens)
     assert len(kept_texts()) == 1
@@ -210,7 +210,7 @@ def test_random_windows_are_a_function_of_seed_and_epoch():
 
     def read(seed: int, epoch: int) -> np.ndarray:
         sizes = fixed_sizes(4, steps=50)
-        windows = TrainingWindows(tokens, Part(100, 900, 800), TextData(block_size=16), sizes, seed)
+        windows = training_windows(tokens, Part(100, 900, 800), TextData(block_size=16), sizes, seed)
         windows.epoch.assign(epoch)
         ids, following = all_windows(windows.dataset)
         np.testing.assert_array_equal(following, ids + 1)
@@ -228,7 +228,7 @@ def test_windows_and_batch_sizes_draw_from_different_streams():
     """Both are drawn evenly from 1 to 1,000, by one seed for one epoch: they must not be one row of numbers."""
     random = BatchSchedule(name="random", largest=1000)
     drawn = BatchSizes(random, 1, examples=100_000, epochs=1, seed=7).of_epoch(0)
-    windows = TrainingWindows(
+    windows = training_windows(
         np.arange(1005), Part(1, 1005, 1004), TextData(block_size=4), fixed_sizes(150, steps=1), 7
     )
     ids, _ = next(iter(windows.dataset.as_numpy_iterator()))
@@ -237,7 +237,7 @@ def test_windows_and_batch_sizes_draw_from_different_streams():
 
 def test_windows_reach_both_ends_of_the_part():
     sizes = fixed_sizes(64, steps=20)
-    windows = TrainingWindows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
+    windows = training_windows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
     ids, following = all_windows(windows.dataset)
     assert (ids.min(), following.max()) == (5, 19)
 
@@ -280,7 +280,7 @@ def test_a_dataset_keeps_the_parts_it_has(tmp_path, monkeypatch, own):
 def test_the_offline_text_needs_nothing():
     loaded = load_text(TextData(source="pydoc"))
     assert 350_000 < len(loaded.train) < 600_000
-    assert loaded.corpus.origin == "pydoc"
+    assert loaded.corpus.data_source == "pydoc"
 
 
 @pytest.mark.skipif(

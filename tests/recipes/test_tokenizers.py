@@ -68,12 +68,12 @@ def test_every_kind_survives_the_way_to_a_file_and_back(tokenizer, tmp_path):
     ("content", "said"),
     [
         (None, "is missing"),
-        ("{", "is no vocabulary: JSONDecodeError"),
-        ("[]", "is no vocabulary: TypeError"),
+        ("{", "is not a valid vocabulary: JSONDecodeError"),
+        ("[]", "is not a valid vocabulary: TypeError"),
         ('{"kind": "words"}', "unknown kind 'words'"),
         ('{"kind": "characters", "characters": "ba"}', "order of their code points"),
         ('{"kind": "characters", "characters": ""}', "order of their code points"),
-        ('{"kind": "bpe", "tokenizer": {}}', "is no vocabulary"),
+        ('{"kind": "bpe", "tokenizer": {}}', "is not a valid vocabulary"),
         ('{"kind": "characters", "characters": "ab"}', "has 2 tokens and the model knows 3"),
     ],
 )
