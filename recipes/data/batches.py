@@ -25,13 +25,14 @@ EVALUATION_BATCH_SIZE = 500
 
 
 class TrainingBatches:
-    """The batches of each epoch; set `epoch` before each pass, as the callback `DataOrder` does.
+    """A dataset of the batches of an epoch; set `epoch` before each pass, as the callback `DataOrder` does.
 
     Args:
         sizes: Examples of each batch.
-        build: The dataset's constructor; the dataset reads the epoch from the variable it is given.
+        build: Returns a dataset that reads the epoch from the given variable in each pass.
 
     Attributes:
+        sizes: Examples of each batch.
         epoch: The epoch of the next pass, counted from 0, an int32 variable.
         dataset: The batches of that epoch.
     """
@@ -62,11 +63,12 @@ def prefetch(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
 
 
 def steps_of_epoch(sizes: BatchSizes, epoch: tf.Variable) -> tf.data.Dataset:
-    """Return (epoch, step) for each step of the epoch that the variable has when the pass starts."""
+    """Return (epoch, step, batch size) for each step of an epoch, read from the variable when the pass starts."""
 
     def steps(now: tf.Tensor) -> tf.data.Dataset:
-        count = tf.numpy_function(lambda now: np.int64(len(sizes.of_epoch(int(now)))), [now], tf.int64)
-        return tf.data.Dataset.range(tf.ensure_shape(count, ())).map(lambda step: (now, step))
+        batch_sizes = tf.numpy_function(lambda now: sizes.of_epoch(int(now)), [now], tf.int64)
+        slices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(batch_sizes, (None,)))
+        return slices.enumerate().map(lambda step, size: (now, step, size))
 
     return tf.data.Dataset.range(1).flat_map(lambda _: steps(epoch.read_value()))
 
@@ -85,19 +87,12 @@ def map_numpy(
     return dataset.map(call, num_parallel_calls=1)
 
 
-def unchanged(
-    inputs: tf.Tensor, targets: tf.Tensor, key: tf.Tensor, epoch: tf.Variable
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return inputs and targets."""
-    return inputs, targets
-
-
 def shuffled_batches(
     inputs: Array,
     targets: Array,
     sizes: BatchSizes,
     seed: int,
-    change: Change = unchanged,
+    change: Change = lambda inputs, targets, key, epoch: (inputs, targets),
     use: str = "training",
 ) -> TrainingBatches:
     """Return batches in a new random order for each epoch: float32 inputs (batch, ...) and targets (batch, ...).
@@ -107,7 +102,7 @@ def shuffled_batches(
         targets: (n, ...).
         sizes: Examples of each batch.
         seed: Seed of the order and of the random changes.
-        change: Augments each batch.
+        change: Augments each batch; the default returns it unchanged.
         use: Name of the random streams: different uses of one seed draw different numbers.
     """
 
@@ -117,7 +112,7 @@ def shuffled_batches(
         rows = np.split(order, np.cumsum(sizes.of_epoch(epoch)))[:-1]  # the last smaller batch is left out
         return rows, draw_keys(stream(seed, f"{use}: changes", epoch), len(rows))
 
-    def read(epoch: int, step: int) -> tuple[Array, Array, Array]:
+    def read(epoch: int, step: int, size: int) -> tuple[Array, Array, Array]:
         rows, keys = draw(int(epoch))
         return inputs[rows[step]], targets[rows[step]], keys[step]
 

@@ -8,13 +8,7 @@ import tensorflow as tf
 
 from recipes.config import ReversalData
 from recipes.data.batch_sizes import BatchSizes
-from recipes.data.batches import (
-    TrainingBatches,
-    evaluation_batches,
-    fixed_size,
-    map_numpy,
-    steps_of_epoch,
-)
+from recipes.data.batches import TrainingBatches, evaluation_batches, fixed_size, map_numpy, steps_of_epoch
 from recipes.data.streams import stream
 
 Ids = npt.NDArray[np.int32]
@@ -62,9 +56,8 @@ def held_out_reversals(data: ReversalData, seed: int) -> Reversals:
 def training_reversals(data: ReversalData, sizes: BatchSizes, seed: int) -> TrainingBatches:
     """Return new sequences in each batch: ((source, previous), target, weights)."""
 
-    def read(epoch: int, step: int) -> Reversals:
-        count = sizes.of_epoch(int(epoch))[step]
-        return draw_reversals(count, data, stream(seed, "training sequences", epoch, step))
+    def read(epoch: int, step: int, size: int) -> Reversals:
+        return draw_reversals(size, data, stream(seed, "training sequences", epoch, step))
 
     batch = fixed_size(sizes)
     source = tf.TensorSpec((batch, data.longest), tf.int32)

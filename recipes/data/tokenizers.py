@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import UserError
+from recipes.config import TextData, UserError
+from recipes.data.corpus import Corpus
 from recipes.runs.files import write_json
 
 Ids = npt.NDArray[np.int32]
@@ -142,9 +143,6 @@ class BytePairTokenizer:
         return {"kind": self.kind, "tokenizer": self.state}
 
 
-Tokenizer = CharacterTokenizer | ByteTokenizer | BytePairTokenizer
-
-
 def _byte_alphabet() -> dict[str, int]:
     """Return the byte of each letter of a byte-level vocabulary: GPT-2's table, which `tokenizers` uses.
 
@@ -155,6 +153,18 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {
         chr(0x100 + number): byte for number, byte in enumerate(others)
     }
+
+
+Tokenizer = CharacterTokenizer | ByteTokenizer | BytePairTokenizer
+
+
+def train_tokenizer(corpus: Corpus, settings: TextData) -> Tokenizer:
+    """Return the settings' tokenizer: byte pairs of the training part, or the characters of the whole text."""
+    if settings.tokenizer == "bytes":
+        return ByteTokenizer()
+    if settings.tokenizer == "bpe":
+        return BytePairTokenizer.train(corpus.text(0), settings.vocabulary_size)
+    return CharacterTokenizer.train(corpus.text())
 
 
 def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> str:

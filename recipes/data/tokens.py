@@ -23,14 +23,7 @@ import numpy.typing as npt
 
 from recipes.config import TextData, UserError
 from recipes.data.corpus import PARTS, Corpus, open_corpus
-from recipes.data.tokenizers import (
-    BytePairTokenizer,
-    ByteTokenizer,
-    CharacterTokenizer,
-    Tokenizer,
-    read_vocabulary,
-    write_vocabulary,
-)
+from recipes.data.tokenizers import Tokenizer, read_vocabulary, train_tokenizer, write_vocabulary
 from recipes.runs.files import write_file, write_json
 
 UNFINISHED = ".making-"
@@ -116,15 +109,6 @@ def cache_folder() -> Path:
     return Path(base) / "keras-recipes"
 
 
-def train_tokenizer(corpus: Corpus, settings: TextData) -> Tokenizer:
-    """Return the settings' tokenizer: byte pairs of the training part, or the characters of the whole text."""
-    if settings.tokenizer == "bytes":
-        return ByteTokenizer()
-    if settings.tokenizer == "bpe":
-        return BytePairTokenizer.train(corpus.text(0), settings.vocabulary_size)
-    return CharacterTokenizer.train(corpus.text())
-
-
 @contextlib.contextmanager
 def _lock(cache: Path) -> Iterator[None]:
     """Wait until no other process writes tokens, and delete what a killed process left."""
@@ -138,52 +122,54 @@ def _lock(cache: Path) -> Iterator[None]:
 
 def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
     """Tokenize a corpus into a folder; a damaged one is replaced."""
-    dtype = np.min_scalar_type(len(tokenizer.tokens) - 1)
-    counts = []  # tokens and characters of each part
+    parts: list[tuple[int, int, int]] = []
 
     def write(file: IO[bytes]) -> None:
-        for part in range(len(PARTS)):
-            tokens = characters = 0
-            for text in corpus.text(part):
+        stop = 0
+        for number in range(len(PARTS)):
+            start, characters = stop, 0
+            for text in corpus.text(number):
                 ids = tokenizer.encode(text)
-                file.write(ids.astype(dtype).tobytes())
-                tokens += len(ids)
+                file.write(ids.astype(_dtype(tokenizer)).tobytes())
+                stop += len(ids)
                 characters += len(text)
-            counts.append((tokens, characters))
+            parts.append((start, stop, characters))
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as name:
         unfinished = Path(name)
         write_file(unfinished / "tokens", write)
-        tokens, characters = zip(*counts, strict=True)
-        write_json(
-            unfinished / "parts.json", {"dtype": dtype.name, "tokens": tokens, "characters": characters}
-        )
+        write_json(unfinished / "parts.json", parts)
         write_vocabulary(tokenizer, unfinished / "vocabulary.json")
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
 
 
+def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
+    """Return the smallest integer type that holds the ids."""
+    return np.min_scalar_type(len(tokenizer.tokens) - 1)
+
+
 def _is_complete(folder: Path) -> bool:
     try:
         _open(folder)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError):
         return False
     return True
 
 
 def _open(folder: Path) -> tuple[Tokenizer, npt.NDArray[Any], Part, Part, Part]:
-    """Return tokenizer, tokens and parts; raise one of several errors if the folder is missing or damaged."""
-    about = json.loads((folder / "parts.json").read_text())
-    ends = np.cumsum(about["tokens"]).tolist()
-    train, validation, test = (
-        Part(end - count, end, characters)
-        for end, count, characters in zip(ends, about["tokens"], about["characters"], strict=True)
-    )
+    """Return tokenizer, tokens and parts.
+
+    Raises:
+        OSError, ValueError, TypeError: The folder is missing or damaged.
+    """
+    tokenizer = read_vocabulary(folder / "vocabulary.json")
+    train, validation, test = (Part(*part) for part in json.loads((folder / "parts.json").read_text()))
     with (folder / "tokens").open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # else Linux may map two megabytes around each window
         mapped.madvise(mmap.MADV_NOHUGEPAGE)
-    tokens = np.frombuffer(mapped, about["dtype"])
+    tokens = np.frombuffer(mapped, _dtype(tokenizer))
     if len(tokens) != test.stop:
-        raise ValueError(f"{folder} has {len(tokens)} tokens. Expected: {test.stop}")
-    return read_vocabulary(folder / "vocabulary.json"), tokens, train, validation, test
+        raise ValueError(f"{folder} must have {test.stop} tokens. Received: {len(tokens)}")
+    return tokenizer, tokens, train, validation, test

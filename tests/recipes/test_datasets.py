@@ -16,7 +16,7 @@ def nothing_prepared(tmp_path, monkeypatch):
 
 @pytest.fixture
 def silent_network(monkeypatch):
-    """Act a host that takes the question and never answers."""
+    """Make every request wait forever."""
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: threading.Event().wait())
 
 
@@ -27,7 +27,7 @@ def test_the_host_has_a_time_limit(silent_network, monkeypatch):
     assert time.monotonic() - started < 2
 
 
-def test_auto_falls_back_to_the_digits_and_says_so(nothing_prepared, silent_network, monkeypatch):
+def test_auto_falls_back_to_the_digits_with_a_note(nothing_prepared, silent_network, monkeypatch):
     monkeypatch.setattr(datasets, "HOST_SECONDS", 0.1)
     source = images.open_source("auto")
     assert source.name == source.data_source == "digits"
@@ -55,7 +55,9 @@ def test_the_newest_prepared_version_is_taken(nothing_prepared, tmp_path):
     assert datasets._prepared_folder("mnist").name == "3.0.10"
 
 
-def test_a_datasets_name_is_the_dataset_and_not_a_folder_of_that_name(nothing_prepared, stripes, monkeypatch):
+def test_the_name_of_a_dataset_is_the_dataset_not_a_folder_of_that_name(
+    nothing_prepared, stripes, monkeypatch
+):
     monkeypatch.chdir(stripes.parent)
     (stripes.parent / "kmnist").symlink_to(stripes)
     monkeypatch.setattr(datasets, "host_answers", lambda: False)
@@ -66,3 +68,13 @@ def test_a_datasets_name_is_the_dataset_and_not_a_folder_of_that_name(nothing_pr
         == images.open_source("stripes").classes
         == ("lying", "standing")
     )
+
+
+def test_a_dataset_name_may_have_a_config(nothing_prepared, stripes, monkeypatch):
+    monkeypatch.chdir(stripes.parent)
+    monkeypatch.setattr(datasets, "host_answers", lambda: False)
+    with pytest.raises(UserError, match="emnist/letters is not prepared"):
+        images.open_source("emnist/letters")
+    (stripes.parent / "emnist").mkdir()
+    (stripes.parent / "emnist" / "letters").symlink_to(stripes)
+    assert images.open_source("emnist/letters").classes == ("lying", "standing")

@@ -1,4 +1,4 @@
-"""The encoder-decoder on a task whose right answer is known."""
+"""The encoder-decoder and its sequences."""
 
 import dataclasses
 import itertools
@@ -37,7 +37,7 @@ def test_sequences_are_mirrored_and_padded():
     assert {int((source != PADDING).sum()) for source in drawn.source} == {1, 2, 3, 4}
 
 
-def test_batches_are_a_function_of_seed_and_epoch():
+def test_batches_depend_on_seed_and_epoch_only():
     def read(seed, epoch):
         batches = training_reversals(ReversalData(), fixed_sizes(4, steps=3), seed)
         batches.epoch.assign(epoch)
@@ -49,7 +49,7 @@ def test_batches_are_a_function_of_seed_and_epoch():
 
 
 def test_held_out_sequences_are_in_no_training_batch():
-    """16 symbols of 20 kinds: two sequences that are alike come from one stream, not from chance."""
+    """Sequences of 16 from 20 symbols: equal ones come from the same stream, not from chance."""
     data = ReversalData(shortest=16, longest=16, held_out=50)
     held = [
         {row.tobytes() for row in held_out_reversals(data, seed).source}
@@ -78,7 +78,7 @@ def logits(model, source, previous) -> np.ndarray:
     return keras.ops.convert_to_numpy(model((np.array([source]), np.array([previous]))))[0]
 
 
-def test_the_decoder_sees_the_source_and_what_is_before_but_no_later_place(model):
+def test_the_decoder_sees_the_source_and_earlier_positions_only(model):
     source, previous = [3, 4, 5, 6, 0, 0], [1, 6, 5, 4, 3, 2, 0]
     before = logits(model, source, previous)
     changed = logits(model, source, [1, 6, 5, 9, 3, 2, 0])
@@ -87,7 +87,7 @@ def test_the_decoder_sees_the_source_and_what_is_before_but_no_later_place(model
     assert (np.abs(before - logits(model, [7, 4, 5, 6, 0, 0], previous)).max(axis=1) > 1e-3).all()
 
 
-def test_padding_of_the_source_is_not_seen():
+def test_padding_of_the_source_is_ignored():
     keras.utils.set_random_seed(0)
     short, long = (EncoderDecoder(CATALOG["seq2seq-reverse"].recipe.model, 10, size, 7) for size in (4, 6))
     long.set_weights(short.get_weights())
@@ -98,7 +98,7 @@ def test_padding_of_the_source_is_not_seen():
 
 
 @pytest.mark.slow
-def test_it_learns_to_write_backwards(tmp_path):
+def test_it_learns_to_reverse(tmp_path):
     recipe = SequenceRecipe(
         data=ReversalData(symbols=4, longest=4, held_out=100),
         optimizer=Optimizer(name="adamw", learning_rate=0.003),
@@ -112,13 +112,13 @@ def test_it_learns_to_write_backwards(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"shortest": 5, "longest": 4}, "shortest=5, longest=4"),
         ({"symbols": 1}, "symbols=1"),
         ({"source": "mnist"}, "data.source must be one of reversal. Received: 'mnist'"),
     ],
 )
-def test_tasks_that_make_no_sense_are_refused(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_invalid_settings_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         dataclasses.replace(ReversalData(), **settings)
