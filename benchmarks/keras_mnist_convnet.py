@@ -68,7 +68,7 @@ def main() -> None:
         for part in (dataset.train, dataset.read_test())
     )
     model, seconds, epochs, accuracy = build(), 0.0, 0, 0.0
-    # A pass may wait for TensorFlow when its steps are done (recipes.data.passes.read_ahead): not Keras's doing.
+    # A pass may wait for TensorFlow when its steps are done (recipes.data.batches.prefetch): not Keras's doing.
     steps: list[float] = []
     clock = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: steps.append(time.monotonic())

@@ -152,7 +152,7 @@ def cache(context: int = 256, repetitions: int = 5) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from recipes.generation import decoding as generation
+    from recipes.generation import decoding
     from recipes.models.transformer import TransformerLanguageModel
 
     recipe = CATALOG["lm-transformer"].recipe
@@ -162,9 +162,9 @@ def cache(context: int = 256, repetitions: int = 5) -> None:
     prompt = tf.constant(np.random.default_rng(0).integers(0, 65, (1, half)), tf.int32)
     each = (tf.zeros(1), tf.zeros(1, tf.int32), tf.ones(1))
     whole = tf.function(lambda ids: tf.argmax(model(ids)[:, -1], axis=1))
-    begin = tf.function(lambda ids, lengths: generation.begin(model, ids, lengths))
+    begin = tf.function(lambda ids, lengths: decoding.read_prompts(model, ids, lengths))
     extend = tf.function(
-        lambda state, draws: generation.extend(model, state, draws, *each)[0], reduce_retracing=True
+        lambda state, draws: decoding.generate_tokens(model, state, draws, *each)[0], reduce_retracing=True
     )
 
     def cached(tokens: int) -> None:

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import RecurrentRecipe, Sampling, TextRecipe, to_dict
+from recipes.data.batches import TrainingBatches
 from recipes.data.tokenizers import decode, write_vocabulary
 from recipes.data.tokens import Part as TextPart
 from recipes.data.tokens import load_text
-from recipes.data.windows import TrainingWindows, evaluation_windows
-from recipes.generation.text_generator import LanguageModel, TextGenerator, load
+from recipes.data.windows import evaluation_windows, training_windows
+from recipes.generation.decoding import LanguageModel
+from recipes.generation.text_generator import TextGenerator, load
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.saved import copy_without_optimizer
 from recipes.models.transformer import TransformerLanguageModel
@@ -58,7 +60,7 @@ class LanguageModelling(Task[TextRecipe]):
         self.tokens = self.text.tokenizer.tokens
         corpus, train, validation = self.text.corpus, self.text.train, self.text.validation
         counts = {"train_tokens": len(train), "validation_tokens": len(validation)}
-        self.data = Data(corpus.name, corpus.origin, self.text.fingerprint, corpus.note, counts)
+        self.data = Data(corpus.name, corpus.data_source, self.text.fingerprint, corpus.note, counts)
         self.sizes = batch_sizes(self.recipe, self.recipe.training.windows_per_epoch)
         self.xla_is_faster = not isinstance(self.recipe, RecurrentRecipe)  # 1.3 times for Transformers
 
@@ -67,10 +69,10 @@ class LanguageModelling(Task[TextRecipe]):
         parts = f"{len(self.text.train):,} training and {len(self.text.validation):,} validation tokens"
         return f"{self.data.name}, {parts}, vocabulary of {len(self.tokens):,} {self.text.tokenizer.kind}"
 
-    def batches(self) -> TrainingWindows:
+    def batches(self) -> TrainingBatches:
         """Return windows of the training part, each with the tokens that follow."""
         seed = self.recipe.training.seed
-        return TrainingWindows(self.text.tokens, self.text.train, self.recipe.data, self.sizes, seed)
+        return training_windows(self.text.tokens, self.text.train, self.recipe.data, self.sizes, seed)
 
     def validation(self) -> Any:
         """Return windows in which each validation token is scored once."""

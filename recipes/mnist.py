@@ -55,7 +55,7 @@ class ImageClassification(Task[ImageRecipe]):
             )
         self.labelled = with_few_labels(train, settings.labels_per_class, settings.split_seed, self.classes)
         counts = {"train_examples": len(train), "validation_examples": len(self.dataset.validation)}
-        self.data = Data(source.name, source.origin, train.fingerprint(), source.note, counts)
+        self.data = Data(source.name, source.data_source, train.fingerprint(), source.note, counts)
         self.loss = build_loss(self.recipe.loss)
 
     def describe(self) -> str:

@@ -17,8 +17,8 @@ import tensorflow as tf
 from recipes.config import UserError, require
 from recipes.config.own import OwnSettings, Parts, place_of
 from recipes.data.batch_sizes import BatchSizes
+from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches, prefetch
 from recipes.data.examples import fingerprint
-from recipes.data.passes import counted, read_ahead
 from recipes.data.streams import stream
 from recipes.report.page import Page
 from recipes.runs.directory import Run
@@ -26,7 +26,6 @@ from recipes.runs.opening import choose_run
 from recipes.task import Data, Part, Scores, Task
 from recipes.training.fit import batch_sizes
 
-EVALUATION_BATCH_SIZE = 500
 SHUFFLED_TOGETHER = 16_384
 """Examples of a tf.data.Dataset that are shuffled together; arrays are shuffled as a whole."""
 SPEED_BATCH_SIZE = 256
@@ -49,35 +48,30 @@ def train(recipe: OwnSettings, path: Path | None = None, *, resume: bool = False
         return OwnTask(name, recipe).train(run.path, resume=resume)
 
 
-class OwnBatches:
-    """Shuffled batches whose order depends on the seed and the epoch alone, so that a run can be resumed.
+def own_batches(examples: tf.data.Dataset, window: int, sizes: BatchSizes, seed: int) -> TrainingBatches:
+    """Return shuffled batches of inputs and targets.
 
     Args:
         examples: Single (input, target) examples.
         window: Examples that are shuffled together, one window after the other.
         sizes: Examples of each batch, always the same number.
         seed: Seed of the order.
-
-    Attributes:
-        epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
-        dataset: Batches of inputs and targets.
     """
 
-    def __init__(self, examples: tf.data.Dataset, window: int, sizes: BatchSizes, seed: int) -> None:
-        self.sizes = sizes
-        self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
+    def permutation(epoch: int, number: int, count: int) -> npt.NDArray[np.int64]:
+        return stream(seed, "own recipe: order", epoch, number).permutation(count)
 
-        def permutation(epoch: int, number: int, count: int) -> npt.NDArray[np.int64]:
-            return stream(seed, "own recipe: order", epoch, number).permutation(count)
-
+    def build(epoch: tf.Variable) -> tf.data.Dataset:
         def shuffle(number: Tensor, chunk: Any) -> Any:
             count = tf.shape(tf.nest.flatten(chunk)[0])[0]
-            order = tf.numpy_function(permutation, [self.epoch, number, count], tf.int64)
+            order = tf.numpy_function(permutation, [epoch, number, count], tf.int64)
             order = tf.ensure_shape(order, (None,))
             return tf.nest.map_structure(lambda values: tf.gather(values, order), chunk)
 
-        batches = examples.batch(window).enumerate().map(shuffle).unbatch()
-        self.dataset = counted(read_ahead(batches.batch(sizes.batch_size, drop_remainder=True), 4), sizes)
+        shuffled = examples.batch(window).enumerate().map(shuffle).unbatch()
+        return shuffled.batch(sizes.batch_size, drop_remainder=True)
+
+    return TrainingBatches(sizes, build)
 
 
 class OwnTask(Task[OwnSettings]):
@@ -109,21 +103,21 @@ class OwnTask(Task[OwnSettings]):
         """Describe the parts."""
         return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in self.data.counts.items())
 
-    def batches(self) -> OwnBatches:
+    def batches(self) -> TrainingBatches:
         """Return shuffled batches of the training part."""
         batches = self.recipe.batches.name
         require(batches == "fixed", "batches must be fixed for an own recipe", batches=batches)
         count = int(self.parts["train"].cardinality())
         window = SHUFFLED_TOGETHER if self.streamed else count
         sizes = batch_sizes(self.recipe, count)
-        return OwnBatches(self.parts["train"], window, sizes, self.recipe.training.seed)
+        return own_batches(self.parts["train"], window, sizes, self.recipe.training.seed)
 
     def validation(self) -> tf.data.Dataset:
         """Return the validation part in batches."""
         return self._batched("validation")
 
     def _batched(self, part: Part) -> tf.data.Dataset:
-        return read_ahead(self.parts[part].batch(EVALUATION_BATCH_SIZE), 2)
+        return prefetch(self.parts[part].batch(EVALUATION_BATCH_SIZE), 2)
 
     def build(self) -> keras.Model:
         """Call the user's `build`, and check the model's outputs against the loss."""

@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import SequenceRecipe
+from recipes.data.batches import TrainingBatches
 from recipes.data.sequences import (
     END,
     FIRST_SYMBOL,
     START,
     Ids,
     Reversals,
-    TrainingReversals,
-    evaluation_batches,
-    held_out,
+    evaluation_reversals,
+    held_out_reversals,
+    training_reversals,
 )
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.report.page import Page, Table
@@ -48,17 +49,17 @@ class SequenceToSequence(Task[SequenceRecipe]):
         """Describe the sequences."""
         return f"sequences of up to {self.recipe.data.longest} symbols"
 
-    def batches(self) -> TrainingReversals:
+    def batches(self) -> TrainingBatches:
         """Return batches of new sequences."""
         sizes = batch_sizes(self.recipe, self.recipe.training.windows_per_epoch)
-        return TrainingReversals(self.recipe.data, sizes, self.recipe.training.seed)
+        return training_reversals(self.recipe.data, sizes, self.recipe.training.seed)
 
     def validation(self) -> Any:
         """Return the validation sequences."""
-        return evaluation_batches(self._part("validation"))
+        return evaluation_reversals(self._part("validation"))
 
     def _part(self, part: Part) -> Reversals:
-        return held_out(self.recipe.data, PART_SEEDS[part])
+        return held_out_reversals(self.recipe.data, PART_SEEDS[part])
 
     def build(self) -> keras.Model:
         """Build an encoder that reads the sequence and a decoder that writes its reversal."""

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from recipes.config import RegressionRecipe
-from recipes.data.batches import TrainingBatches
-from recipes.data.numbers import evaluation_rows, keep, load_numbers
+from recipes.data.batches import TrainingBatches, evaluation_batches, shuffled_batches
+from recipes.data.table import load_table
 from recipes.models.regression import build_regression
 from recipes.report.page import Page, Picture
 from recipes.report.plots import plot_predictions
@@ -34,7 +34,7 @@ class Regression(Task[RegressionRecipe]):
 
     def load(self) -> None:
         """Load and split the table."""
-        self.dataset = load_numbers(self.recipe.data)
+        self.dataset = load_table(self.recipe.data)
         train, name = self.dataset.train, self.dataset.name
         counts = {"train_examples": len(train), "validation_examples": len(self.dataset.validation)}
         self.data = Data(name, name, self.dataset.fingerprint(), counts=counts)
@@ -47,11 +47,12 @@ class Regression(Task[RegressionRecipe]):
         """Return batches of training rows."""
         rows = self.dataset.train
         sizes = batch_sizes(self.recipe, len(rows))
-        return TrainingBatches(rows.features, rows.targets, sizes, self.recipe.training.seed, keep)
+        return shuffled_batches(rows.features, rows.targets, sizes, self.recipe.training.seed)
 
     def validation(self) -> Any:
         """Return the validation rows."""
-        return evaluation_rows(self.dataset.validation)
+        rows = self.dataset.validation
+        return evaluation_batches((rows.features, rows.targets))
 
     def build(self) -> keras.Model:
         """Build dense layers between the scaling of features and target, which the training part decides."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from recipes.config import ImageData, Sampling, UserError, from_dict
 from recipes.data.examples import Examples
 from recipes.data.images import OFFLINE_DATASET, load_images
-from recipes.generation import decoding as generation
+from recipes.generation import decoding
 from recipes.generation.text_generator import TextGenerator, load
 from recipes.models import saved
 from recipes.runs.directory import Run
@@ -145,7 +145,7 @@ def language_model_of(run: Run) -> Servable:
     generator = TextGenerator(model, tokenizer)
     first = next(token.decode() for token in tokenizer.tokens if _is_text(token))
     ids = tf.constant([tokenizer.encode(first)])
-    logits = generation.begin(model, ids, tf.shape(ids)[1:]).logits  # (1, vocabulary_size)
+    logits = decoding.read_prompts(model, ids, tf.shape(ids)[1:]).logits  # (1, vocabulary_size)
     check_finite(run, "its output", tf.cast(logits, tf.float32).numpy())  # nothing can be drawn from NaN
     written = generator.generate([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
     prompts = [written[:size] for size in PROMPT_SIZES]  # texts of several lengths
@@ -195,7 +195,7 @@ def _log_likelihood(model: Any, ids: npt.NDArray[np.int32]) -> float:
         logits = model(ids[np.newaxis, :-1])[0]
     else:
         ends = np.arange(1, len(ids))
-        starts = generation.window_starts(tf.constant(ends, tf.int32), model.window).numpy()
+        starts = decoding.window_starts(tf.constant(ends, tf.int32), model.window).numpy()
         places = np.minimum(starts[:, np.newaxis] + np.arange(model.window), len(ids) - 1)
         logits = tf.gather(model(ids[places]), ends - starts - 1, batch_dims=1)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[1:], logits)

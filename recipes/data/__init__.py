@@ -1,1 +1,1 @@
-"""Where examples come from: TensorFlow Datasets, the reader's own files, the offline samples."""
+"""Data: sources, splits, augmentation, tokenizers, and batches for training and evaluation."""

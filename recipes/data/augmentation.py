@@ -1,15 +1,18 @@
-"""Random transformations of training images, drawn from a seed: the same seed gives the same images."""
+"""Random transformations of training images: the same seed gives the same images.
+
+Images are float32 (batch, height, width, channels). A seed is a key of TensorFlow's stateless random operations, int32
+(2,); each operation has its own. Pixels outside of an image are 0, and values between pixels are interpolated
+bilinearly.
+"""
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from recipes.config import Augmentation
 
-Tensor = Any
 AFFINE = ("rotate", "scale", "shift", "crop", "shear")
 
 
@@ -20,32 +23,14 @@ def warning(settings: Augmentation, classes: Sequence[str]) -> str:
     return f"WARNING: augmentation.flip {settings.flip}: a flipped digit is another digit or none\n"
 
 
-def augment(images: Tensor, settings: Augmentation, seed: Tensor) -> Tensor:
-    """Transform each image at random.
-
-    Args:
-        images: (batch, height, width, channels) float32.
-        settings: Ranges; each amount is drawn uniformly.
-        seed: (2,) int32.
-
-    Returns:
-        (batch, height, width, channels) float32.
-    """
+def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Transform each image at random; each amount is drawn uniformly from its range in the settings."""
     seeds = tf.random.experimental.stateless_split(seed, 4)
     return elastic(affine(images, settings, seeds[0]), settings, seeds[1])
 
 
-def affine(images: Tensor, settings: Augmentation, seed: Tensor) -> Tensor:
-    """Rotate, scale, shear, shift, crop and flip each image in one affine map, bilinearly, with 0 outside.
-
-    Args:
-        images: (batch, height, width, channels) float32.
-        settings: Ranges.
-        seed: (2,) int32.
-
-    Returns:
-        (batch, height, width, channels) float32.
-    """
+def affine(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Rotate, scale, shear, shift, crop and flip each image, in one affine map."""
     if settings.flip == "none" and not any(getattr(settings, name) for name in AFFINE):
         return images
     height, width = images.shape[1:3]
@@ -59,7 +44,9 @@ def affine(images: Tensor, settings: Augmentation, seed: Tensor) -> Tensor:
     )
 
 
-def random_transforms(batch: Tensor, size: tuple[int, int], settings: Augmentation, seed: Tensor) -> Tensor:
+def random_transforms(
+    batch: int, size: tuple[int, int], settings: Augmentation, seed: tf.Tensor
+) -> tf.Tensor:
     """Draw affine maps around the centre of an image, from output pixels to input pixels.
 
     Args:
@@ -80,8 +67,7 @@ def random_transforms(batch: Tensor, size: tuple[int, int], settings: Augmentati
     cos, sin = tf.cos(angle), tf.sin(angle)
     a, b = cos / x_scale, (shear * cos - sin) / x_scale
     d, e = sin / y_scale, (shear * sin + cos) / y_scale
-    more = tf.random.stateless_uniform((6, batch), seeds[1])
-    # Crops, then flips.
+    more = tf.random.stateless_uniform((6, batch), seeds[1])  # for crops and flips
     x_left, y_left = 1 - more[0] * settings.crop, 1 - more[1] * settings.crop
     # Between the centres of the outermost pixels: beyond them bilinear interpolation reads the fill value.
     x_shift += (more[2] - 0.5) * (1 - x_left) * (size[1] - 1)
@@ -99,35 +85,26 @@ def random_transforms(batch: Tensor, size: tuple[int, int], settings: Augmentati
     return tf.stack([a, b, c, d, e, f, tf.zeros_like(a), tf.zeros_like(a)], axis=1)
 
 
-def elastic(images: Tensor, settings: Augmentation, seed: Tensor) -> Tensor:
-    """Displace each pixel (Simard et al. 2003), with bilinear interpolation and 0 outside.
-
-    Args:
-        images: (batch, height, width, channels) float32.
-        settings: Size and smoothness of the displacements.
-        seed: (2,) int32.
-
-    Returns:
-        (batch, height, width, channels) float32.
-    """
+def elastic(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Displace each pixel at random, smoothly over its neighbours (Simard et al. 2003)."""
     if not settings.elastic:
         return images
     height, width = images.shape[1:3]
     shifts = random_shifts(tf.shape(images)[0], (height, width), settings, seed)
     y, x = tf.meshgrid(tf.range(float(height)), tf.range(float(width)), indexing="ij")
-    return sample(images, y + shifts[..., 0], x + shifts[..., 1])
+    return interpolate(images, y + shifts[..., 0], x + shifts[..., 1])
 
 
-def random_shifts(batch: Tensor, size: tuple[int, int], settings: Augmentation, seed: Tensor) -> Tensor:
+def random_shifts(batch: int, size: tuple[int, int], settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
     """Draw smooth displacements: blurred normal noise with a standard deviation of `elastic` pixels.
 
     Returns:
         (batch, height, width, 2) float32 pixels, downwards and to the right.
     """
     radius = math.ceil(3 * settings.elastic_smoothness)
-    place = np.arange(-radius, radius + 1)
-    blur = np.exp(-0.5 * (place / settings.elastic_smoothness) ** 2)
-    blur /= np.sqrt(np.sum(blur**2))  # blurred noise of variance 1 has variance 1
+    distance = np.arange(-radius, radius + 1)
+    blur = np.exp(-0.5 * (distance / settings.elastic_smoothness) ** 2)
+    blur /= np.sqrt(np.sum(blur**2))  # so that noise of variance 1 keeps it
     height, width = size
     noise = tf.random.stateless_normal((batch, height + 2 * radius, width + 2 * radius, 2), seed)
     kernel = tf.constant(np.repeat(blur[:, np.newaxis, np.newaxis, np.newaxis], 2, axis=2), tf.float32)
@@ -137,29 +114,19 @@ def random_shifts(batch: Tensor, size: tuple[int, int], settings: Augmentation, 
     return settings.elastic * noise
 
 
-def sample(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Interpolate images bilinearly between pixels, with 0 outside.
-
-    Args:
-        images: (batch, height, width, channels) float32.
-        y: (batch, height, width) float32, pixels down from the upper left one.
-        x: The same to the right.
-
-    Returns:
-        (batch, height, width, channels) float32.
-    """
-    # A border of zeros, which coordinates outside of the image read.
-    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
+def interpolate(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Interpolate images at coordinates (batch, height, width) float32, in pixels down and right from the first one."""
+    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])  # read by coordinates outside of the image
     bottom, right = images.shape[1] + 1, images.shape[2] + 1
     y, x = tf.clip_by_value(y + 1, 0.0, float(bottom)), tf.clip_by_value(x + 1, 0.0, float(right))
     top, left = tf.floor(y), tf.floor(x)
-    down, across = (y - top)[..., tf.newaxis], (x - left)[..., tf.newaxis]  # parts of a pixel
+    y_fraction, x_fraction = (y - top)[..., tf.newaxis], (x - left)[..., tf.newaxis]
     top, left = tf.cast(top, tf.int32), tf.cast(left, tf.int32)
     below, beside = tf.minimum(top + 1, bottom), tf.minimum(left + 1, right)
 
-    def at(row: Tensor, column: Tensor) -> Tensor:
+    def at(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
         return tf.gather_nd(padded, tf.stack([row, column], axis=-1), batch_dims=1)
 
-    upper = at(top, left) * (1 - across) + at(top, beside) * across
-    lower = at(below, left) * (1 - across) + at(below, beside) * across
-    return upper * (1 - down) + lower * down
+    upper = at(top, left) * (1 - x_fraction) + at(top, beside) * x_fraction
+    lower = at(below, left) * (1 - x_fraction) + at(below, beside) * x_fraction
+    return upper * (1 - y_fraction) + lower * y_fraction

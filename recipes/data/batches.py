@@ -1,6 +1,10 @@
-"""Examples in memory → batches of tensors."""
+"""Batches for training and evaluation.
 
-from collections.abc import Callable
+A training batch depends on the seed, the epoch and the step alone: a resumed run trains on the same batches.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,67 +15,119 @@ from recipes.config import Augmentation
 from recipes.data.augmentation import augment
 from recipes.data.batch_sizes import BatchSizes
 from recipes.data.examples import Examples
-from recipes.data.passes import batch_limits, counted, read_ahead
 from recipes.data.streams import draw_keys, stream
 
-Tensor = Any
-Change = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(inputs, targets, key of the step, epoch) → what the model is trained on."""
+Array = npt.NDArray[Any]
+Change = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Variable], tuple[tf.Tensor, tf.Tensor]]
+"""(inputs, targets, key of the step's random operations, epoch) → the inputs and targets to train on."""
 
 EVALUATION_BATCH_SIZE = 500
 
 
 class TrainingBatches:
-    """Shuffled batches whose content depends on the seed and the epoch alone.
+    """A dataset of the batches of an epoch; set `epoch` before each pass, as the callback `DataOrder` does.
 
-    That is what lets a killed run go on as if nothing had happened: there is no position in a
-    random stream to be lost. Set `epoch` before each pass (the callback `DataOrder` does).
+    Args:
+        sizes: Examples of each batch.
+        build: Returns a dataset that reads the epoch from the given variable in each pass.
+
+    Attributes:
+        sizes: Examples of each batch.
+        epoch: The epoch of the next pass, counted from 0, an int32 variable.
+        dataset: The batches of that epoch.
+    """
+
+    def __init__(self, sizes: BatchSizes, build: Callable[[tf.Variable], tf.data.Dataset]) -> None:
+        self.sizes = sizes
+        self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
+        self.dataset = prefetch(build(self.epoch), 4)
+        if fixed_size(sizes) is not None:
+            self.dataset = self.dataset.apply(tf.data.experimental.assert_cardinality(sizes.fewest_steps))
+
+
+def fixed_size(sizes: BatchSizes) -> int | None:
+    """Return the size of every batch; None if the sizes vary."""
+    return sizes.batch_size if sizes.settings.name == "fixed" else None
+
+
+def prefetch(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Prefetch batches, without TensorFlow's autotuning.
+
+    There is nothing to tune here, and autotuning can double the time of an epoch: its thread sleeps for 10 ms, then
+    twice as long each time, up to a minute, and the end of a pass waits for it if the thread is cancelled just after
+    it checked for that (TensorFlow 2.21's CancellationManager; on one core almost always).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(count).with_options(options)
+
+
+def steps_of_epoch(sizes: BatchSizes, epoch: tf.Variable) -> tf.data.Dataset:
+    """Return (epoch, step, batch size) for each step of an epoch, read from the variable when the pass starts."""
+
+    def steps(now: tf.Tensor) -> tf.data.Dataset:
+        batch_sizes = tf.numpy_function(lambda now: sizes.of_epoch(int(now)), [now], tf.int64)
+        slices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(batch_sizes, (None,)))
+        return slices.enumerate().map(lambda step, size: (now, step, size))
+
+    return tf.data.Dataset.range(1).flat_map(lambda _: steps(epoch.read_value()))
+
+
+def map_numpy(
+    dataset: tf.data.Dataset, function: Callable[..., Sequence[Array]], signature: Any
+) -> tf.data.Dataset:
+    """Map the elements of a dataset by a NumPy function, which returns the flat arrays of a (nested) signature."""
+    specs = tf.nest.flatten(signature)
+
+    def call(*element: tf.Tensor) -> Any:
+        arrays = tf.numpy_function(function, element, [spec.dtype for spec in specs])
+        arrays = [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specs, strict=True)]
+        return tf.nest.pack_sequence_as(signature, arrays)
+
+    return dataset.map(call, num_parallel_calls=1)
+
+
+def shuffled_batches(
+    inputs: Array,
+    targets: Array,
+    sizes: BatchSizes,
+    seed: int,
+    change: Change = lambda inputs, targets, key, epoch: (inputs, targets),
+    use: str = "training",
+) -> TrainingBatches:
+    """Return batches in a new random order for each epoch: float32 inputs (batch, ...) and targets (batch, ...).
 
     Args:
         inputs: (n, ...).
         targets: (n, ...).
         sizes: Examples of each batch.
-        seed: Seed of the order, and of the changes.
-        change: Makes a batch what the model is trained on: augmentation, say.
-        use: What the batches are for; two uses of one seed have streams of their own.
-
-    Attributes:
-        epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
-        dataset: What `change` returns, float32 inputs (batch, ...) and targets.
+        seed: Seed of the order and of the random changes.
+        change: Augments each batch; the default returns it unchanged.
+        use: Name of the random streams: different uses of one seed draw different numbers.
     """
 
-    def __init__(
-        self,
-        inputs: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        sizes: BatchSizes,
-        seed: int,
-        change: Change,
-        use: str = "training",
-    ) -> None:
-        self.sizes = sizes
-        self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
-        fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
-        all_inputs, all_targets = tf.constant(inputs), tf.constant(targets)
+    @functools.lru_cache(maxsize=1)
+    def draw(epoch: int) -> tuple[list[Array], npt.NDArray[np.int32]]:
+        order = stream(seed, f"{use}: order", epoch).permutation(len(inputs))
+        rows = np.split(order, np.cumsum(sizes.of_epoch(epoch)))[:-1]  # the last smaller batch is left out
+        return rows, draw_keys(stream(seed, f"{use}: changes", epoch), len(rows))
 
-        def draw(epoch: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-            order = stream(seed, f"{use}: order", epoch).permutation(len(inputs))
-            return order, draw_keys(stream(seed, f"{use}: changes", epoch), len(sizes.of_epoch(int(epoch))))
+    def read(epoch: int, step: int, size: int) -> tuple[Array, Array, Array]:
+        rows, keys = draw(int(epoch))
+        return inputs[rows[step]], targets[rows[step]], keys[step]
 
-        def shuffled(_: Any) -> tf.data.Dataset:
-            order, keys = tf.numpy_function(draw, [self.epoch], (tf.int64, tf.int32))
-            order, keys = tf.ensure_shape(order, (len(inputs),)), tf.ensure_shape(keys, (None, 2))
-            limits = batch_limits(sizes, self.epoch)
-            return limits.map(lambda step, limit: (keys[step], order[limit[0] : limit[1]]))
+    def build(epoch: tf.Variable) -> tf.data.Dataset:
+        batch = fixed_size(sizes)
+        signature = [tf.TensorSpec((batch, *values.shape[1:]), values.dtype) for values in (inputs, targets)]
+        key = tf.TensorSpec((2,), tf.int32)
+        batches = map_numpy(steps_of_epoch(sizes, epoch), read, (*signature, key))
+        return batches.map(
+            lambda inputs, targets, key: change(tf.cast(inputs, tf.float32), targets, key, epoch),
+            num_parallel_calls=2,
+            deterministic=True,
+        )
 
-        def read(key: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-            index = tf.ensure_shape(index, (fixed,))
-            batch = tf.cast(tf.gather(all_inputs, index), tf.float32)
-            return change(batch, tf.gather(all_targets, index), key, self.epoch)
-
-        dataset = tf.data.Dataset.range(1).flat_map(shuffled)
-        batches = dataset.map(read, num_parallel_calls=2, deterministic=True)
-        self.dataset = counted(read_ahead(batches, 4), sizes)
+    return TrainingBatches(sizes, build)
 
 
 def training_images(
@@ -80,17 +136,22 @@ def training_images(
     """Return batches of augmented images (batch, height, width, channels) and labels (batch, classes)."""
     end = augmentation.end(sizes.epochs)
 
-    def change(images: Tensor, labels: Tensor, key: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor]:
+    def change(
+        images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor, epoch: tf.Variable
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         images = tf.cond(epoch < end, lambda: augment(images, augmentation, key), lambda: images)
         return images, tf.one_hot(labels, num_classes)
 
-    return TrainingBatches(examples.images, examples.labels, sizes, seed, change)
+    return shuffled_batches(examples.images, examples.labels, sizes, seed, change)
+
+
+def evaluation_batches(arrays: Any, batch_size: int = EVALUATION_BATCH_SIZE) -> tf.data.Dataset:
+    """Return all examples of (nested) arrays (n, ...) once, in order."""
+    return prefetch(tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size), 2)
 
 
 def evaluation_images(examples: Examples, num_classes: int) -> tf.data.Dataset:
-    """Return every example once, in order, in batches of float32 images and one-hot labels."""
-    dataset = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
-    batches = dataset.batch(EVALUATION_BATCH_SIZE).map(
+    """Return all examples once, in order, as float32 images and one-hot labels."""
+    return evaluation_batches((examples.images, examples.labels)).map(
         lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, num_classes))
     )
-    return read_ahead(batches, 2)

@@ -1,11 +1,11 @@
-"""TensorFlow Datasets without its waits.
+"""TensorFlow Datasets without long waits.
 
-`tfds.load` retries for more than 200 seconds when there is no network. So a prepared dataset is
-read straight from its folder, and for others the host they come from is asked first, for a few
-seconds at most.
+`tfds.load` retries for more than 200 seconds if there is no network. So a prepared dataset is read from its folder, and
+before a download the host must answer within a few seconds.
 """
 
 import os
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -16,81 +16,89 @@ import tensorflow_datasets as tfds
 
 from recipes.config import UserError, nearest
 
-PROBE_SECONDS = 3.0
-PROBE_URLS = {
-    "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz",
-}
-OTHER_PROBE_URL = "https://storage.googleapis.com/tfds-data/"
+DATASET_NAME = re.compile(r"\w+(/[\w.-]+)?")
+"""A dataset, with or without a config: `mnist`, `emnist/letters`."""
+HOST = "https://storage.googleapis.com/tfds-data/"
+HOST_SECONDS = 3.0
 
 
-def prepared_folder(name: str) -> Path | None:
-    """Return the folder of the newest prepared version of a dataset, without the network."""
+def is_path(name: str) -> bool:
+    """Tell whether `--data.source` names a path, not a dataset; of two with the same name, `./NAME` is the path."""
+    if not DATASET_NAME.fullmatch(name):
+        return True
+    return Path(name).exists() and ("/" in name or not _is_known(name))
+
+
+def _is_known(name: str) -> bool:
+    """Tell whether a dataset is prepared, or one that TensorFlow Datasets can prepare."""
+    return _prepared_folder(name) is not None or name.partition("/")[0] in _builders()
+
+
+def _builders() -> list[str]:
+    builders: list[str] = tfds.list_builders(with_community_datasets=False)
+    return builders
+
+
+def _prepared_folder(name: str) -> Path | None:
+    """Return the folder of the newest prepared version of a dataset."""
     versions = [
         info.parent
-        for folder in _data_folders()
-        for info in folder.glob(f"{name}/*/dataset_info.json")
+        for info in _data_folder().glob(f"{name}/*/dataset_info.json")
         if all(part.isdigit() for part in info.parent.name.split("."))
     ]
     return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
 
-def _data_folders() -> list[Path]:
-    chosen = os.environ.get("TFDS_DATA_DIR")
-    return [Path(chosen)] if chosen else [Path.home() / "tensorflow_datasets"]
+def _data_folder() -> Path:
+    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
-def reachable(name: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Tell whether the host of a dataset answers within some seconds.
+def open_builder(name: str) -> tfds.core.DatasetBuilder:
+    """Open a dataset by its name, after downloading it if it is not prepared.
 
-    The question runs in a thread of its own: looking up a host's name has no time limit in Python.
+    Raises:
+        UserError: An unknown name, or a dataset that is not prepared and can't be downloaded.
+    """
+    if not _is_known(name):
+        raise UserError(
+            "data.source: there is no file or folder, and no TensorFlow dataset, of that name. "
+            f"Received: {name!r}. {nearest(name, [*_builders(), 'auto', 'digits', 'pydoc'])}"
+        )
+    folder = _prepared_folder(name)
+    if folder is not None:
+        return tfds.builder_from_directory(folder)
+    if not host_answers():
+        raise UserError(
+            f"data.source: {name} is not prepared in {_data_folder()} and its host did not answer within "
+            f"{HOST_SECONDS:g} seconds. Prepare it where there is a network, or choose a path or an offline "
+            "sample (digits, pydoc)."
+        )
+    try:
+        builder = tfds.builder(name)
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS raises what its downloaders, parsers and file systems raise
+        raise UserError(f"data.source: {name} could not be downloaded: {error}") from error
+    return builder
+
+
+def host_answers() -> bool:
+    """Tell whether the host of the datasets answers within HOST_SECONDS.
+
+    The request runs in its own thread, because Python's look-up of a host name has no time limit.
     """
     answered = threading.Event()
 
     def ask() -> None:
-        request = urllib.request.Request(PROBE_URLS.get(name, OTHER_PROBE_URL), method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=seconds).close()
+            urllib.request.urlopen(urllib.request.Request(HOST, method="HEAD"), timeout=HOST_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # an answer all the same
+            pass  # the host has answered
         except (OSError, ValueError):
             return
         answered.set()
 
     threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(seconds)
-
-
-def is_known(name: str) -> bool:
-    """Tell whether a name is that of a prepared dataset, or of one that TensorFlow Datasets can prepare."""
-    return prepared_folder(name) is not None or name in tfds.list_builders(with_community_datasets=False)
-
-
-def open_builder(name: str) -> tfds.core.DatasetBuilder:
-    """Open a dataset by name, downloading it if need be.
-
-    Raises:
-        UserError: An unknown name, or a dataset that is neither prepared nor within reach.
-    """
-    if not is_known(name):
-        possible = [*tfds.list_builders(with_community_datasets=False), "auto", "digits"]
-        raise UserError(
-            f"data.source: there is no file or folder, and no TensorFlow dataset, of that name. "
-            f"Received: {name!r}. {nearest(name, possible)}"
-        )
-    folder = prepared_folder(name)
-    if folder is not None:
-        return tfds.builder_from_directory(folder)
-    if not reachable(name):
-        raise UserError(
-            f"data.source: {name} is not prepared in {_data_folders()[0]} and its host did not answer "
-            f"within {PROBE_SECONDS:g} seconds. Prepare it where there is a network, or choose digits or a path."
-        )
-    builder = tfds.builder(name)
-    try:
-        builder.download_and_prepare()
-    except Exception as error:  # TFDS raises what its downloaders, parsers and file systems raise
-        raise UserError(f"data.source: {name} could not be downloaded: {error}") from error
-    return builder
+    return answered.wait(HOST_SECONDS)
 
 
 def read_split(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Labelled images in memory: what a source gives, and how it is split."""
+"""Labelled images in memory: checks and splits."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +31,12 @@ class Examples:
         return Examples(self.images[index], self.labels[index])
 
     def fingerprint(self) -> str:
-        """Return a short hash of pixels and labels, so that a resumed run can tell its data is the same."""
+        """Return a short hash of pixels and labels."""
         return fingerprint(self.images, self.labels)
 
 
 def fingerprint(*arrays: npt.NDArray[Any]) -> str:
-    """Return a short hash of arrays."""
+    """Return a short hash of arrays: a resumed run must have the data that it started with."""
     digest = hashlib.blake2b(digest_size=8)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
@@ -45,19 +45,19 @@ def fingerprint(*arrays: npt.NDArray[Any]) -> str:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What a source gives before it is split.
+    """The images of a source before they are split.
 
     Attributes:
-        name: What to call the dataset: "mnist", "digits", a file's or folder's name.
-        origin: The value of `--data.source` that gives it again: a name or an absolute path.
+        name: Name of the dataset: "mnist", "digits", a file's or folder's name.
+        data_source: The value of `--data.source` that loads it again: a name or an absolute path.
         classes: Name of each class, in the order of the labels.
-        train: Examples to train and validate on.
-        read_test: Reads the source's own test examples, when they are asked for; None if it has none.
-        note: What whoever reads a result must know, such as that these are not the images asked for.
+        train: Examples for training and validation.
+        read_test: Reads the source's own test examples; None if it has none.
+        note: What a reader of the results must know, such as that these are not the images asked for.
     """
 
     name: str
-    origin: str
+    data_source: str
     classes: tuple[str, ...]
     train: Examples = field(repr=False)
     read_test: Callable[[], Examples] | None = None
@@ -67,22 +67,22 @@ class ImageSource:
 def check_examples(
     images: npt.NDArray[Any], labels: npt.NDArray[Any], num_classes: int, where: str
 ) -> Examples:
-    """Check arrays from outside and return them as Examples.
+    """Check the arrays of a source and return them as Examples.
 
     Args:
-        images: (n, 28, 28) or (n, 28, 28, 1); whole numbers or floats, 0 to 255.
-        labels: (n,) whole numbers from 0 to num_classes - 1.
+        images: (n, 28, 28) or (n, 28, 28, 1); integers or floats, 0 to 255.
+        labels: (n,) integers, 0 to num_classes - 1.
         num_classes: Number of classes.
-        where: What to call the arrays in an error: a file or a dataset's part.
+        where: File or part of a dataset, for error messages.
 
     Raises:
-        UserError: Anything else.
+        UserError: Other arrays.
     """
     if images.shape[1:] == IMAGE_SHAPE[:2]:
         images = images[..., np.newaxis]
     if images.shape[1:] != IMAGE_SHAPE:
         raise UserError(f"{where}: images must have shape {IMAGE_SHAPE}. Received: {images.shape[1:]}")
-    _check_whole_numbers(labels, where)
+    _check_integers(labels, where)
     if len(images) != len(labels):
         raise UserError(
             f"{where}: as many labels as images are needed. Received: {len(images)} images, {len(labels)} labels"
@@ -96,10 +96,10 @@ def check_examples(
     return Examples(check_pixels(images, where), labels.astype(np.int64))
 
 
-def _check_whole_numbers(labels: npt.NDArray[Any], where: str) -> None:
+def _check_integers(labels: npt.NDArray[Any], where: str) -> None:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
-            f"{where}: labels must be one whole number an image. Received: {labels.dtype} of shape {labels.shape}"
+            f"{where}: labels must be one integer per image. Received: {labels.dtype} of shape {labels.shape}"
         )
 
 
@@ -107,7 +107,7 @@ def check_pixels(images: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
     """Return images as uint8 or float32.
 
     Raises:
-        UserError: Pixels that are not 0 to 255, or all at most 1, as if they were normalised already.
+        UserError: Pixels that are not 0 to 255, or all at most 1, as normalised pixels are.
     """
     if not (np.issubdtype(images.dtype, np.integer) or np.issubdtype(images.dtype, np.floating)):
         raise UserError(f"{where}: pixels must be numbers from 0 to 255. Received: {images.dtype}")
@@ -122,12 +122,12 @@ def check_pixels(images: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
 
 
 def classes_of_labels(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
-    """Name the classes of bare labels "0", "1", ...; every class must have an example.
+    """Return the names "0", "1", ... of the classes of bare labels.
 
     Raises:
-        UserError: Labels that are no whole numbers, or leave out a number, or name one class only.
+        UserError: Labels that are not integers, have a gap, or have fewer than two classes.
     """
-    _check_whole_numbers(labels, where)
+    _check_integers(labels, where)
     present = np.unique(labels)
     if len(present) < 2 or not np.array_equal(present, np.arange(len(present))):
         raise UserError(
@@ -138,17 +138,17 @@ def classes_of_labels(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
 
 
 def with_few_labels(
-    examples: Examples, labels_per_class: int | None, seed: int, classes: tuple[str, ...]
+    examples: Examples, labels_per_class: int | None, seed: int, classes: Sequence[str]
 ) -> Examples:
-    """Return so many examples of each class, drawn by a seed, in their order.
+    """Return `labels_per_class` random examples of each class, in their order; None for all.
 
     Raises:
-        UserError: A class with fewer.
+        UserError: A class with fewer examples.
     """
     if labels_per_class is None:
         return examples
     random = stream(seed, "labels")
-    chosen = []
+    chosen = np.zeros(len(examples), bool)
     for label, name in enumerate(classes):
         members = np.flatnonzero(examples.labels == label)
         if len(members) < labels_per_class:
@@ -156,28 +156,26 @@ def with_few_labels(
                 f"data.labels_per_class: class {name!r} has {len(members)} training images. "
                 f"Received: {labels_per_class}"
             )
-        chosen.append(random.permutation(members)[:labels_per_class])
-    return examples[np.sort(np.concatenate(chosen))]
+        chosen[random.permutation(members)[:labels_per_class]] = True
+    return examples[np.flatnonzero(chosen)]
 
 
 def stratified_split(
-    examples: Examples, fraction: float, random: np.random.Generator, classes: tuple[str, ...]
+    examples: Examples, fraction: float, random: np.random.Generator, classes: Sequence[str]
 ) -> tuple[Examples, Examples]:
-    """Split off a part that holds `fraction` of each class (at least one), drawn at random.
+    """Split off a random `fraction` of each class, at least one example.
 
     Returns:
-        (what is left, what was split off), each in the order of the examples.
+        (the rest, the part split off), each in the order of the examples.
 
     Raises:
-        UserError: A class with fewer than two examples.
+        UserError: A class with one example.
     """
     chosen = np.zeros(len(examples), bool)
     for label, name in enumerate(classes):
         members = np.flatnonzero(examples.labels == label)
         if len(members) == 1:
-            raise UserError(
-                f"class {name!r} has one example, too few to split off a part of it: at least 2 are needed"
-            )
+            raise UserError(f"class {name!r} has one example: at least 2 are needed to split off a part")
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         chosen[random.permutation(members)[: max(count, 0)]] = True
     return examples[np.flatnonzero(~chosen)], examples[np.flatnonzero(chosen)]

@@ -1,16 +1,16 @@
-"""Images for a recipe: which source, and its training, validation and test parts."""
+"""Load the images of a recipe, and split them into a training, a validation and a test part."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from recipes.config import IMAGE_SHAPE, ImageData, UserError
-from recipes.data.datasets import is_known, open_builder, prepared_folder, reachable, read_split
+from recipes.data.datasets import is_path, open_builder, read_split
 from recipes.data.examples import Examples, ImageSource, check_examples, stratified_split
-from recipes.data.image_files import read_path
+from recipes.data.image_files import read_path, resize
 
 DEFAULT_DATASET = "mnist"
 OFFLINE_DATASET = "digits"
@@ -21,10 +21,10 @@ class ImageDataset:
     """A source, split.
 
     Attributes:
-        source: Where the examples come from.
-        train: What the weights are fitted to.
-        validation: What chooses epochs and settings.
-        read_test: Gives the test examples; called once, when training is over.
+        source: The images before they were split.
+        train: The training part.
+        validation: The part that chooses epochs and settings.
+        read_test: Reads the test part; called once, after training.
     """
 
     source: ImageSource
@@ -38,57 +38,36 @@ def load_images(settings: ImageData, trained_on: str | None = None) -> ImageData
 
     Args:
         settings: The source, and how it is split.
-        trained_on: `origin` of the source that a model to be scored was trained on. Of another source without
-            test images of its own all images are a test.
+        trained_on: `data_source` of the images that a model to be scored was trained on. If this is another source,
+            without test images, all of its images are the test part.
 
     Raises:
-        UserError: A source that is not there or is not what its recipe can read.
+        UserError: A source that is not found or not valid.
     """
     source = open_source(settings.source)
-    dataset = _split(source, settings)
-    if source.read_test is None and trained_on not in (None, source.origin):
-        return replace(dataset, read_test=lambda: source.train)
-    return dataset
-
-
-def _split(source: ImageSource, settings: ImageData) -> ImageDataset:
-    rest, read_test = source.train, source.read_test
-    random = np.random.default_rng(settings.split_seed)  # one stream for both splits, one after the other
-    if read_test is None:
+    rest = test = source.train
+    random = np.random.default_rng(settings.split_seed)  # for the test part, then for the validation part
+    if source.read_test is None:
         rest, test = stratified_split(rest, settings.test_fraction, random, source.classes)
-        read_test = lambda: test  # noqa: E731 - as short as it is
+        if trained_on not in (None, source.data_source):
+            test = source.train
     train, validation = stratified_split(rest, settings.validation_fraction, random, source.classes)
-    return ImageDataset(source, train, validation, read_test)
+    return ImageDataset(source, train, validation, source.read_test or (lambda: test))
 
 
 def open_source(name: str) -> ImageSource:
-    """Open `auto`, `digits`, a TensorFlow Datasets name or a path.
-
-    A folder here that is called like a dataset is meant by `./NAME`, the dataset by NAME.
-    """
-    if name == "auto":
-        return _open_default()
+    """Open `auto`, `digits`, a TensorFlow dataset or a path."""
     if name == OFFLINE_DATASET:
         return _open_digits()
-    path = Path(name)
-    if "/" in name or path.suffix == ".npz" or (path.exists() and not is_known(name)):
-        return read_path(path)
-    return _open_tfds(name)
-
-
-def _open_default() -> ImageSource:
-    """Open MNIST where it can be had, else the offline digits with a note that says so."""
-    reason = "it is not prepared here and its host did not answer"
-    if prepared_folder(DEFAULT_DATASET) is not None or reachable(DEFAULT_DATASET):
+    if name == "auto":
         try:
-            return _open_tfds(DEFAULT_DATASET)
+            return _open_dataset(DEFAULT_DATASET)
         except UserError as error:
-            reason = str(error)
-    note = (
-        f"This is NOT MNIST ({reason}): scikit-learn's 1,797 small digits stand in for it. "
-        "Results do not compare with MNIST's."
-    )
-    return _open_digits(note)
+            return _open_digits(
+                "This is NOT MNIST but scikit-learn's 1,797 small digits, whose results are not comparable with "
+                f"MNIST's ({error})"
+            )
+    return read_path(Path(name)) if is_path(name) else _open_dataset(name)
 
 
 def _open_digits(note: str = "") -> ImageSource:
@@ -97,17 +76,13 @@ def _open_digits(note: str = "") -> ImageSource:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    height, width, _ = IMAGE_SHAPE
-    images = [
-        np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        for image in (digits.images * (255 / 16)).astype(np.uint8)
-    ]
+    images = [resize(Image.fromarray(image)) for image in (digits.images * (255 / 16)).astype(np.uint8)]
     classes = tuple(str(name) for name in digits.target_names)
     examples = check_examples(np.stack(images), digits.target, len(classes), OFFLINE_DATASET)
     return ImageSource(OFFLINE_DATASET, OFFLINE_DATASET, classes, examples, note=note)
 
 
-def _open_tfds(name: str) -> ImageSource:
+def _open_dataset(name: str) -> ImageSource:
     """Open a TensorFlow dataset of 28 x 28 grey images with class labels."""
     builder = open_builder(name)
     features, keys = builder.info.features, builder.info.supervised_keys
@@ -129,4 +104,4 @@ def _open_tfds(name: str) -> ImageSource:
         return check_examples(arrays[image], arrays[label], len(classes), f"{name} ({split})")
 
     read_test = (lambda: read("test")) if "test" in builder.info.splits else None
-    return ImageSource(builder.info.name, builder.info.name, classes, read("train"), read_test)
+    return ImageSource(name, name, classes, read("train"), read_test)

@@ -1,7 +1,6 @@
-"""Random sequences and their reversals, for an encoder-decoder whose right answer is known."""
+"""Random sequences and their reversals: a task for an encoder-decoder whose right answer is known."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,89 +8,66 @@ import tensorflow as tf
 
 from recipes.config import ReversalData
 from recipes.data.batch_sizes import BatchSizes
-from recipes.data.passes import each_pass, read_ahead
+from recipes.data.batches import TrainingBatches, evaluation_batches, fixed_size, map_numpy, steps_of_epoch
 from recipes.data.streams import stream
 
 Ids = npt.NDArray[np.int32]
 
 PADDING, START, END = 0, 1, 2
 FIRST_SYMBOL = 3
+EVALUATION_BATCH_SIZE = 250
 
 
-@dataclass(frozen=True)
-class Reversals:
-    """Sequences with what is to be written for them.
+class Reversals(NamedTuple):
+    """Sequences and their reversals.
 
     Attributes:
-        source: Symbols, then padding, (n, longest).
-        target: The symbols backwards, the end, then padding, (n, longest + 1).
+        source: The symbols, then padding, (n, longest).
+        previous: The decoder's inputs: the start, then the target without its last position, (n, longest + 1).
+        target: The symbols in reverse order, the end, then padding, (n, longest + 1).
+        weights: 0 where the target is padding, else 1, (n, longest + 1).
     """
 
     source: Ids
+    previous: Ids
     target: Ids
-
-    @property
-    def previous(self) -> Ids:
-        """What the decoder has before it at each place: the start, then the target, (n, longest + 1)."""
-        return np.concatenate([np.full((len(self.target), 1), START, np.int32), self.target[:, :-1]], axis=1)
-
-    @property
-    def weights(self) -> npt.NDArray[np.float32]:
-        """1 where the target is no padding, else 0."""
-        return (self.target != PADDING).astype(np.float32)
+    weights: npt.NDArray[np.float32]
 
 
 def draw_reversals(count: int, data: ReversalData, random: np.random.Generator) -> Reversals:
-    """Draw sequences of evenly spread lengths."""
+    """Draw sequences of uniformly distributed lengths."""
     lengths = random.integers(data.shortest, data.longest, count, endpoint=True)
     symbols = random.integers(FIRST_SYMBOL, FIRST_SYMBOL + data.symbols, (count, data.longest))
-    place = np.arange(data.longest + 1)
-    source = np.where(place[:-1] < lengths[:, np.newaxis], symbols, PADDING)
-    mirrored = np.take_along_axis(source, np.maximum(lengths[:, np.newaxis] - 1 - place, 0), axis=1)
-    target = np.where(place < lengths[:, np.newaxis], mirrored, PADDING)
+    position = np.arange(data.longest + 1)
+    source = np.where(position[:-1] < lengths[:, np.newaxis], symbols, PADDING)
+    mirrored = np.take_along_axis(source, np.maximum(lengths[:, np.newaxis] - 1 - position, 0), axis=1)
+    target = np.where(position < lengths[:, np.newaxis], mirrored, PADDING)
     target[np.arange(count), lengths] = END
-    return Reversals(source.astype(np.int32), target.astype(np.int32))
+    previous = np.pad(target[:, :-1], [(0, 0), (1, 0)], constant_values=START)
+    source, previous, target = (ids.astype(np.int32) for ids in (source, previous, target))
+    return Reversals(source, previous, target, weights=(target != PADDING).astype(np.float32))
 
 
-def held_out(data: ReversalData, seed: int) -> Reversals:
-    """Return the sequences of a part that is not trained on, by a seed of its own."""
+def held_out_reversals(data: ReversalData, seed: int) -> Reversals:
+    """Return the sequences of the validation or the test part, each drawn from its own seed."""
     return draw_reversals(data.held_out, data, stream(seed, "held-out sequences"))
 
 
-class TrainingReversals:
-    """Batches that depend on the seed, the epoch and the step alone.
+def training_reversals(data: ReversalData, sizes: BatchSizes, seed: int) -> TrainingBatches:
+    """Return new sequences in each batch: ((source, previous), target, weights)."""
 
-    Args:
-        data: What the sequences are like.
-        sizes: Sequences of each step.
-        seed: Seed of the draws.
+    def read(epoch: int, step: int, size: int) -> Reversals:
+        return draw_reversals(size, data, stream(seed, "training sequences", epoch, step))
 
-    Attributes:
-        epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
-        dataset: ((source, previous), target, weights).
-    """
-
-    def __init__(self, data: ReversalData, sizes: BatchSizes, seed: int) -> None:
-        self.sizes = sizes
-        fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
-        self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
-
-        def read(epoch: Any, step: Any, size: Any) -> tuple[Ids, Ids]:
-            drawn = draw_reversals(int(size), data, stream(seed, "training sequences", epoch, step))
-            return drawn.source, drawn.target
-
-        def load(step: Any, size: Any) -> Any:
-            source, target = tf.numpy_function(read, [self.epoch, step, size], (tf.int32, tf.int32))
-            source = tf.ensure_shape(source, (fixed, data.longest))
-            target = tf.ensure_shape(target, (fixed, data.longest + 1))
-            previous = tf.pad(target[:, :-1], [[0, 0], [1, 0]], constant_values=START)
-            return (source, previous), target, tf.cast(target != PADDING, tf.float32)
-
-        self.dataset = each_pass(sizes, self.epoch, load)
+    batch = fixed_size(sizes)
+    source = tf.TensorSpec((batch, data.longest), tf.int32)
+    target = tf.TensorSpec((batch, data.longest + 1), tf.int32)
+    weights = tf.TensorSpec((batch, data.longest + 1), tf.float32)
+    signature = ((source, target), target, weights)
+    return TrainingBatches(sizes, lambda epoch: map_numpy(steps_of_epoch(sizes, epoch), read, signature))
 
 
-def evaluation_batches(reversals: Reversals, batch_size: int = 250) -> tf.data.Dataset:
-    """Return every sequence once, as ((source, previous), target, weights)."""
-    inputs = (reversals.source, reversals.previous)
-    dataset = tf.data.Dataset.from_tensor_slices((inputs, reversals.target, reversals.weights))
-    return read_ahead(dataset.batch(batch_size), 2)
+def evaluation_reversals(reversals: Reversals) -> tf.data.Dataset:
+    """Return every sequence once, in order: ((source, previous), target, weights)."""
+    source, previous, target, weights = reversals
+    return evaluation_batches(((source, previous), target, weights), EVALUATION_BATCH_SIZE)

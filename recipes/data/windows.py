@@ -1,4 +1,4 @@
-"""Token ids → batches of windows: each token of a window is to be told from those before it."""
+"""Token ids → batches of windows, in which each token is predicted from those before it."""
 
 from typing import Any
 
@@ -8,71 +8,56 @@ import tensorflow as tf
 
 from recipes.config import TextData
 from recipes.data.batch_sizes import BatchSizes
-from recipes.data.passes import each_pass, read_ahead
+from recipes.data.batches import TrainingBatches, fixed_size, map_numpy, prefetch, steps_of_epoch
 from recipes.data.streams import stream
 from recipes.data.tokens import Part
 
 Ids = npt.NDArray[np.int32]
 
 EVALUATION_TOKENS = 2**13
-"""Tokens in a batch of evaluation windows: it fits a laptop's memory, and fills its cores."""
+"""Tokens in a batch of evaluation windows: enough to use all cores, and little enough for a laptop's memory."""
 
 
-class TrainingWindows:
-    """Windows whose places depend on the seed, the epoch and the step alone.
-
-    Set `epoch` before each pass (the callback `DataOrder` does): a killed run resumes with the same windows.
+def training_windows(
+    tokens: npt.NDArray[Any], part: Part, data: TextData, sizes: BatchSizes, seed: int
+) -> TrainingBatches:
+    """Return windows at random positions: int32 ids (batch, block_size), and the ids one position later.
 
     Args:
         tokens: Ids of the whole text, (tokens,); may be mapped from a file.
-        part: Where the training part is; longer than a window.
+        part: The training part; longer than a window.
         data: Size of a window.
         sizes: Windows of each step.
-        seed: Seed of their places.
-
-    Attributes:
-        epoch: The epoch that the next pass over `dataset` is for, an int32 variable.
-        dataset: int32 ids (batch, block_size), and the ids that follow them, of the same shape.
+        seed: Seed of the positions.
     """
+    block_size = data.block_size
 
-    def __init__(
-        self, tokens: npt.NDArray[Any], part: Part, data: TextData, sizes: BatchSizes, seed: int
-    ) -> None:
-        block_size = data.block_size
-        fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
-        self.sizes = sizes
-        self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
+    def read(epoch: int, step: int, size: int) -> tuple[Ids, Ids]:
+        random = stream(seed, "windows", epoch, step)
+        starts = random.integers(part.start, part.stop - block_size - 1, size, endpoint=True)
+        ids = tokens[starts[:, np.newaxis] + np.arange(block_size + 1)].astype(np.int32)
+        return ids[:, :-1], ids[:, 1:]
 
-        def read(epoch: Any, step: Any, size: Any) -> Ids:
-            random = stream(seed, "windows", epoch, step)
-            starts = random.integers(part.start, part.stop - block_size - 1, int(size), endpoint=True)
-            return tokens[starts[:, np.newaxis] + np.arange(block_size + 1)].astype(np.int32)
-
-        def pair(step: Any, size: Any) -> tuple[Any, Any]:
-            windows = tf.numpy_function(read, [self.epoch, step, size], tf.int32)
-            windows = tf.ensure_shape(windows, (fixed, block_size + 1))
-            return windows[:, :-1], windows[:, 1:]
-
-        self.dataset = each_pass(sizes, self.epoch, pair)
+    ids = tf.TensorSpec((fixed_size(sizes), block_size), tf.int32)
+    return TrainingBatches(sizes, lambda epoch: map_numpy(steps_of_epoch(sizes, epoch), read, (ids, ids)))
 
 
 def evaluation_windows(tokens: npt.NDArray[Any], part: Part, data: TextData) -> tf.data.Dataset:
     """Return windows in which every token of a part is scored exactly once.
 
-    Windows begin every `evaluation_stride` tokens, which is block_size unless it is set: then they do
-    not overlap. In the first one all tokens count, in the others the last `evaluation_stride`, which
-    have at least block_size - evaluation_stride tokens before them. The first token of a part
-    is told from the last one of the part before it; where there is none it is not scored.
+    Windows start every `evaluation_stride` tokens. In the first one all tokens are scored, in the others the last
+    `evaluation_stride`, each predicted from at least block_size - evaluation_stride tokens before it. The first token
+    of a part is predicted from the last one of the part before; the first token of the text is not scored.
 
     Args:
         tokens: Ids of the whole text, (tokens,).
-        part: What is scored.
-        data: Size of a window, and stride.
+        part: The part to score.
+        data: Size of a window, and stride (None: the size, no overlap).
 
     Returns:
-        Batches of ids (n, block_size), the ids that follow, and float32 weights of the same shape:
-        0 where a token is not scored, else such that Keras's mean over all places of all windows is
-        the mean over the scored tokens.
+        Batches of ids (n, block_size), the ids one position later, and float32 weights of the same shape: 0 where a
+        token is not scored, else the number for which Keras's mean over all positions is the mean over the scored
+        tokens.
     """
     block_size = data.block_size
     stride = data.evaluation_stride or block_size
@@ -84,20 +69,14 @@ def evaluation_windows(tokens: npt.NDArray[Any], part: Part, data: TextData) -> 
     starts = np.pad(starts, (0, -len(starts) % batch), constant_values=part.stop)
     weight = len(starts) * block_size / count
 
-    def read(begin: Any) -> tuple[Ids, Ids, npt.NDArray[np.float32]]:
-        places = starts[int(begin) : int(begin) + batch]  # (n,)
-        place = places[:, np.newaxis] + np.arange(block_size + 1)  # (n, block_size + 1)
-        windows = tokens[np.minimum(place, part.stop - 1)].astype(np.int32)
-        target = place[:, 1:]
-        fresh = (target > places[:, np.newaxis] + block_size - stride) | (places[:, np.newaxis] == first)
-        scored = fresh & (target < part.stop)
-        return windows[:, :-1], windows[:, 1:], np.where(scored, weight, 0).astype(np.float32)
+    def read(window: int) -> tuple[Ids, Ids, npt.NDArray[np.float32]]:
+        begins = starts[window : window + batch, np.newaxis]  # (n, 1)
+        positions = begins + np.arange(block_size + 1)  # (n, block_size + 1)
+        ids = tokens[np.minimum(positions, part.stop - 1)].astype(np.int32)
+        targets = positions[:, 1:]
+        scored = ((targets > begins + block_size - stride) | (begins == first)) & (targets < part.stop)
+        return ids[:, :-1], ids[:, 1:], np.where(scored, weight, 0).astype(np.float32)
 
-    def load(begin: Any) -> tuple[Any, Any, Any]:
-        kinds = (tf.int32, tf.int32, tf.float32)
-        return tuple(
-            tf.ensure_shape(values, (batch, block_size)) for values in tf.numpy_function(read, [begin], kinds)
-        )
-
-    begins = tf.data.Dataset.range(0, len(starts), batch)
-    return read_ahead(begins.map(load, num_parallel_calls=1), 2)
+    ids, weights = (tf.TensorSpec((batch, block_size), kind) for kind in (tf.int32, tf.float32))
+    windows = tf.data.Dataset.range(0, len(starts), batch)
+    return prefetch(map_numpy(windows, read, (ids, ids, weights)), 2)

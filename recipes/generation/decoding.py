@@ -1,95 +1,88 @@
-"""Tokens one after the other from a language model, each from what was computed for those before it.
+"""Generate tokens with a language model and its cache, inside a TensorFlow graph that a SavedModel can hold.
 
-`begin` reads prompts, `extend` adds tokens in a loop of TensorFlow's own, which a SavedModel can hold.
-Nothing in a row depends on the other rows.
+    state = read_prompts(model, ids, lengths)
+    tokens, state = generate_tokens(model, state, draws, temperature, top_k, top_p)  # repeat for more tokens
 
-Beyond the window: a Transformer sees at most `window` tokens. When they are full and one more comes,
-the older half is dropped and the rest is read again from place 0. So every token is told from at least
-half a window, at places the model was trained on, whatever its kind of positions; and the same text
-has the same windows whether it was given or generated. A recurrent model forgets by itself instead.
+The rows of a batch do not depend on each other.
 
-    state = begin(model, ids, lengths)
-    tokens, state = extend(model, state, draws, temperature, top_k, top_p)   # as often as wanted
+A Transformer sees at most `window` tokens. When its window is full, the older half is dropped and the other half is read
+again from position 0. So each token is predicted from at least half a window, at positions that the model was trained
+on, with any kind of position encoding; and a text has the same windows whether it was given or generated. A recurrent
+model has no window.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-Tensor = Any
+from recipes.models.recurrent import RecurrentLanguageModel
+from recipes.models.transformer import TransformerLanguageModel
 
-
-class LanguageModel(Protocol):
-    """What a model offers for generation: `TransformerLanguageModel` and `RecurrentLanguageModel` do."""
-
-    window: int | None
-    vocabulary_size: int
-
-    def begin(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
-        """Read the beginning of texts: logits of the next token, and a state."""
-
-    def step(self, ids: Tensor, places: Tensor, states: Any) -> tuple[Tensor, Any]:
-        """Read one more token of each text: logits of the next one, and a state."""
+LanguageModel = TransformerLanguageModel | RecurrentLanguageModel
 
 
 class State(NamedTuple):
-    """What generation goes on from.
+    """A batch of texts from which tokens are generated.
 
     Attributes:
-        logits: Of each row's next token, (batch, vocabulary_size).
+        logits: Logits of each row's next token, (batch, vocabulary_size).
         model: The model's own state.
-        window: Tokens it sees, int32 (batch, window); (batch, 0) for a model without a window.
-        places: How many of them there are, int32 (batch,).
+        window: Tokens in the window, int32 (batch, window); (batch, 0) for a model without a window.
+        lengths: Number of tokens in the window, or in the text for a model without one, int32 (batch,).
     """
 
-    logits: Tensor
+    logits: tf.Tensor
     model: Any
-    window: Tensor
-    places: Tensor
+    window: tf.Tensor
+    lengths: tf.Tensor
 
 
-def begin(model: LanguageModel, ids: Tensor, lengths: Tensor) -> State:
-    """Read prompts.
+def read_prompts(model: LanguageModel, ids: tf.Tensor, lengths: tf.Tensor) -> State:
+    """Return the state after prompts.
 
     Args:
         model: The model.
-        ids: int32 (batch, time), each row's tokens first; what is past its length is not looked at.
+        ids: int32 (batch, time); ids beyond a row's length are ignored.
         lengths: int32 (batch,), at least 1.
     """
     if model.window is None:
         logits, state = model.begin(ids, lengths)
         return State(logits, state, ids[:, :0], lengths)
     starts = window_starts(lengths, model.window)
-    places = lengths - starts
     index = tf.minimum(starts[:, None] + tf.range(model.window), tf.shape(ids)[1] - 1)
     window = tf.gather(ids, index, axis=1, batch_dims=1)  # (batch, window)
-    logits, state = model.begin(window, places)
-    return State(logits, state, window, places)
+    logits, state = model.begin(window, lengths - starts)
+    return State(logits, state, window, lengths - starts)
 
 
-def window_hop(window: int) -> int:
-    """Return how many tokens a full window drops: half of them, the odd one included."""
+def window_stride(window: int) -> int:
+    """Return the number of tokens that a full window drops: half of them, rounded up."""
     return window - window // 2
 
 
-def window_starts(lengths: Tensor, window: int) -> Tensor:
-    """Return where the window of the next token begins in a text of each length.
+def window_starts(lengths: tf.Tensor, window: int) -> tf.Tensor:
+    """Return where the window of the next token starts in a text of each length.
 
-    It is the first multiple of half a window from which the rest of the text fits into one.
+    It is the smallest multiple of the stride from which the rest of the text fits into a window.
     """
-    half = window_hop(window)
-    return tf.maximum(lengths - window + half - 1, 0) // half * half
+    stride = window_stride(window)
+    return tf.maximum(lengths - window + stride - 1, 0) // stride * stride
 
 
-def extend(
-    model: LanguageModel, state: State, draws: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor
-) -> tuple[Tensor, State]:
-    """Add tokens.
+def generate_tokens(
+    model: LanguageModel,
+    state: State,
+    draws: tf.Tensor,
+    temperature: tf.Tensor,
+    top_k: tf.Tensor,
+    top_p: tf.Tensor,
+) -> tuple[tf.Tensor, State]:
+    """Generate the next tokens of each row.
 
     Args:
         model: The model.
-        state: Where to go on.
-        draws: float32 (batch, count) in [0, 1): what each token is drawn by. See `uniform_draws`.
+        state: The texts so far.
+        draws: float32 (batch, count) in [0, 1), a random number for each token: see `uniform_draws`.
         temperature: float32 (batch,), see `config.Sampling`.
         top_k: int32 (batch,).
         top_p: float32 (batch,).
@@ -98,11 +91,11 @@ def extend(
         int32 (batch, count), and the state after them.
     """
     count = tf.shape(draws)[1]
-    tokens = tf.TensorArray(tf.int32, size=count, element_shape=state.places.shape)
+    tokens = tf.TensorArray(tf.int32, size=count, element_shape=state.lengths.shape)
 
-    def add(number: Tensor, tokens: tf.TensorArray, state: State) -> tuple[Tensor, tf.TensorArray, State]:
-        chosen = choose(state.logits, draws[:, number], temperature, top_k, top_p)
-        return number + 1, tokens.write(number, chosen), advance(model, state, chosen)
+    def add(number: tf.Tensor, tokens: tf.TensorArray, state: State) -> tuple[Any, tf.TensorArray, State]:
+        ids = sample(state.logits, draws[:, number], temperature, top_k, top_p)
+        return number + 1, tokens.write(number, ids), _read_token(model, state, ids)
 
     _, tokens, state = tf.while_loop(
         lambda number, *_: number < count, add, (0, tokens, state), parallel_iterations=1
@@ -110,40 +103,36 @@ def extend(
     return tf.transpose(tokens.stack()), state
 
 
-def advance(model: LanguageModel, state: State, ids: Tensor) -> State:
-    """Read one more token of each row, int32 (batch,)."""
+def _read_token(model: LanguageModel, state: State, ids: tf.Tensor) -> State:
+    """Return the state after one more token of each row, int32 (batch,)."""
     if model.window is None:
-        logits, inner = model.step(ids, state.places, state.model)
-        return State(logits, inner, state.window, state.places + 1)
-    size = model.window
-    full = state.places == size  # (batch,)
-    hop = window_hop(size)
-    rolled = tf.roll(state.window, -hop, axis=1)
-    window = tf.where(full[:, None], rolled, state.window)
-    places = tf.where(full, size - hop, state.places)
-    window = tf.where(tf.range(size) == places[:, None], ids[:, None], window)
-    logits, inner = model.step(ids, places, state.model)
+        logits, inner = model.step(ids, state.lengths, state.model)
+        return State(logits, inner, state.window, state.lengths + 1)
+    size, stride = model.window, window_stride(model.window)
+    full = state.lengths == size  # (batch,)
+    window = tf.where(full[:, None], tf.roll(state.window, -stride, axis=1), state.window)
+    position = tf.where(full, size - stride, state.lengths)
+    window = tf.where(tf.range(size) == position[:, None], ids[:, None], window)
+    logits, inner = model.step(ids, position, state.model)
 
-    def read_again() -> tuple[Tensor, Any]:
-        fresh = model.begin(window, places + 1)
+    def read_again() -> tuple[tf.Tensor, Any]:
         return tf.nest.map_structure(
-            lambda new, old: tf.where(_like(full, new), new, old), fresh, (logits, inner)
+            lambda new, old: tf.where(tf.reshape(full, [-1] + [1] * (len(new.shape) - 1)), new, old),
+            model.begin(window, position + 1),
+            (logits, inner),
         )
 
     logits, inner = tf.cond(tf.reduce_any(full), read_again, lambda: (logits, inner))
-    return State(logits, inner, window, places + 1)
+    return State(logits, inner, window, position + 1)
 
 
-def _like(rows: Tensor, values: Tensor) -> Tensor:
-    """Give (batch,) as many dimensions as values have."""
-    return tf.reshape(rows, [-1] + [1] * (len(values.shape) - 1))
+def sample(
+    logits: tf.Tensor, draws: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor
+) -> tf.Tensor:
+    """Sample a token of each row by inverse transform sampling.
 
-
-def choose(logits: Tensor, draws: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Draw a token from each row.
-
-    The tokens are put in the order of their probabilities, those that top_k and top_p leave out are
-    dropped, and the one is taken in whose part of what is left the draw falls.
+    The tokens are sorted by probability, top_k and top_p remove the least likely, and the sampled token is the first
+    whose cumulative share of the remaining probability exceeds the draw.
 
     Args:
         logits: (batch, vocabulary_size).
@@ -161,23 +150,23 @@ def choose(logits: Tensor, draws: Tensor, temperature: Tensor, top_k: Tensor, to
     # In float32 an unlikely token is lost in a sum near 1.
     wide, draws, top_p = (tf.cast(values, tf.float64) for values in (logits, draws, top_p))
     safe = tf.cast(tf.where(temperature > 0, temperature, 1.0), tf.float64)
-    # From the highest logit down, so that a tiny temperature does not overflow.
+    # Relative to the highest logit, so that a tiny temperature does not overflow.
     ranked = tf.gather(wide - tf.reduce_max(wide, axis=1, keepdims=True), order, batch_dims=1)
     allowed = tf.range(size) < tf.where(top_k > 0, top_k, size)[:, None]
     probabilities = tf.nn.softmax(tf.where(allowed, ranked / safe[:, None], -float("inf")), axis=1)
     before = tf.cumsum(probabilities, axis=1, exclusive=True)
     kept = tf.where((before < top_p[:, None]) | (top_p[:, None] >= 1), probabilities, 0.0)
-    reached = tf.cumsum(kept, axis=1)
-    rank = tf.reduce_sum(tf.cast(reached <= draws[:, None] * reached[:, -1:], tf.int32), axis=1)
-    last = tf.reduce_sum(tf.cast(kept > 0, tf.int32), axis=1) - 1  # rounding must not go beyond it
-    drawn = tf.gather(order, tf.minimum(rank, last), batch_dims=1)
-    return tf.where(temperature > 0, drawn, greedy)
+    cumulative = tf.cumsum(kept, axis=1)
+    rank = tf.reduce_sum(tf.cast(cumulative <= draws[:, None] * cumulative[:, -1:], tf.int32), axis=1)
+    last = tf.reduce_sum(tf.cast(kept > 0, tf.int32), axis=1) - 1  # rounding must not exceed it
+    sampled = tf.gather(order, tf.minimum(rank, last), batch_dims=1)
+    return tf.where(temperature > 0, sampled, greedy)
 
 
-def uniform_draws(seeds: Tensor, count: Tensor) -> Tensor:
-    """Return `count` numbers in [0, 1) for each seed, float32 (batch, count); fewer are the first of more."""
+def uniform_draws(seeds: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Return `count` numbers in [0, 1) for each seed, float32 (batch, count); a smaller count gives the first of them."""
 
-    def of_one(seed: Tensor) -> Tensor:
+    def of_seed(seed: tf.Tensor) -> tf.Tensor:
         return tf.random.stateless_uniform([count], tf.stack([seed, tf.zeros_like(seed)]), alg="philox")
 
-    return tf.map_fn(of_one, seeds, fn_output_signature=tf.TensorSpec([None], tf.float32))
+    return tf.map_fn(of_seed, seeds, fn_output_signature=tf.TensorSpec([None], tf.float32))

@@ -5,31 +5,26 @@ python -m recipes generate runs/lm-transformer/latest --prompt "ROMEO:"
 
 import codecs
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import keras
 import tensorflow as tf
 
 from recipes.config import Sampling, UserError, require, require_seed
 from recipes.data.tokenizers import Tokenizer, read_vocabulary
-from recipes.generation import decoding as generation
-from recipes.models.recurrent import RecurrentLanguageModel
+from recipes.generation import decoding
+from recipes.generation.decoding import LanguageModel
 from recipes.models.saved import load_model
-from recipes.models.transformer import TransformerLanguageModel
 from recipes.runs.directory import Run
 
-LanguageModel = TransformerLanguageModel | RecurrentLanguageModel
-
-TOKENS_AT_ONCE = 8
-"""Tokens that are sampled between two yields of `stream`."""
+TOKENS_PER_YIELD = 8
+"""Tokens that `TextGenerator.stream` samples before it yields them."""
 
 
 def load(run: Run) -> tuple[LanguageModel, Tokenizer]:
     """Load a finished run's model and vocabulary.
 
     Raises:
-        UserError: An unfinished run, one of another kind, or a vocabulary that is not the model's.
+        UserError: A run that is unfinished or of another kind, or a vocabulary that is not the model's.
     """
     if "tokenizer" not in run.metrics:
         raise UserError(f"{run.path} is not a language model: it is a run of {run.config['recipe']}")
@@ -48,11 +43,11 @@ class TextGenerator:
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         ids, row = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
-        self._begin = tf.function(
-            lambda ids, lengths: generation.begin(model, ids, lengths), input_signature=[ids, row]
+        self._read_prompts = tf.function(
+            lambda ids, lengths: decoding.read_prompts(model, ids, lengths), input_signature=[ids, row]
         )
-        self._extend = tf.function(
-            lambda state, draws, *sampling: generation.extend(model, state, draws, *sampling),
+        self._generate_tokens = tf.function(
+            lambda state, draws, *sampling: decoding.generate_tokens(model, state, draws, *sampling),
             reduce_retracing=True,
         )
 
@@ -77,19 +72,18 @@ class TextGenerator:
         """
         require(max_new_tokens >= 1, "max_new_tokens must be at least 1", max_new_tokens=max_new_tokens)
         require_seed("seed", seed)
-        rows = [self._encode(prompt) for prompt in prompts]
-        ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = row
-        each = np.ones(len(rows))
-        chosen = (
-            tf.constant(each * sampling.temperature, tf.float32),
-            tf.constant(each * sampling.top_k, tf.int32),
-            tf.constant(each * sampling.top_p, tf.float32),
+        if not all(prompts):
+            raise UserError("The prompt is empty: at least one token is needed")
+        rows = [self.tokenizer.encode(prompt) for prompt in prompts]
+        ids = tf.constant(keras.utils.pad_sequences(rows, padding="post"))  # (batch, time)
+        state = self._read_prompts(ids, tf.constant([len(row) for row in rows]))
+        draws = decoding.uniform_draws(tf.constant([seed] * len(rows), tf.int64), max_new_tokens)
+        settings = (
+            tf.constant([sampling.temperature] * len(rows), tf.float32),
+            tf.constant([sampling.top_k] * len(rows), tf.int32),
+            tf.constant([sampling.top_p] * len(rows), tf.float32),
         )
-        draws = generation.uniform_draws(tf.constant([seed] * len(rows), tf.int64), max_new_tokens)
-        state = self._begin(tf.constant(ids), tf.constant([len(row) for row in rows]))
-        return self._stream(state, draws, chosen)
+        return self._stream(state, draws, settings)
 
     def generate(
         self, prompts: Sequence[str], *, max_new_tokens: int, sampling: Sampling, seed: int
@@ -98,17 +92,16 @@ class TextGenerator:
         parts = self.stream(prompts, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)
         return ["".join(texts) for texts in zip(prompts, *parts, strict=True)]
 
-    def _encode(self, prompt: str) -> npt.NDArray[np.int32]:
-        if not prompt:
-            raise UserError("The prompt is empty: at least one token is needed")
-        return self.tokenizer.encode(prompt)
-
-    def _stream(self, state: Any, draws: Any, sampling: tuple[Any, ...]) -> Iterator[list[str]]:
+    def _stream(
+        self, state: decoding.State, draws: tf.Tensor, settings: tuple[tf.Tensor, ...]
+    ) -> Iterator[list[str]]:
         decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(draws.shape[0])]
-        for first in range(0, draws.shape[1], TOKENS_AT_ONCE):
-            tokens, state = self._extend(state, draws[:, first : first + TOKENS_AT_ONCE], *sampling)
-            last = first + TOKENS_AT_ONCE >= draws.shape[1]
+        for start in range(0, draws.shape[1], TOKENS_PER_YIELD):
+            stop = start + TOKENS_PER_YIELD
+            tokens, state = self._generate_tokens(state, draws[:, start:stop], *settings)
             yield [
-                decoder.decode(b"".join(self.tokenizer.tokens[token] for token in row), last)
+                decoder.decode(
+                    b"".join(self.tokenizer.tokens[token] for token in row), stop >= draws.shape[1]
+                )
                 for decoder, row in zip(decoders, tokens.numpy(), strict=True)
             ]

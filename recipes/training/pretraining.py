@@ -16,8 +16,7 @@ import tensorflow as tf
 
 from recipes.config import EarlyStopping, ImageRecipe, Optimizer, Pretraining, Recipe, Schedule
 from recipes.data.augmentation import augment
-from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches
-from recipes.data.passes import read_ahead
+from recipes.data.batches import EVALUATION_BATCH_SIZE, prefetch, shuffled_batches
 from recipes.data.streams import draw_keys, stream
 from recipes.models.autoencoder import build_autoencoder
 from recipes.models.saved import load_model
@@ -62,7 +61,7 @@ def pretrain(
     own = _recipe(recipe)
     sizes = batch_sizes(own, len(images))
     seed = own.training.seed
-    batches = TrainingBatches(
+    batches = shuffled_batches(
         images,
         np.zeros(len(images)),
         sizes,
@@ -124,4 +123,4 @@ def _evaluation(images: Images, settings: Pretraining) -> tf.data.Dataset:
     corrupted = tf.data.Dataset.zip(batches, keys).map(
         lambda batch, key: spoil(tf.cast(batch, tf.float32), settings, key)
     )
-    return read_ahead(corrupted, 2)
+    return prefetch(corrupted, 2)

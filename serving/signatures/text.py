@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from recipes.config import Sampling
 from recipes.data.tokenizers import Tokenizer
-from recipes.generation import decoding as generation
-from recipes.generation.text_generator import LanguageModel
+from recipes.generation import decoding
+from recipes.generation.decoding import LanguageModel
 from serving.signatures.guards import guard, guard_batch, guard_finite
 from serving.signatures.tokenizers import decode, guard_text, in_graph
 
@@ -107,8 +107,10 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
         with tf.control_dependencies([counts, *sampling, seed]):  # nothing is computed for what is refused
             prompt = tf.identity(prompt)
         ids, lengths = encode(prompt)
-        draws = generation.uniform_draws(seed, tf.reduce_max(counts))
-        tokens, _ = generation.extend(model, generation.begin(model, ids, lengths), draws, *sampling)
+        draws = decoding.uniform_draws(seed, tf.reduce_max(counts))
+        tokens, _ = decoding.generate_tokens(
+            model, decoding.read_prompts(model, ids, lengths), draws, *sampling
+        )
         text = prompt + decode(list(tokenizer.tokens), tokens, counts)
         valid = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", replace_control_characters=False)
         return {"text": tf.identity(valid, "text")}
@@ -198,8 +200,8 @@ def log_likelihood(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor
     if model.window is None:
         return _of_window(model, tf.pad(ids, [[0, 0], [0, 1]]), lengths, 1)  # at least one to read
     size = model.window
-    hop = generation.window_hop(size)
-    count = 1 + generation.window_starts(tf.reduce_max(lengths), size) // hop
+    hop = decoding.window_stride(size)
+    count = 1 + decoding.window_starts(tf.reduce_max(lengths), size) // hop
     ids = tf.pad(ids, [[0, 0], [0, size + 1]])
 
     def add(number: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from recipes.data.tokenizers import WORD, BytePairTokenizer, CharacterTokenizer, Tokenizer
+from recipes.data.tokenizers import WORD_PATTERN, BytePairTokenizer, CharacterTokenizer, Tokenizer
 from serving.signatures.guards import guard
 
 Tensor = Any
@@ -113,7 +113,9 @@ class BytePairs:
 
     def encode(self, texts: Tensor) -> tf.RaggedTensor:
         """Return the ids."""
-        words = tf.strings.split(tf.strings.regex_replace(texts, f"({WORD})", b"\\1" + WORD_END), WORD_END)
+        words = tf.strings.split(
+            tf.strings.regex_replace(texts, f"({WORD_PATTERN})", b"\\1" + WORD_END), WORD_END
+        )
         letters = _bytes_of(words.flat_values)
         ids = tf.gather(self.id_of_byte, letters.flat_values)  # (tokens of all texts,)
         word = tf.cast(letters.value_rowids(), tf.int32)

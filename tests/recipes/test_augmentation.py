@@ -1,11 +1,11 @@
-"""Augmentation: what each transform does to an image that a reader can picture."""
+"""Augmentation of simple images, on which the effect of each transform is known."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from recipes.config import Augmentation, Pretraining
-from recipes.data.augmentation import affine, augment, random_shifts, random_transforms, sample
+from recipes.data.augmentation import affine, augment, interpolate, random_shifts, random_transforms
 from recipes.training.pretraining import spoil
 from tests.recipes.test_command_line import assert_refused, recipes
 
@@ -24,7 +24,7 @@ def random_images(count: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (count, 28, 28, 1)).astype(np.float32)
 
 
-def test_augmentation_is_a_function_of_the_seed():
+def test_augmentation_depends_on_the_seed_only():
     images = random_images(4)
     once, again, other = (
         augment(images, EVERYTHING, tf.constant(seed)).numpy() for seed in ([1, 2], [1, 2], [1, 3])
@@ -36,7 +36,7 @@ def test_augmentation_is_a_function_of_the_seed():
 
 
 def recorded_keys(monkeypatch, run) -> list[tuple[int, int]]:
-    """Return the key of each random operation, those that split a key included."""
+    """Return the key of each random operation, and of each split of a key."""
     used = []
 
     def recording(function, place):
@@ -58,7 +58,7 @@ def recorded_keys(monkeypatch, run) -> list[tuple[int, int]]:
     return used
 
 
-def test_each_random_operation_has_a_key_of_its_own(monkeypatch):
+def test_each_random_operation_has_its_own_key(monkeypatch):
     images = random_images(4)
     used = recorded_keys(monkeypatch, lambda: augment(images, EVERYTHING, tf.constant([1, 2])))
     assert len(used) == 5  # two splits; amounts, crops and flips, displacements
@@ -68,15 +68,15 @@ def test_each_random_operation_has_a_key_of_its_own(monkeypatch):
     assert len(set(used)) == len(used)
 
 
-def test_flips_say_nothing_of_elastic_shifts():
-    """Both drawn by one key for 1,000 images: no run of the shifts goes with the flips, wherever it begins."""
+def test_flips_and_elastic_shifts_are_independent():
+    """No sequence of 1,000 shifts correlates with the flips of 1,000 images, wherever it starts."""
     count, size, seed = 1000, 8, tf.constant([5, 6])
     left_half = np.zeros((count, size, size, 1), np.float32)
     left_half[:, :, : size // 2] = 255
     flipped = augment(left_half, Augmentation(flip="horizontal"), seed).numpy()[:, 0, 0, 0] < 128
     assert flipped.mean() == pytest.approx(0.5, abs=0.05)
     ramp = np.zeros((count, size, size, 1), np.float32) + np.arange(size, dtype=np.float32)[:, None, None]
-    # So little smoothness leaves each pixel a shift of its own, drawn with a border of one and for two axes.
+    # With so little smoothness the shifts are independent; each axis has a border of one pixel.
     bent = augment(ramp, Augmentation(elastic=0.1, elastic_smoothness=0.1), seed).numpy()
     drawn = np.full((count, size + 2, size + 2, 2), np.nan)
     drawn[:, 2:-2, 2:-2, 0] = (bent - ramp)[:, 1:-1, 1:-1, 0]
@@ -84,7 +84,7 @@ def test_flips_say_nothing_of_elastic_shifts():
     in_order = drawn.reshape(-1)
     for begin in range(8 * count):
         run = in_order[begin : begin + count]
-        seen = ~np.isnan(run)  # some 180: chance gives correlations of up to 4.4 / sqrt(180) = 0.33
+        seen = ~np.isnan(run)  # about 180: chance gives correlations up to 4.4 / sqrt(180) = 0.33
         assert abs(np.corrcoef(flipped[seen], run[seen])[0, 1]) < 0.5, begin
 
 
@@ -97,7 +97,7 @@ def test_no_augmentation_changes_nothing():
     ("settings", "point", "limit"),
     [
         (Augmentation(shift=2), (13.5, 13.5), 2.0),  # the centre moves by at most the shift
-        (Augmentation(rotate=30), (13.5, 13.5), 0.0),  # and not at all when the image only turns
+        (Augmentation(rotate=30), (13.5, 13.5), 0.0),  # a rotation does not move it
         (Augmentation(scale=0.1), (23.5, 13.5), 10 / 0.9 - 10),  # 10 pixels from the centre
         (Augmentation(shear=45), (13.5, 23.5), 10.0),  # tan 45° of 10 pixels
         (Augmentation(rotate=90), (23.5, 13.5), 10.0),
@@ -107,7 +107,7 @@ def test_no_augmentation_changes_nothing():
             Augmentation(crop=0.5),
             (13.5, 13.5),
             6.75,
-        ),  # of the 27 pixels between the outermost centres, a quarter
+        ),  # a quarter of the 27 pixels between the outermost centres
     ],
 )
 def test_each_transform_keeps_to_its_range(settings, point, limit):
@@ -118,14 +118,14 @@ def test_each_transform_keeps_to_its_range(settings, point, limit):
 
 
 def test_a_quarter_turn_turns_by_a_quarter():
-    # The range is drawn evenly, so some of many draws are within half a degree of +90°.
+    # Rotations are uniform, so some of many are within half a degree of +90°.
     images = np.zeros((4000, 29, 29, 1), np.float32)
     images[:, 14, 24] = 1  # 10 to the right of the centre
     turned = affine(images, Augmentation(rotate=90), [3, 4]).numpy()
     assert turned[:, 3:6, 13:16].sum(axis=(1, 2, 3)).max() > 0.9  # 10 above it
 
 
-def test_half_of_the_images_are_mirrored_and_pixels_stay_what_they_are():
+def test_half_of_the_images_are_mirrored_and_pixels_are_unchanged():
     images = np.repeat(random_images(1), 1000, axis=0)
     flipped = affine(images, Augmentation(flip="horizontal"), [0, 0]).numpy()
     mirrored = [np.allclose(image, images[0, :, ::-1], atol=1e-3) for image in flipped]
@@ -134,28 +134,28 @@ def test_half_of_the_images_are_mirrored_and_pixels_stay_what_they_are():
     assert sum(mirrored) + sum(same) == 1000
 
 
-def test_a_crop_never_looks_outside_of_the_image():
+def test_a_crop_stays_inside_the_image():
     white = np.full((500, 28, 28, 1), 255, np.float32)
     np.testing.assert_allclose(affine(white, Augmentation(crop=0.3), [0, 0]), 255, rtol=1e-4)
 
 
-def test_elastic_shifts_are_as_long_as_they_say_and_neighbours_go_together():
+def test_elastic_shifts_have_their_standard_deviation_and_smoothness():
     settings = Augmentation(elastic=2.0, elastic_smoothness=4.0)
     shifts = random_shifts(500, (28, 28), settings, [0, 0]).numpy()
     assert shifts.std() == pytest.approx(2.0, rel=0.05)
     beside = np.corrcoef(shifts[:, :, :-1].ravel(), shifts[:, :, 1:].ravel())[0, 1]
     far = np.corrcoef(shifts[:, :, :-20].ravel(), shifts[:, :, 20:].ravel())[0, 1]
-    # Of Gaussian-blurred noise, at a distance d: exp(-d^2 / (4 sigma^2)).
+    # The correlation of Gaussian-blurred noise at a distance d is exp(-d^2 / (4 sigma^2)).
     assert beside == pytest.approx(np.exp(-1 / 64), abs=0.01)
     assert abs(far) < 0.05
 
 
-def test_places_between_pixels_get_colours_between_and_outside_is_black():
+def test_interpolation_is_bilinear_and_black_outside():
     image = np.float32([[1, 2], [3, 4]]).reshape(1, 2, 2, 1)
     y = np.float32([[[0, 0], [0.5, -1]]])
     x = np.float32([[[0, 0.5], [0.5, 0]]])
-    np.testing.assert_allclose(sample(image, y, x).numpy().reshape(2, 2), [[1, 1.5], [2.5, 0]])
-    np.testing.assert_allclose(sample(image, y - 0.5, x)[0, 0, 0, 0], 0.5)  # half outside
+    np.testing.assert_allclose(interpolate(image, y, x).numpy().reshape(2, 2), [[1, 1.5], [2.5, 0]])
+    np.testing.assert_allclose(interpolate(image, y - 0.5, x)[0, 0, 0, 0], 0.5)  # half outside
 
 
 def test_a_preview_shows_images_before_and_after_and_warns_of_mirrored_digits(tmp_path):
@@ -169,7 +169,7 @@ def test_a_preview_shows_images_before_and_after_and_warns_of_mirrored_digits(tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["lm-lstm"], ["augment is for recipes of images. Received: lm-lstm"]),
         (["mnist-cn"], ["There is no recipe 'mnist-cn'. Did you mean mnist-cnn?"]),
@@ -180,6 +180,6 @@ def test_a_preview_shows_images_before_and_after_and_warns_of_mirrored_digits(tm
         ([], ["augment needs the name of a recipe"]),
     ],
 )
-def test_what_has_no_preview_is_refused(tmp_path, arguments, said):
-    assert_refused(recipes("augment", *arguments, cwd=tmp_path), *said)
+def test_recipes_without_images_and_invalid_settings_have_no_preview(tmp_path, arguments, message):
+    assert_refused(recipes("augment", *arguments, cwd=tmp_path), *message)
     assert not list(tmp_path.iterdir())

@@ -16,26 +16,26 @@ def nothing_prepared(tmp_path, monkeypatch):
 
 @pytest.fixture
 def silent_network(monkeypatch):
-    """Act a host that takes the question and never answers."""
+    """Make every request wait forever."""
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: threading.Event().wait())
 
 
-def test_a_silent_network_is_given_up_after_the_time_limit(silent_network):
+def test_the_host_has_a_time_limit(silent_network, monkeypatch):
+    monkeypatch.setattr(datasets, "HOST_SECONDS", 0.2)
     started = time.monotonic()
-    assert not datasets.reachable("mnist", seconds=0.2)
+    assert not datasets.host_answers()
     assert time.monotonic() - started < 2
 
 
-def test_auto_falls_back_to_the_digits_and_says_so(nothing_prepared, silent_network, monkeypatch):
-    monkeypatch.setattr(datasets, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(images, "reachable", lambda name: datasets.reachable(name, 0.1))
+def test_auto_falls_back_to_the_digits_with_a_note(nothing_prepared, silent_network, monkeypatch):
+    monkeypatch.setattr(datasets, "HOST_SECONDS", 0.1)
     source = images.open_source("auto")
-    assert source.name == source.origin == "digits"
+    assert source.name == source.data_source == "digits"
     assert "NOT MNIST" in source.note
 
 
 def test_a_dataset_asked_for_by_name_is_never_another_one(nothing_prepared, monkeypatch):
-    monkeypatch.setattr(datasets, "reachable", lambda name: False)
+    monkeypatch.setattr(datasets, "host_answers", lambda: False)
     with pytest.raises(
         UserError, match="fashion_mnist is not prepared in .*tfds and its host did not answer"
     ):
@@ -52,13 +52,15 @@ def test_the_newest_prepared_version_is_taken(nothing_prepared, tmp_path):
         folder = tmp_path / "tfds" / "mnist" / version
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").write_text(json.dumps({}))
-    assert datasets.prepared_folder("mnist").name == "3.0.10"
+    assert datasets._prepared_folder("mnist").name == "3.0.10"
 
 
-def test_a_datasets_name_is_the_dataset_and_not_a_folder_of_that_name(nothing_prepared, stripes, monkeypatch):
+def test_the_name_of_a_dataset_is_the_dataset_not_a_folder_of_that_name(
+    nothing_prepared, stripes, monkeypatch
+):
     monkeypatch.chdir(stripes.parent)
     (stripes.parent / "kmnist").symlink_to(stripes)
-    monkeypatch.setattr(datasets, "reachable", lambda name: False)
+    monkeypatch.setattr(datasets, "host_answers", lambda: False)
     with pytest.raises(UserError, match="kmnist is not prepared"):
         images.open_source("kmnist")
     assert (
@@ -66,3 +68,13 @@ def test_a_datasets_name_is_the_dataset_and_not_a_folder_of_that_name(nothing_pr
         == images.open_source("stripes").classes
         == ("lying", "standing")
     )
+
+
+def test_a_dataset_name_may_have_a_config(nothing_prepared, stripes, monkeypatch):
+    monkeypatch.chdir(stripes.parent)
+    monkeypatch.setattr(datasets, "host_answers", lambda: False)
+    with pytest.raises(UserError, match="emnist/letters is not prepared"):
+        images.open_source("emnist/letters")
+    (stripes.parent / "emnist").mkdir()
+    (stripes.parent / "emnist" / "letters").symlink_to(stripes)
+    assert images.open_source("emnist/letters").classes == ("lying", "standing")

@@ -18,7 +18,7 @@ from recipes.config import (
     RunPruning,
     UserError,
 )
-from recipes.data.numbers import load_numbers
+from recipes.data.table import load_table
 from recipes.models.regression import build_regression
 from recipes.runs.directory import Run
 from recipes.tasks import task_of, task_of_run
@@ -39,12 +39,12 @@ def run(recipe, tmp_path_factory) -> Run:
 
 
 def test_the_parts_share_no_row_and_leave_none_out():
-    dataset = load_numbers(RegressionData())
+    dataset = load_table(RegressionData())
     parts = (dataset.train, dataset.validation, dataset.test)
     assert [len(part) for part in parts] == [310, 66, 66]
     rows = np.concatenate([part.features for part in parts])
     assert len(np.unique(rows, axis=0)) == 442
-    other = load_numbers(RegressionData(split_seed=1))
+    other = load_table(RegressionData(split_seed=1))
     assert dataset.fingerprint() != other.fingerprint()
 
 

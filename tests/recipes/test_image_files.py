@@ -39,7 +39,7 @@ def idx_folder(tmp_path, arrays):
     return tmp_path
 
 
-def test_idx_files_give_back_what_was_written_gzipped_or_not(idx_folder, arrays):
+def test_idx_files_are_read_gzipped_or_not(idx_folder, arrays):
     source = read_path(idx_folder)
     assert source.classes == ("0", "1", "2", "3")
     np.testing.assert_array_equal(source.train.images[..., 0], arrays["x_train"])
@@ -47,7 +47,7 @@ def test_idx_files_give_back_what_was_written_gzipped_or_not(idx_folder, arrays)
     np.testing.assert_array_equal(source.read_test().images[..., 0], arrays["x_test"])
 
 
-def test_npz_gives_back_what_was_written(tmp_path, arrays):
+def test_npz_files_are_read(tmp_path, arrays):
     np.savez(tmp_path / "own.npz", **arrays)
     source = open_source(str(tmp_path / "own.npz"))
     np.testing.assert_array_equal(source.train.images[..., 0], arrays["x_train"])
@@ -75,13 +75,13 @@ def test_class_folders_are_read_in_the_order_of_their_names(stripes):
 )
 def test_images_of_any_kind_and_size_become_28_by_28_grey(tmp_path, mode, color, expected):
     Image.new(mode, (50, 70), color).save(tmp_path / "image.png")
-    image = read_image(tmp_path / "image.png")
+    image, _ = read_image(tmp_path / "image.png")
     assert image.shape == (28, 28, 1)
     assert (image == expected).all()
 
 
 def discs(folder: Path, size: tuple[int, int] = (32, 40)) -> Path:
-    """Make two classes that differ in their colour only."""
+    """Write two classes that differ in colour only."""
     for name, color in (("red", (200, 0, 0)), ("green", (0, 102, 0))):  # of one luminance
         (folder / name).mkdir(parents=True)
         for number in range(3):
@@ -96,7 +96,7 @@ def test_changed_colours_and_sizes_are_counted_in_the_note(tmp_path):
     )
 
 
-def test_training_says_so_on_the_terminal_in_the_metrics_and_in_the_report(tmp_path, capsys):
+def test_the_note_is_on_the_terminal_in_the_metrics_and_in_the_report(tmp_path, capsys):
     folder = discs(tmp_path / "discs")
     recipe = ImageRecipe(
         data=ImageData(source=str(folder)),
@@ -111,9 +111,9 @@ def test_training_says_so_on_the_terminal_in_the_metrics_and_in_the_report(tmp_p
     assert task_of_run(run).evaluate()["note"] == note
 
 
-def test_images_that_lose_nothing_have_no_note(stripes):
+def test_images_without_lost_content_have_no_note(stripes):
     for number, path in enumerate(sorted(stripes.rglob("*.png"))):
-        with Image.open(path) as image:  # grey all the same, however it is stored
+        with Image.open(path) as image:  # stored in another mode, but still grey
             image.convert(("L", "RGB", "RGBA", "P")[number % 4]).save(path)
     assert read_path(stripes).note == ""
 
@@ -151,7 +151,7 @@ def remove(idx_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("corrupt", "message"),
     [
         (truncate, r"train-labels-idx1-ubyte must be 48 bytes for its shape \(40,\). Received: 47"),
         (swap_kinds, "first bytes must be 0x00000801. Received: 0x00000803"),
@@ -159,8 +159,8 @@ def remove(idx_folder: Path) -> None:
         (remove, "Missing: t10k-images"),
     ],
 )
-def test_spoilt_idx_files_are_refused(idx_folder, spoil, message):
-    spoil(idx_folder)
+def test_corrupt_idx_files_are_refused(idx_folder, corrupt, message):
+    corrupt(idx_folder)
     with pytest.raises(UserError, match=message):
         read_path(idx_folder)
 
@@ -172,7 +172,7 @@ def test_spoilt_idx_files_are_refused(idx_folder, spoil, message):
         ({"y_train": np.full(40, -1)}, "Received: -1"),
         ({"y_train": np.arange(40) % 2 * 7}, "without a gap, and at least two classes. Received: 0, 7"),
         ({"y_train": np.zeros((40, 4), int)}, r"shape \(40, 4\)"),
-        ({"y_train": np.zeros(40)}, "one whole number an image. Received: float64"),
+        ({"y_train": np.zeros(40)}, "one integer per image. Received: float64"),
         ({"x_train": np.zeros((40, 32, 32), np.uint8)}, r"shape \(28, 28, 1\). Received: \(32, 32\)"),
         ({"x_train": np.zeros((39, 28, 28), np.uint8)}, "Received: 39 images, 40 labels"),
         ({"x_train": np.full((40, 28, 28), 0.5)}, "raw, 0 to 255.* Received: 0.5 to 0.5"),
@@ -182,13 +182,13 @@ def test_spoilt_idx_files_are_refused(idx_folder, spoil, message):
         ({"x_train": np.full((40, 28, 28), "x")}, "pixels must be numbers"),
     ],
 )
-def test_wrong_arrays_are_refused(tmp_path, arrays, change, message):
+def test_invalid_arrays_are_refused(tmp_path, arrays, change, message):
     np.savez(tmp_path / "own.npz", **{**arrays, **change})
     with pytest.raises(UserError, match=message):
         read_path(tmp_path / "own.npz")
 
 
-def test_foreign_and_truncated_npz_files_are_refused(tmp_path, arrays):
+def test_invalid_and_truncated_npz_files_are_refused(tmp_path, arrays):
     path = tmp_path / "own.npz"
     path.write_bytes(b"not an archive")
     with pytest.raises(UserError, match="not a whole .npz"):
@@ -216,7 +216,7 @@ def test_masks_of_zeros_and_ones_are_refused(stripes):
         read_path(stripes)
 
 
-def test_folders_that_hold_no_classes_are_refused(tmp_path, stripes):
+def test_folders_without_classes_are_refused(tmp_path, stripes):
     with pytest.raises(UserError, match="at least two classes.* Received: 1 sub-folders"):
         read_path(tmp_path)
     (stripes / "empty").mkdir()
@@ -226,7 +226,7 @@ def test_folders_that_hold_no_classes_are_refused(tmp_path, stripes):
         read_path(tmp_path / "nowhere")
 
 
-def test_a_split_holds_the_same_part_of_each_class_and_loses_nothing():
+def test_a_split_is_stratified_and_complete():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
     examples = Examples(np.arange(160), labels)
     rest, part = stratified_split(examples, 0.2, np.random.default_rng(1), classes=("a", "b", "c"))
@@ -237,7 +237,7 @@ def test_a_split_holds_the_same_part_of_each_class_and_loses_nothing():
     assert again.images.tolist() == part.images.tolist() != other.images.tolist()
 
 
-def test_a_class_of_one_cannot_be_split():
+def test_a_class_with_one_example_is_not_split():
     examples = Examples(np.arange(3), np.array([0, 0, 1]))
     with pytest.raises(UserError, match="class 'b' has one example"):
         stratified_split(examples, 0.5, np.random.default_rng(0), classes=("a", "b"))

@@ -1,4 +1,4 @@
-"""The encoder-decoder on a task whose right answer is known."""
+"""The encoder-decoder and its sequences."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,14 @@ import pytest
 from recipes import sequence_to_sequence as reversal
 from recipes.catalog import CATALOG
 from recipes.config import Optimizer, ReversalData, SequenceRecipe, TextTraining, UserError
-from recipes.data.sequences import END, PADDING, START, TrainingReversals, draw_reversals, held_out
+from recipes.data.sequences import (
+    END,
+    PADDING,
+    START,
+    draw_reversals,
+    held_out_reversals,
+    training_reversals,
+)
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.tasks import task_of, task_of_run
 from tests.recipes.sizes import fixed_sizes
@@ -30,9 +37,9 @@ def test_sequences_are_mirrored_and_padded():
     assert {int((source != PADDING).sum()) for source in drawn.source} == {1, 2, 3, 4}
 
 
-def test_batches_are_a_function_of_seed_and_epoch():
+def test_batches_depend_on_seed_and_epoch_only():
     def read(seed, epoch):
-        batches = TrainingReversals(ReversalData(), fixed_sizes(4, steps=3), seed)
+        batches = training_reversals(ReversalData(), fixed_sizes(4, steps=3), seed)
         batches.epoch.assign(epoch)
         return np.concatenate([target for _, target, _ in batches.dataset.as_numpy_iterator()])
 
@@ -42,12 +49,15 @@ def test_batches_are_a_function_of_seed_and_epoch():
 
 
 def test_held_out_sequences_are_in_no_training_batch():
-    """16 symbols of 20 kinds: two sequences that are alike come from one stream, not from chance."""
+    """Sequences of 16 from 20 symbols: equal ones come from the same stream, not from chance."""
     data = ReversalData(shortest=16, longest=16, held_out=50)
-    held = [{row.tobytes() for row in held_out(data, seed).source} for seed in reversal.PART_SEEDS.values()]
+    held = [
+        {row.tobytes() for row in held_out_reversals(data, seed).source}
+        for seed in reversal.PART_SEEDS.values()
+    ]
     assert not held[0] & held[1]
     for seed, epoch in itertools.product(range(2), range(3)):
-        batches = TrainingReversals(data, fixed_sizes(50, steps=3), seed)
+        batches = training_reversals(data, fixed_sizes(50, steps=3), seed)
         batches.epoch.assign(epoch)
         trained = {row.tobytes() for (source, _), *_ in batches.dataset.as_numpy_iterator() for row in source}
         assert len(trained) == 150
@@ -68,7 +78,7 @@ def logits(model, source, previous) -> np.ndarray:
     return keras.ops.convert_to_numpy(model((np.array([source]), np.array([previous]))))[0]
 
 
-def test_the_decoder_sees_the_source_and_what_is_before_but_no_later_place(model):
+def test_the_decoder_sees_the_source_and_earlier_positions_only(model):
     source, previous = [3, 4, 5, 6, 0, 0], [1, 6, 5, 4, 3, 2, 0]
     before = logits(model, source, previous)
     changed = logits(model, source, [1, 6, 5, 9, 3, 2, 0])
@@ -77,7 +87,7 @@ def test_the_decoder_sees_the_source_and_what_is_before_but_no_later_place(model
     assert (np.abs(before - logits(model, [7, 4, 5, 6, 0, 0], previous)).max(axis=1) > 1e-3).all()
 
 
-def test_padding_of_the_source_is_not_seen():
+def test_padding_of_the_source_is_ignored():
     keras.utils.set_random_seed(0)
     short, long = (EncoderDecoder(CATALOG["seq2seq-reverse"].recipe.model, 10, size, 7) for size in (4, 6))
     long.set_weights(short.get_weights())
@@ -88,7 +98,7 @@ def test_padding_of_the_source_is_not_seen():
 
 
 @pytest.mark.slow
-def test_it_learns_to_write_backwards(tmp_path):
+def test_it_learns_to_reverse(tmp_path):
     recipe = SequenceRecipe(
         data=ReversalData(symbols=4, longest=4, held_out=100),
         optimizer=Optimizer(name="adamw", learning_rate=0.003),
@@ -98,17 +108,17 @@ def test_it_learns_to_write_backwards(tmp_path):
     assert run.metrics["test_exact_match"] > 0.9
     again = task_of_run(run).evaluate()
     assert again["test_exact_match"] == run.metrics["test_exact_match"]
-    assert "Sequences and what was written" in (run.path / "report.html").read_text()
+    assert "Sequences and the model's output" in (run.path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"shortest": 5, "longest": 4}, "shortest=5, longest=4"),
         ({"symbols": 1}, "symbols=1"),
-        ({"source": "mnist"}, "must be reversal. Received: source='mnist'"),
+        ({"source": "mnist"}, "data.source must be one of reversal. Received: 'mnist'"),
     ],
 )
-def test_tasks_that_make_no_sense_are_refused(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_invalid_settings_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         dataclasses.replace(ReversalData(), **settings)

@@ -17,7 +17,7 @@ from recipes.data.batch_sizes import BatchSizes
 from recipes.data.corpus import Corpus, open_corpus
 from recipes.data.tokenizers import CharacterTokenizer, decode
 from recipes.data.tokens import Part, cache_folder, load_text
-from recipes.data.windows import TrainingWindows, evaluation_windows
+from recipes.data.windows import evaluation_windows, training_windows
 from tests.recipes.sizes import fixed_sizes
 
 
@@ -73,27 +73,27 @@ def test_a_folder_is_read_in_the_order_of_its_paths_across_files(tmp_path):
 def test_chunks_do_not_cut_characters(monkeypatch):
     monkeypatch.setattr(corpora, "CHUNK_BYTES", 7)
     content = "ab\né€😀 no line end for long " * 30
-    path_like = tuple(content.encode()[start : start + 11] for start in range(0, len(content.encode()), 11))
+    pieces = tuple(content.encode()[start : start + 11] for start in range(0, len(content.encode()), 11))
     whole = Corpus("x", "x", (content.encode(),), (10, 20, len(content.encode())))
     assert "".join(whole.text()) == content
-    assert whole.fingerprint() == Corpus("y", "y", path_like, whole.ends).fingerprint()
+    assert whole.fingerprint() == Corpus("y", "y", pieces, whole.ends).fingerprint()
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "there is no text in"),
         (b"abc\xff" + b"d" * 9000, "book.txt is not UTF-8 at byte 3"),
-        (b"d" * 9000 + b"\xe2\x82", "book.txt is not UTF-8 at its end"),
+        (b"d" * 9000 + b"\xe2\x82", "book.txt is not UTF-8 at byte 9000"),
         (b"short", "has 4 tokens"),
     ],
 )
-def test_text_that_will_not_do_is_refused(tmp_path, content, said):
-    with pytest.raises(UserError, match=said):
+def test_empty_short_or_invalid_text_is_refused(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
         load_text(TextData(source=str(file(tmp_path, content))))
 
 
-def test_the_byte_named_is_right_in_the_second_chunk_and_file(tmp_path, monkeypatch):
+def test_the_error_names_the_right_byte_in_the_second_chunk_and_file(tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "CHUNK_BYTES", 16)
     file(tmp_path / "books", b"x" * 1000, "1")
     file(tmp_path / "books", b"y" * 500 + b"\xc3\x28" + b"z" * 500, "2")
@@ -101,34 +101,34 @@ def test_the_byte_named_is_right_in_the_second_chunk_and_file(tmp_path, monkeypa
         load_text(TextData(source=str(tmp_path / "books")))
 
 
-def test_names_that_are_no_text_are_refused(tmp_path):
-    for source, said in [
+def test_unknown_sources_are_refused(tmp_path):
+    for source, message in [
         ("nowhere.txt", "no file or folder nowhere.txt"),
         (str(tmp_path / "cache"), "no file or folder"),
         ("tiny_shakespear", "tiny_shakespeare?"),
     ]:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             open_corpus(TextData(source=source))
 
 
-def kept_texts() -> list[Path]:
+def cached_texts() -> list[Path]:
     return [path for path in cache_folder().iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("damaged", ["tokens", "parts.json", "vocabulary.json"])
-def test_tokens_that_were_cut_short_are_made_again(tmp_path, damaged):
+def test_damaged_tokens_are_written_again(tmp_path, damaged):
     path = file(tmp_path, b"hello world\n" * 1000)
     first = load_text(TextData(source=str(path))).tokens.copy()
-    (folder,) = kept_texts()
+    (folder,) = cached_texts()
     whole = (folder / damaged).read_bytes()
     (folder / damaged).write_bytes(whole[: len(whole) // 4])
     again = load_text(TextData(source=str(path)))
     np.testing.assert_array_equal(first, again.tokens)
     assert (folder / damaged).read_bytes() == whole
-    assert kept_texts() == [folder]
+    assert cached_texts() == [folder]
 
 
-def test_a_killed_run_leaves_no_tokens_behind_that_stay(tmp_path):
+def test_unfinished_tokens_of_a_killed_run_are_deleted(tmp_path):
     path = file(tmp_path, b"hello world\n" * 1000)
     kill_while_tokenizing = (
         "import os, signal, sys\n"
@@ -139,34 +139,34 @@ def test_a_killed_run_leaves_no_tokens_behind_that_stay(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", kill_while_tokenizing, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert len(kept_texts()) == 1  # what the kill left
+    assert len(cached_texts()) == 1  # the unfinished one
     other = file(tmp_path, b"another text\n" * 1000, "other.txt")
     assert len(load_text(TextData(source=str(other))).tokens) == 13_000
-    (folder,) = kept_texts()
+    (folder,) = cached_texts()
     assert (folder / "parts.json").exists()
 
 
-def test_several_threads_that_ask_for_one_text_get_it(tmp_path):
+def test_several_threads_can_load_one_text(tmp_path):
     path = file(tmp_path, b"hello world\n" * 1000)
     with ThreadPoolExecutor(4) as pool:
         texts = list(pool.map(lambda _: load_text(TextData(source=str(path))), range(4)))
     assert {len(text.tokens) for text in texts} == {12_000}
-    assert len(kept_texts()) == 1
+    assert len(cached_texts()) == 1
 
 
 def test_a_text_is_tokenized_once(tmp_path, monkeypatch):
     path = file(tmp_path, b"hello world\n" * 1000)
     first = load_text(TextData(source=str(path)))
-    monkeypatch.setattr(token_files, "_tokenize", None)
+    monkeypatch.setattr(token_files, "_write", None)
     again = load_text(TextData(source=str(path)))
     np.testing.assert_array_equal(first.tokens, again.tokens)
-    assert len(kept_texts()) == 1
+    assert len(cached_texts()) == 1
     path.write_bytes(b"hello World\n" * 1000)
     with pytest.raises(TypeError):
         load_text(TextData(source=str(path)))
 
 
-def test_a_given_vocabulary_is_used_and_what_it_lacks_is_named(tmp_path):
+def test_a_given_tokenizer_is_used_and_unknown_characters_are_named(tmp_path):
     path = file(tmp_path, b"abcabc" * 1000)
     loaded = load_text(TextData(source=str(path)), CharacterTokenizer("abcd"))
     assert loaded.tokenizer.characters == "abcd"
@@ -176,7 +176,7 @@ def test_a_given_vocabulary_is_used_and_what_it_lacks_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
-def test_every_kind_of_token_gives_the_text_back(tmp_path, kind):
+def test_every_tokenizer_decodes_the_text_it_encoded(tmp_path, kind):
     text = "Wer reitet so spät durch Nacht und Wind?\n€ 100, 😀!\n" * 300
     loaded = load_text(TextData(source=str(file(tmp_path, text.encode())), tokenizer=kind))
     assert decode(loaded.tokenizer, loaded.tokens) == text
@@ -205,12 +205,12 @@ def test_every_token_is_scored_exactly_once(part, stride):
         assert np.count_nonzero(context[1:] == 8) == np.count_nonzero(weights[1:])
 
 
-def test_random_windows_are_a_function_of_seed_and_epoch():
+def test_random_windows_depend_on_seed_and_epoch_only():
     tokens = np.arange(1000, dtype=np.uint16)
 
     def read(seed: int, epoch: int) -> np.ndarray:
         sizes = fixed_sizes(4, steps=50)
-        windows = TrainingWindows(tokens, Part(100, 900, 800), TextData(block_size=16), sizes, seed)
+        windows = training_windows(tokens, Part(100, 900, 800), TextData(block_size=16), sizes, seed)
         windows.epoch.assign(epoch)
         ids, following = all_windows(windows.dataset)
         np.testing.assert_array_equal(following, ids + 1)
@@ -225,10 +225,10 @@ def test_random_windows_are_a_function_of_seed_and_epoch():
 
 
 def test_windows_and_batch_sizes_draw_from_different_streams():
-    """Both are drawn evenly from 1 to 1,000, by one seed for one epoch: they must not be one row of numbers."""
+    """Both are uniform from 1 to 1,000 with the same seed and epoch, and must not be correlated."""
     random = BatchSchedule(name="random", largest=1000)
     drawn = BatchSizes(random, 1, examples=100_000, epochs=1, seed=7).of_epoch(0)
-    windows = TrainingWindows(
+    windows = training_windows(
         np.arange(1005), Part(1, 1005, 1004), TextData(block_size=4), fixed_sizes(150, steps=1), 7
     )
     ids, _ = next(iter(windows.dataset.as_numpy_iterator()))
@@ -237,13 +237,13 @@ def test_windows_and_batch_sizes_draw_from_different_streams():
 
 def test_windows_reach_both_ends_of_the_part():
     sizes = fixed_sizes(64, steps=20)
-    windows = TrainingWindows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
+    windows = training_windows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
     ids, following = all_windows(windows.dataset)
     assert (ids.min(), following.max()) == (5, 19)
 
 
 def store_letters(tmp_path, monkeypatch, own: tuple[str, ...]) -> None:
-    """Prepare a dataset `letters` with some parts."""
+    """Prepare the dataset `letters` with the given parts."""
     letters = {"train": "t", "validation": "v", "test": "e"}
     sizes = {"train": 1000, "validation": 60, "test": 50}
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
@@ -266,7 +266,7 @@ def test_a_dataset_without_a_training_part_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("own", [("test", "train"), ("train", "validation"), ("train", "validation", "test")])
 def test_a_dataset_keeps_the_parts_it_has(tmp_path, monkeypatch, own):
-    """Parts of the letters t, v and e: what is trained on, what chooses the epoch, what is scored."""
+    """The training part consists of t, the validation part of v, the test part of e."""
     store_letters(tmp_path, monkeypatch, own)
     settings = TextData(source="letters", validation_fraction=0.1, test_fraction=0.2)
     corpus = open_corpus(settings)
@@ -277,10 +277,10 @@ def test_a_dataset_keeps_the_parts_it_has(tmp_path, monkeypatch, own):
     }[own]
 
 
-def test_the_offline_text_needs_nothing():
+def test_the_offline_text_needs_no_dataset():
     loaded = load_text(TextData(source="pydoc"))
     assert 350_000 < len(loaded.train) < 600_000
-    assert loaded.corpus.origin == "pydoc"
+    assert loaded.corpus.data_source == "pydoc"
 
 
 @pytest.mark.skipif(

@@ -31,7 +31,7 @@ def test_bytes_and_byte_pairs_round_trip_any_text(text):
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet=sorted(set(VERSE) | set("é€😀\0"))))
-def test_characters_round_trip_any_text_of_theirs(text):
+def test_characters_round_trip_any_text_of_their_vocabulary(text):
     tokenizer = CharacterTokenizer("".join(sorted(set(VERSE) | set("é€😀\0"))))
     assert decode(tokenizer, tokenizer.encode(text)) == text
     assert len(tokenizer.encode(text)) == len(text)
@@ -56,7 +56,7 @@ def test_unknown_characters_are_all_named():
 
 
 @pytest.mark.parametrize("tokenizer", [CharacterTokenizer("\n aé"), ByteTokenizer(), BPE])
-def test_every_kind_survives_the_way_to_a_file_and_back(tokenizer, tmp_path):
+def test_every_tokenizer_is_the_same_after_writing_and_reading(tokenizer, tmp_path):
     write_vocabulary(tokenizer, tmp_path / "vocabulary.json")
     back = read_vocabulary(tmp_path / "vocabulary.json", len(tokenizer.tokens))
     assert type(back) is type(tokenizer)
@@ -65,25 +65,25 @@ def test_every_kind_survives_the_way_to_a_file_and_back(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "is missing"),
-        ("{", "is no vocabulary: JSONDecodeError"),
-        ("[]", "is no vocabulary: TypeError"),
+        ("{", "is not a valid vocabulary: JSONDecodeError"),
+        ("[]", "is not a valid vocabulary: TypeError"),
         ('{"kind": "words"}', "unknown kind 'words'"),
         ('{"kind": "characters", "characters": "ba"}', "order of their code points"),
         ('{"kind": "characters", "characters": ""}', "order of their code points"),
-        ('{"kind": "bpe", "tokenizer": {}}', "is no vocabulary"),
+        ('{"kind": "bpe", "tokenizer": {}}', "is not a valid vocabulary"),
         ('{"kind": "characters", "characters": "ab"}', "has 2 tokens and the model knows 3"),
     ],
 )
-def test_a_vocabulary_that_is_none_or_not_the_models_is_refused(tmp_path, content, said):
+def test_a_missing_invalid_or_other_vocabulary_is_refused(tmp_path, content, message):
     path = tmp_path / "vocabulary.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_vocabulary(path, 3)
 
 
-def test_json_is_what_the_file_holds():
+def test_a_tokenizer_is_built_from_its_json():
     assert from_json(json.loads(json.dumps(CharacterTokenizer("ab").to_json()))).encode("b").tolist() == [1]
