@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import RecurrentRecipe, Sampling, TextRecipe, to_dict
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.tokenizers import Tokenizer, decode, write_vocabulary
 from recipes.data.tokens import load_text
 from recipes.data.windows import TrainingWindows, evaluation_windows
@@ -25,10 +26,8 @@ from recipes.models.transformer import TransformerLanguageModel
 from recipes.report.page import Page, Text
 from recipes.runs.directory import Run, check_same
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.callbacks.carried_state import ForgetState
-from recipes.training.callbacks.sample import Sample
-from recipes.training.callbacks.text_metrics import TextMetrics, bits_per_character, perplexity
-from recipes.training.fit import batch_sizes
+from recipes.training.callbacks import Sample, TextMetrics
+from recipes.training.callbacks.text_metrics import bits_per_character, perplexity
 
 SAMPLE_TOKENS = 400
 SAMPLE_PROMPT_TOKENS = 16
@@ -98,7 +97,7 @@ class LanguageModelling(Task[TextRecipe]):
         write_vocabulary(self.text.tokenizer, run.vocabulary_path)
 
     def callbacks(self, model: LanguageModel, *, final: bool) -> Sequence[keras.callbacks.Callback]:
-        """Return callbacks that report perplexity, print a sample, and reset a carried state."""
+        """Return callbacks that report perplexity and print a sample."""
         validation = self.text.validation
         found: list[keras.callbacks.Callback] = [
             TextMetrics(self._tokens_of_epoch, len(validation), validation.characters)
@@ -106,8 +105,6 @@ class LanguageModelling(Task[TextRecipe]):
         if final:
             self.sample = Sample(self._sampler(model), print)
             found.append(self.sample)
-        if isinstance(self.recipe, RecurrentRecipe) and self.recipe.data.stateful:
-            found.append(ForgetState(model.carry_state(self.recipe.training.batch_size)))
         return found
 
     def score(self, model: keras.Model, part: Part) -> Scores:

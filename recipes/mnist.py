@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from recipes.config import IMAGE_SHAPE, Augmentation, ImageRecipe, UserError
 from recipes.data.augmentation import augment, warning
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches, evaluation_images, training_images
 from recipes.data.examples import Examples, with_few_labels
 from recipes.data.images import load_images
@@ -28,7 +29,6 @@ from recipes.report.page import Page, Picture, Table
 from recipes.report.scores import most_confident_mistakes, score_classification
 from recipes.runs.directory import Run
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.fit import batch_sizes
 from recipes.training.losses import build_loss
 from recipes.training.pretraining import pretrain
 

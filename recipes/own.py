@@ -16,14 +16,13 @@ import tensorflow as tf
 
 from recipes.config import UserError, require
 from recipes.config.own import OwnSettings, Parts, place_of
-from recipes.data.batch_sizes import BatchSizes
+from recipes.data.batch_sizes import BatchSizes, batch_sizes
 from recipes.data.examples import fingerprint
 from recipes.data.passes import counted, read_ahead
 from recipes.data.streams import stream
 from recipes.report.page import Page
 from recipes.runs.directory import RUNS, Run, check_vacant, claimed
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.fit import batch_sizes
 
 EVALUATION_BATCH_SIZE = 500
 SHUFFLED_TOGETHER = 16_384

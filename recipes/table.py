@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from recipes.config import RegressionRecipe
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches
 from recipes.data.numbers import evaluation_rows, keep, load_numbers
 from recipes.models.regression import build_regression
@@ -22,7 +23,6 @@ from recipes.report.page import Page, Picture
 from recipes.report.regression import plot_predictions
 from recipes.runs.directory import Run
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.fit import batch_sizes
 
 
 class Regression(Task[RegressionRecipe]):

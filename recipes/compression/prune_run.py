@@ -32,7 +32,8 @@ from recipes.runs.directory import Run, open_run
 from recipes.runs.files import write_csv
 from recipes.runs.settings import recorded_recipe, with_settings
 from recipes.training.callbacks.pruning import keep_zeros, prunable
-from recipes.training.fit import Outcome, building, fix_seed, save_model
+from recipes.training.compile import building
+from recipes.training.fit import Outcome, fix_seed, save_model
 
 if TYPE_CHECKING:  # the task, which trains the steps, is above this package
     from recipes.task import Task
@@ -257,7 +258,7 @@ def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float)
         {
             "training": {"epochs": settings.epochs, "replicas": 1},
             "schedule": {"warmup": min(recipe.schedule.warmup, settings.epochs / 5)},
-            "early_stopping": {"start_epoch": 1, "patience": None},
+            "early_stopping": {"patience": None},
             "pruning": weights if settings.structure == "weights" else {"sparsity": 0.0},
             "distillation": {"teacher": str(source.path) if settings.distill else None},
         },

@@ -25,7 +25,7 @@ class TrainingBatches:
     """Shuffled batches whose content depends on the seed and the epoch alone.
 
     That is what lets a killed run go on as if nothing had happened: there is no position in a
-    random stream to be lost. Set `epoch` before each pass (the callback `DataOrder` does).
+    random stream to be lost. Set `epoch` before each pass (`recipes.training.fit` does).
 
     Args:
         inputs: (n, ...).

@@ -46,7 +46,5 @@ def read_ahead(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
 
 
 def counted(dataset: tf.data.Dataset, sizes: BatchSizes) -> tf.data.Dataset:
-    """Tell Keras how many batches there are, where it is the same number in each pass."""
-    if sizes.settings.name != "fixed":
-        return dataset
-    return dataset.apply(tf.data.experimental.assert_cardinality(sizes.fewest_steps))
+    """Tell Keras how many batches each pass has."""
+    return dataset.apply(tf.data.experimental.assert_cardinality(sizes.steps_per_epoch))

@@ -25,7 +25,7 @@ class TrainingWindows:
     before ended, in batch_size places at once (truncated back-propagation through time); where they
     begin is drawn anew each epoch.
 
-    Set `epoch` before each pass (the callback `DataOrder` does): a killed run goes on as if nothing
+    Set `epoch` before each pass (`recipes.training.fit` does): a killed run goes on as if nothing
     had happened.
 
     Args:
@@ -46,7 +46,7 @@ class TrainingWindows:
     def __init__(
         self, tokens: npt.NDArray[Any], part: Part, data: TextData, sizes: BatchSizes, seed: int
     ) -> None:
-        block_size, steps = data.block_size, sizes.fewest_steps
+        block_size, steps = data.block_size, sizes.steps_per_epoch
         fixed = sizes.batch_size if sizes.settings.name == "fixed" else None
         carried = isinstance(data, StreamedTextData) and data.stateful
         row = (steps if carried else 1) * block_size + 1  # tokens read one after the other

@@ -12,7 +12,7 @@ from recipes.data.augmentation.affine import move, random_transforms
 from recipes.data.augmentation.elastic import random_shifts, sample
 from recipes.data.augmentation.erase import erase
 from recipes.data.augmentation.mix import mix, random_weights
-from recipes.training.pretraining import spoil
+from recipes.training.pretraining import corrupt
 from tests.recipes.test_command_line import assert_refused, recipes
 
 EVERYTHING = Augmentation(
@@ -76,7 +76,7 @@ def test_each_random_operation_has_a_key_of_its_own(monkeypatch):
     assert len(used) >= 12
     assert len(set(used)) == len(used)
     moves = Pretraining(moves=dataclasses.replace(EVERYTHING, mix_up=0.0, cut_mix=0.0))
-    used = recorded_keys(monkeypatch, lambda: spoil(images, moves, tf.constant([1, 2])))
+    used = recorded_keys(monkeypatch, lambda: corrupt(images, moves, tf.constant([1, 2])))
     assert len(set(used)) == len(used)
 
 

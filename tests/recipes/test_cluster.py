@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.backend.tensorflow import trainer
 
 from recipes.command_line import shell_command
 from recipes.config import (
@@ -21,6 +22,7 @@ from recipes.config import (
     Training,
     UserError,
 )
+from recipes.distribution.keras_fit_patch import patched_fit
 from recipes.distribution.local_cluster import free_addresses
 from recipes.distribution.strategy import check_divisible, join
 from recipes.distribution.tf_config import Cluster, read_cluster
@@ -105,13 +107,11 @@ def test_the_command_line_refuses_it_before_anything_slow(tmp_path):
     ("settings", "said"),
     [
         ({"training": Training(batch_size=9)}, "batch_size must be a multiple"),
-        ({"batches": BatchSchedule(name="growing")}, "batches must be fixed"),
+        ({"batches": BatchSchedule(name="random")}, "batches must be fixed"),
         ({"optimizer": Optimizer(name="gradient-descent")}, "sgd with training.batch_size"),
         ({"optimizer": Optimizer(clip_norm=1.0)}, "clip its own part"),
-        ({"optimizer": Optimizer(accumulate=2)}, "accumulate gradients"),
         ({"pruning": Pruning(sparsity=0.5)}, "can't be pruned in training"),
         ({"pretraining": Pretraining(epochs=1)}, "no pre-training"),
-        ({"training": Training(jit="on")}, "XLA"),
     ],
 )
 def test_what_replicas_would_train_otherwise_is_refused(settings, said):
@@ -128,7 +128,6 @@ def test_what_replicas_would_train_otherwise_is_refused(settings, said):
         ({"training": Training(batch_size=96)}, 3, ""),
         ({"training": Training(batch_size=25)}, 1, "1 of 3 GPUs train, GPU:1, GPU:2 left out: "),
         ({"batches": BatchSchedule(name="random")}, 1, "GPU:1, GPU:2 left out: "),
-        ({"batches": BatchSchedule(name="growing")}, 1, "GPU:1, GPU:2 left out: "),
         ({"training": Training(replicas=1)}, 1, ""),
     ],
 )
@@ -151,6 +150,22 @@ class OnDevices:
     def __init__(self, devices):
         self.devices = devices
         self.num_replicas_in_sync = len(devices)
+
+
+def test_a_keras_that_the_replicas_patch_is_not_for_is_refused(monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.99.0")
+    with pytest.raises(UserError, match=r"written for Keras 3.15.x.*Received: Keras 3.99.0"):
+        join("x", ImageRecipe(training=Training(replicas=2)))
+
+
+def test_keras_is_patched_for_a_fit_on_several_replicas_only():
+    keras_own = trainer.reduce_per_replica
+    strategy = OnDevices([])
+    for replicas, patched in ((1, False), (2, True)):
+        strategy.num_replicas_in_sync = replicas
+        with patched_fit(strategy):
+            assert (trainer.reduce_per_replica is not keras_own) == patched
+        assert trainer.reduce_per_replica is keras_own
 
 
 def test_more_replicas_than_divide_the_batch_are_refused_where_they_are_asked_for(monkeypatch):
@@ -178,7 +193,7 @@ def settings(**training):
         "data": {"source": "digits"},
         "model": {"convolutions": [4], "dense": [8], "batch_normalization": True, "members": 2},
         "augmentation": {"shift": 2, "mix_up": 0.2},
-        "regularization": {"l2": 0.001, "label_smoothing": 0.1},
+        "regularization": {"l2": 0.001},
         "optimizer": {"name": "momentum", "learning_rate": 0.05, "moving_average": 0.5},
         "training": {"epochs": 1, "batch_size": 64, **training},
     }

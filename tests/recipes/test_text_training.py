@@ -62,7 +62,7 @@ def recipe(text):
 @pytest.fixture(scope="module")
 def recurrent(text):
     return RecurrentRecipe(
-        data=StreamedTextData(source=str(text), block_size=16, stateful=True),
+        data=StreamedTextData(source=str(text), block_size=16),
         model=RecurrentModel(cell="gru", units=24, embedding=16, layers=1),
         optimizer=Optimizer(name="adam", learning_rate=0.02, clip_norm=1.0),
         training=TextTraining(epochs=3, steps_per_epoch=32, batch_size=8),

@@ -231,15 +231,15 @@ def test_a_run_records_what_it_was_trained_with(tmp_path):
         {
             "optimizer": {"name": "adam"},
             "schedule": {"name": "wsd"},
-            "batches": {"name": "growing"},
+            "batches": {"name": "random"},
             "pruning": {"sparsity": 0.5},
-            "training": {"batch_size": 31},  # ten steps an epoch
+            "training": {"batch_size": 31},
         },
     )
     config = task_of("diabetes-mlp", recipe).train(Path("run")).config
     assert (config["optimizer"]["beta_1"], config["optimizer"]["beta_2"]) == (0.9, 0.999)
     assert (config["schedule"]["decay_fraction"], config["schedule"]["final_fraction"]) == (0.2, 0.0)
-    assert config["batches"]["boundaries"] == [0.3, 0.6, 0.8]
+    assert config["batches"]["largest"] == 512
     assert 0 < config["pruning"]["end"] < config["pruning"]["settle"] < 40
     assert config["early_stopping"]["patience"] is None  # that means never
     assert config["optimizer"]["momentum"] is None  # adam has none
