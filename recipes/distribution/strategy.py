@@ -75,10 +75,10 @@ def _local(recipe: Recipe) -> tf.distribute.Strategy:
         f"training.replicas must be at most the number of GPUs, {len(accelerators)}",
         replicas=replicas,
     )
+    check_version()
     if not accelerators:
         _divide_cpu(wanted)
     devices = accelerators or [f"CPU:{number}" for number in range(wanted)]
-    check_version()
     return tf.distribute.MirroredStrategy(devices[:wanted])
 
 
@@ -239,6 +239,9 @@ def divided(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.da
 
 
 def on_one_device(model: keras.Model) -> keras.Model:
-    """Return a trained model that computes as it will when it is saved and loaded: on one device, in float32."""
+    """Return a trained model that computes as its saved copy will: on one device.
+
+    A model that is saved as its settings is loaded in float32.
+    """
     alone = model.distribute_strategy.num_replicas_in_sync == 1
     return model if alone and model.compute_dtype == "float32" else copy_without_optimizer(model)

@@ -96,6 +96,8 @@ def test_a_name_or_the_mode_says_which_values_are_better(monitor, mode, kept):
 def test_a_metric_that_does_not_say_what_is_better_or_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="mode must be min or max.*Received: monitor='reward', mode='auto'"):
         KeepBest("reward")
+    with pytest.raises(ValueError, match="Received: monitor='val_loss', mode='low'"):
+        KeepBest("val_loss", mode="low")
     with pytest.raises(ValueError, match="a metric of the epoch: val_loss. Received: monitor='val_accuracy'"):
         drive(KeepBest("val_accuracy"), one_weight(), [1])
 

@@ -1,18 +1,20 @@
 """Keep the best epoch's weights, and stop when no better epoch comes."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recipes.training.callbacks.metric import MetricCallback, Mode
+from recipes.training.callbacks.metric import MetricCallback
 
 
+@dataclass(eq=False)
 class KeepBest(MetricCallback):
     """Remember the weights of the best epoch, put them into the model when training ends, and stop early.
 
-    Keras's EarlyStopping does so too. This one also restores the best weights where nothing stopped early, never takes NaN for
-    the best, and keeps its memory over a resume. After a `MovingAverage` in the list it keeps the averages.
+    Keras's EarlyStopping does so too. This one never takes NaN for the best, and keeps its memory over a resume. After
+    a `MovingAverage` in the list of callbacks it keeps the averages.
 
     >>> keep_best = KeepBest("val_loss", patience=3)
     >>> history = model.fit(x, y, validation_split=0.5, epochs=5, callbacks=[keep_best], verbose=0)
@@ -32,17 +34,7 @@ class KeepBest(MetricCallback):
         waited: Epochs since then.
     """
 
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        *,
-        patience: int | None = None,
-        min_delta: float = 0.0,
-        first_epoch: int = 1,
-        mode: Mode = "auto",
-    ) -> None:
-        super().__init__(monitor, patience, min_delta, mode)
-        self.first_epoch = first_epoch
+    first_epoch: int = field(default=1, kw_only=True)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forget an earlier training."""
@@ -56,7 +48,7 @@ class KeepBest(MetricCallback):
             return
         if self.improved(logs):
             self.best_epoch, self.best_weights = epoch + 1, self.model.get_weights()
-        elif self.waited >= self.patience:
+        elif self.patience_is_over:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

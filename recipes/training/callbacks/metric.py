@@ -1,17 +1,18 @@
 """Base class of callbacks that wait for a metric to improve."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from recipes.training.callbacks.stateful import StatefulCallback
 
-Mode = Literal["auto", "min", "max"]
 LOW = ("loss", "error", "entropy", "mse", "mae", "perplexity")
 """Endings of the names of metrics that are better when low."""
 HIGH = ("accuracy", "auc", "precision", "recall", "score", "r2")
 """Endings of the names of metrics that are better when high."""
 
 
+@dataclass(eq=False)
 class MetricCallback(StatefulCallback):
     """Remember the best value of a metric and how many epochs ago it was.
 
@@ -22,23 +23,28 @@ class MetricCallback(StatefulCallback):
         mode: "min" or "max", which values are better; "auto" goes by the metric's name.
 
     Raises:
-        ValueError: "auto", and a name that does not say it.
+        ValueError: Another mode, or "auto" with a name that does not say it.
 
     Attributes:
         best: The best value; infinitely bad before the first.
         waited: Epochs since then.
     """
 
-    def __init__(self, monitor: str, patience: int | None, min_delta: float, mode: Mode) -> None:
+    monitor: str = "val_loss"
+    _: KW_ONLY
+    patience: int | None = None
+    min_delta: float = 0.0
+    mode: Literal["auto", "min", "max"] = "auto"
+
+    def __post_init__(self) -> None:
         super().__init__()
-        if mode not in ("min", "max") and not monitor.endswith(LOW + HIGH):
+        low, high = self.monitor.endswith(LOW), self.monitor.endswith(HIGH)
+        if self.mode not in ("auto", "min", "max") or (self.mode == "auto" and not (low or high)):
             raise ValueError(
-                f"mode must be min or max: the metric's name does not say it. Received: {monitor=}, {mode=}"
+                "mode must be min or max, or auto where the metric's name says it. "
+                f"Received: monitor={self.monitor!r}, mode={self.mode!r}"
             )
-        self.monitor = monitor
-        self.patience = math.inf if patience is None else patience
-        self.min_delta = min_delta
-        self.sign = -1.0 if mode == "min" or (mode == "auto" and monitor.endswith(LOW)) else 1.0
+        self.sign = -1.0 if self.mode == "min" or (self.mode == "auto" and low) else 1.0
         self.on_train_begin()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -62,6 +68,11 @@ class MetricCallback(StatefulCallback):
         better = self.sign * (value - self.best) > self.min_delta
         self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
         return better
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether the last `patience` epochs brought no improvement."""
+        return self.patience is not None and self.waited >= self.patience
 
     def state(self) -> dict[str, Any]:
         """Return the best value and the wait."""

@@ -5,6 +5,7 @@ update, inside the compiled step: no step and no validation ever sees a pruned w
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import keras
@@ -79,6 +80,7 @@ class Mask(keras.constraints.Constraint):
         self.variable.assign(self.mask * self.values)
 
 
+@dataclass(eq=False)
 class Prune(StatefulCallback):
     """Choose the weights that stay, again and again while the sparsity grows.
 
@@ -108,31 +110,21 @@ class Prune(StatefulCallback):
         masks: One for each pruned variable.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        sparsity: float,
-        *,
-        end_step: int,
-        begin_step: int = 0,
-        settle_step: int | None = None,
-        frequency: int = 100,
-        schedule: Literal["polynomial", "constant"] = "polynomial",
-        ranking: Literal["global", "layer"] = "global",
-        leave_out: Sequence[str] = (),
-        biases: bool = False,
-        regrow: bool = True,
-    ) -> None:
+    sparsity: float
+    _: KW_ONLY
+    end_step: int
+    begin_step: int = 0
+    settle_step: int | None = None
+    frequency: int = 100
+    schedule: Literal["polynomial", "constant"] = "polynomial"
+    ranking: Literal["global", "layer"] = "global"
+    leave_out: Sequence[str] = ()
+    biases: bool = False
+    regrow: bool = True
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.sparsity = sparsity
-        self.begin_step = begin_step
-        self.end_step = end_step
-        self.settle_step = end_step if settle_step is None else settle_step
-        self.frequency = frequency
-        self.schedule = schedule
-        self.ranking = ranking
-        self.leave_out = leave_out
-        self.biases = biases
-        self.regrow = regrow
+        self.last_step = self.end_step if self.settle_step is None else self.settle_step
         self.masks: list[Mask] = []
         self.chosen_at: int | None = None
 
@@ -149,8 +141,8 @@ class Prune(StatefulCallback):
         """Return the last step until now at which weights were due to be chosen; None before the first."""
         if step < self.begin_step:
             return None
-        if step >= self.settle_step:
-            return self.settle_step
+        if step >= self.last_step:
+            return self.last_step
         due = step - (step - self.begin_step) % self.frequency
         return max(due, self.end_step) if step >= self.end_step else due
 

@@ -1,14 +1,16 @@
 """Lower the learning rate when validation stops improving."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from recipes.training.callbacks.metric import MetricCallback, Mode
+from recipes.training.callbacks.metric import MetricCallback
 from recipes.training.optimizers import schedule_of
 from recipes.training.schedules import Plateau
 
 
+@dataclass(eq=False, kw_only=True)
 class ReduceOnPlateau(MetricCallback):
     """Multiply the learning rate by `factor` after `patience` epochs without improvement, down to `minimum`.
 
@@ -30,19 +32,9 @@ class ReduceOnPlateau(MetricCallback):
         mode: "min", "max" or "auto", which goes by the metric's name.
     """
 
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        *,
-        factor: float = 0.5,
-        patience: int = 2,
-        min_delta: float = 0.0,
-        minimum: float = 0.0,
-        mode: Mode = "auto",
-    ) -> None:
-        super().__init__(monitor, patience, min_delta, mode)
-        self.factor = factor
-        self.minimum = minimum
+    patience: int | None = 2
+    factor: float = 0.5
+    minimum: float = 0.0
 
     def set_model(self, model: keras.Model) -> None:
         """Find the learning rate.
@@ -60,7 +52,7 @@ class ReduceOnPlateau(MetricCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compare the epoch with the best so far."""
-        if not self.improved(logs) and self.waited >= self.patience:
+        if not self.improved(logs) and self.patience_is_over:
             self.rate.assign(max(self._rate() * self.factor, self.minimum))
             self.waited = 0
 
