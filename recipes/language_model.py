@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import RecurrentRecipe, Sampling, TextRecipe, to_dict
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches
 from recipes.data.tokenizers import decode, write_vocabulary
 from recipes.data.tokens import Part as TextPart
@@ -30,9 +31,8 @@ from recipes.runs.comparison import check_same
 from recipes.runs.directory import Run
 from recipes.runs.finding import finished_run
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.callbacks.sample import Sample
-from recipes.training.callbacks.text_metrics import TextMetrics, bits_per_character, perplexity
-from recipes.training.fit import batch_sizes
+from recipes.training.callbacks import Sample, TextMetrics
+from recipes.training.callbacks.text_metrics import bits_per_character, perplexity
 
 SAMPLE_TOKENS, SAMPLE_PROMPT_TOKENS = 400, 16
 SPEED_BATCH_SIZE = 16

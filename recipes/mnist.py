@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from recipes.config import IMAGE_SHAPE, Augmentation, ImageRecipe, UserError
 from recipes.data.augmentation import augment, warning
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches, evaluation_images, training_images
 from recipes.data.examples import Examples, with_few_labels
 from recipes.data.images import load_images
@@ -27,7 +28,6 @@ from recipes.report.plots import plot_augmentation, plot_confusion, plot_mistake
 from recipes.report.scores import most_confident_mistakes, score_classification
 from recipes.runs.directory import Run
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.fit import batch_sizes
 from recipes.training.losses import build_loss
 from recipes.training.pretraining import pretrain
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from recipes.config import UserError, require
 from recipes.config.own import OwnSettings, Parts, place_of
-from recipes.data.batch_sizes import BatchSizes
+from recipes.data.batch_sizes import BatchSizes, batch_sizes
 from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches, prefetch
 from recipes.data.examples import fingerprint
 from recipes.data.streams import stream
@@ -24,7 +24,6 @@ from recipes.report.page import Page
 from recipes.runs.directory import Run
 from recipes.runs.opening import choose_run
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.fit import batch_sizes
 
 SHUFFLED_TOGETHER = 16_384
 """Examples of a tf.data.Dataset that are shuffled together; arrays are shuffled as a whole."""

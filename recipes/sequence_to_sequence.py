@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.config import SequenceRecipe
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches
 from recipes.data.sequences import (
     END,
@@ -26,7 +27,6 @@ from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.report.page import Page, Table
 from recipes.runs.directory import Run
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.fit import batch_sizes
 
 PART_SEEDS: Mapping[Part, int] = {"validation": 0, "test": 1}
 SPEED_BATCH_SIZE = 64

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from recipes.config import RegressionRecipe
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches, evaluation_batches, shuffled_batches
 from recipes.data.table import load_table
 from recipes.models.regression import build_regression
@@ -22,7 +23,6 @@ from recipes.report.page import Page, Picture
 from recipes.report.plots import plot_predictions
 from recipes.runs.directory import Run
 from recipes.task import Data, Part, Scores, Task
-from recipes.training.fit import batch_sizes
 
 
 class Regression(Task[RegressionRecipe]):

@@ -28,15 +28,8 @@ from recipes.runs.directory import Run
 from recipes.runs.finding import finished_run
 from recipes.runs.opening import open_run
 from recipes.runs.settings import recorded_recipe
-from recipes.training.fit import (
-    Batches,
-    Outcome,
-    building,
-    compile_model,
-    fit,
-    fix_seed,
-    save_model,
-)
+from recipes.training.compile import building, compile_model
+from recipes.training.fit import Batches, Outcome, fit, fix_seed, save_model
 
 R = TypeVar("R", bound=Recipe)
 Part = Literal["validation", "test"]
@@ -213,9 +206,7 @@ class Task(abc.ABC, Generic[R]):
         teacher = self._load_teacher()
         with building(recipe.training, strategy):
             model = model or self.build()
-        learning_rate = compile_model(
-            model, recipe, self.compile, sizes=batches.sizes, xla_is_faster=self.xla_is_faster
-        )
+        compile_model(model, recipe, self.compile, sizes=batches.sizes, xla_is_faster=self.xla_is_faster)
         steps = batches.sizes.total_steps
         with open_run(path, self.name, recipe, self.data.record(), resume=resume, steps=steps) as run:
             print(
@@ -229,7 +220,6 @@ class Task(abc.ABC, Generic[R]):
                 run,
                 batches,
                 self.validation(),
-                learning_rate,
                 finish=finish,
                 teacher=teacher,
                 before_history=self.callbacks(model, final=final),

@@ -32,7 +32,8 @@ from recipes.runs.files import write_csv
 from recipes.runs.opening import open_run
 from recipes.runs.settings import recorded_recipe, with_settings
 from recipes.training.callbacks.pruning import keep_zeros, prunable
-from recipes.training.fit import Outcome, building, fix_seed, save_model
+from recipes.training.compile import building
+from recipes.training.fit import Outcome, fix_seed, save_model
 
 if TYPE_CHECKING:  # the task, which trains the steps, is above this package
     from recipes.task import Task

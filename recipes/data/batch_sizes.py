@@ -1,22 +1,21 @@
 """The number of examples of each step: fixed or random batch sizes."""
 
-import functools
-
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import BatchSchedule
+from recipes.config import BatchSchedule, Recipe, require
 from recipes.data.streams import stream
 
-Times = npt.NDArray[np.float64]
 Sizes = npt.NDArray[np.int64]
 
 
 class BatchSizes:
     """The number of examples of each step of a training: a function of the seed and the epoch.
 
-    `fixed` is always batch_size; `random` is drawn uniformly from batch_size to the largest. The examples of an
-    epoch that are fewer than its next batch are dropped.
+    `fixed` is always batch_size. `random` is drawn uniformly from batch_size to the largest, in pairs whose sum is
+    batch_size + largest. So every epoch has the same number of steps and of examples, and the fraction of the steps
+    is the fraction of the examples, to within one batch. The examples after the last whole batch of an epoch are
+    dropped.
 
     Args:
         settings: Name and range.
@@ -31,44 +30,48 @@ class BatchSizes:
     ) -> None:
         self.settings = settings
         self.batch_size = batch_size
-        self.examples = examples
         self.epochs = epochs
         self.seed = seed
+        fixed = settings.name == "fixed"
+        self.largest = batch_size if fixed else min(settings.largest, examples)
+        self.steps_per_epoch = 2 * examples // (batch_size + self.largest)
 
     def of_epoch(self, epoch: int) -> Sizes:
-        """Return the sizes of an epoch's batches, (steps,), at least one; epochs count from 0."""
+        """Return the sizes of an epoch's batches, (steps_per_epoch,); epochs count from 0."""
         if self.settings.name == "fixed":
-            return np.full(self.examples // self.batch_size, self.batch_size)
-        random = stream(self.seed, "batch sizes", epoch)
-        largest = min(self.settings.largest, self.examples)
-        drawn = random.integers(self.batch_size, largest, self.examples // self.batch_size, endpoint=True)
-        return drawn[np.cumsum(drawn) <= self.examples]
+            return np.full(self.steps_per_epoch, self.batch_size)
+        pairs, one_left = divmod(self.steps_per_epoch, 2)
+        random, total = stream(self.seed, "batch sizes", epoch), self.batch_size + self.largest
+        drawn = random.integers(self.batch_size, self.largest, pairs, endpoint=True)
+        paired = np.stack([drawn, total - drawn], axis=1).ravel()
+        return np.concatenate([paired, np.full(one_left, total // 2)])
 
-    def mean(self, epoch: int) -> float:
-        """Return the mean size of an epoch's batches."""
-        return float(self.of_epoch(epoch).mean())
-
-    @functools.cached_property
-    def times(self) -> Times:
-        """Epochs passed before each step, and after the last one: (steps + 1,).
-
-        Examples count, not steps: half of an epoch's examples are half of its time.
-        """
-        if self.settings.name == "fixed":
-            steps = self.examples // self.batch_size
-            return np.arange(self.epochs * steps + 1) / steps
-        parts = []
-        for epoch in range(self.epochs):
-            sizes = self.of_epoch(epoch)
-            parts.append(epoch + (np.cumsum(sizes) - sizes) / sizes.sum())
-        return np.concatenate([*parts, [self.epochs]])
+    @property
+    def mean(self) -> float:
+        """The mean size of an epoch's batches."""
+        return float(self.of_epoch(0).mean())
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole training."""
-        return len(self.times) - 1
+        return self.epochs * self.steps_per_epoch
 
-    @property
-    def fewest_steps(self) -> int:
-        """Steps of the shortest epoch."""
-        return int(np.bincount(self.times[:-1].astype(int)).min())
+
+def batch_sizes(recipe: Recipe, examples: int) -> BatchSizes:
+    """Return how many examples each step of a recipe takes.
+
+    Args:
+        recipe: Its settings. Gradient descent takes all examples at once.
+        examples: Examples per epoch.
+
+    Raises:
+        UserError: A batch larger than an epoch.
+    """
+    size = examples if recipe.optimizer.name == "gradient-descent" else recipe.training.batch_size
+    require(
+        size <= examples,
+        f"training.batch_size must be at most the number of training examples, {examples}",
+        batch_size=size,
+    )
+    epochs, seed = recipe.training.epochs, recipe.training.seed
+    return BatchSizes(recipe.batches, size, examples=examples, epochs=epochs, seed=seed)

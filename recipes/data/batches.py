@@ -25,7 +25,7 @@ EVALUATION_BATCH_SIZE = 500
 
 
 class TrainingBatches:
-    """A dataset of the batches of an epoch; set `epoch` before each pass, as the callback `DataOrder` does.
+    """A dataset of the batches of an epoch; set `epoch` before each pass, as `recipes.training.fit` does.
 
     Args:
         sizes: Examples of each batch.
@@ -40,9 +40,8 @@ class TrainingBatches:
     def __init__(self, sizes: BatchSizes, build: Callable[[tf.Variable], tf.data.Dataset]) -> None:
         self.sizes = sizes
         self.epoch = tf.Variable(0, dtype=tf.int32, trainable=False)
-        self.dataset = prefetch(build(self.epoch), 4)
-        if fixed_size(sizes) is not None:
-            self.dataset = self.dataset.apply(tf.data.experimental.assert_cardinality(sizes.fewest_steps))
+        counted = tf.data.experimental.assert_cardinality(sizes.steps_per_epoch)
+        self.dataset = prefetch(build(self.epoch), 4).apply(counted)
 
 
 def fixed_size(sizes: BatchSizes) -> int | None:

@@ -1,9 +1,9 @@
-"""More than one device, more than one machine: who computes which part of each batch.
+"""Data-parallel training on several devices or machines.
 
-Every replica holds the whole model and computes the gradient of its part of the batch; their sum moves
+Every replica holds the whole model and computes the gradient of its part of the batch; their sum updates
 all of them alike. On one machine the replicas are its GPUs, or parts of its CPU (MirroredStrategy). Where
-TF_CONFIG names several processes, they are all of theirs (MultiWorkerMirroredStrategy): the chief alone
-writes the run directory, and what others need of it they get from the chief, so no disk is shared.
+TF_CONFIG names several processes, they are the devices of all (MultiWorkerMirroredStrategy): the chief alone
+writes the run directory and sends its checkpoint to the others, so they share no disk.
 """
 
 import functools
@@ -25,27 +25,26 @@ from recipes.config import (
     require,
     to_dict,
 )
-from recipes.distribution.keras_fit_patch import patch_fit
+from recipes.distribution.keras_fit_patch import check_version
 from recipes.distribution.tf_config import Cluster, read_cluster
+from recipes.models import Tensor
 from recipes.models.saved import copy_without_optimizer
 from recipes.runs.comparison import check_same
 from recipes.runs.files import write_file
 
-Tensor = Any
-
 
 def join(name: str, recipe: Recipe) -> tf.distribute.Strategy:
-    """Take the devices that a recipe trains on, and agree with the other workers if there are any.
+    """Return the strategy of the devices that a recipe trains on, agreed with the other workers if there are any.
 
-    Must come before anything else that TensorFlow computes: devices can't be divided later.
+    Must precede everything else that TensorFlow computes: devices can't be divided later.
 
     Args:
         name: The recipe's name.
-        recipe: Its settings; those of the chief are the ones that hold.
+        recipe: Its settings; all workers must have the chief's.
 
     Raises:
-        UserError: Devices that are not there, a recipe that can't be divided, or, in all workers,
-            one whose settings are not the chief's.
+        UserError: More devices than there are, a recipe that can't be divided, another version of Keras than the replicas
+            need, or, in all workers, one whose settings are not the chief's.
     """
     cluster = read_cluster()
     if cluster is None:
@@ -55,7 +54,7 @@ def join(name: str, recipe: Recipe) -> tf.distribute.Strategy:
         _agree(strategy, cluster, {"recipe": name, **to_dict(recipe)})
         require(
             recipe.training.replicas is None,
-            "training.replicas is for one machine: here TF_CONFIG says who takes part",
+            "training.replicas is for one machine: here TF_CONFIG names the workers",
             replicas=recipe.training.replicas,
         )
     check_divisible(recipe, strategy.num_replicas_in_sync)
@@ -76,15 +75,15 @@ def _local(recipe: Recipe) -> tf.distribute.Strategy:
         f"training.replicas must be at most the number of GPUs, {len(accelerators)}",
         replicas=replicas,
     )
+    check_version()
     if not accelerators:
         _divide_cpu(wanted)
     devices = accelerators or [f"CPU:{number}" for number in range(wanted)]
-    patch_fit()
     return tf.distribute.MirroredStrategy(devices[:wanted])
 
 
 def _most_replicas(recipe: Recipe, accelerators: Sequence[str]) -> int:
-    """Return as many replicas as there are devices for and the recipe can be divided among; say what is left out."""
+    """Return the largest number of GPUs that the recipe can be divided among, and print which are left out."""
     wanted, reason = max(1, len(accelerators)), ""
     while True:
         try:
@@ -108,20 +107,20 @@ def _divide_cpu(parts: int) -> None:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * parts)
     except RuntimeError:
         raise UserError(
-            "training.replicas divides the CPU before TensorFlow has computed anything: begin a new process. "
+            "training.replicas divides the CPU before TensorFlow has computed anything: start a new process. "
             f"Received: replicas={parts}"
         ) from None
 
 
 @functools.cache
 def _all_workers() -> tf.distribute.Strategy:
-    """Return the strategy of all processes of the cluster; waits until they are there. Once a process."""
-    patch_fit()
+    """Return the strategy of all processes of the cluster, which waits for them; a process has one."""
+    check_version()
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def check_divisible(recipe: Recipe, replicas: int) -> None:
-    """Refuse what would not be the same training on several replicas.
+    """Refuse settings with which several replicas would train another model than one.
 
     Raises:
         UserError: Names the setting.
@@ -156,7 +155,7 @@ def check_divisible(recipe: Recipe, replicas: int) -> None:
 
 
 def _agree(strategy: tf.distribute.Strategy, cluster: Cluster, settings: dict[str, Any]) -> None:
-    """Compare settings with the chief's; where one worker's differ, all of them stop.
+    """Compare the settings with the chief's; if one worker's differ, all workers stop.
 
     Raises:
         UserError: They differ here, or in another worker.
@@ -171,16 +170,18 @@ def _agree(strategy: tf.distribute.Strategy, cluster: Cluster, settings: dict[st
     if differ:
         raise differ
     require(
-        not differing, "A worker has other settings than the chief. It says which", workers=int(differing)
+        not differing,
+        "A worker has other settings than the chief. Its output says which",
+        workers=int(differing),
     )
 
 
 def from_chief(strategy: tf.distribute.Strategy, cluster: Cluster, content: bytes) -> bytes:
-    """Return the chief's content to all workers; what the others give is not looked at."""
+    """Return the chief's content to all workers; the others' content is ignored."""
     mine = np.frombuffer(content if cluster.is_chief else b"", np.uint8).astype(np.int32)
     [length] = _sum_over_workers(strategy, cluster, np.array([len(mine)], np.int32))
     if not length:
-        return b""  # TensorFlow 2.21 crashes when it adds up nothing
+        return b""  # TensorFlow 2.21 crashes when it sums empty tensors
     padded = np.zeros(int(length), np.int32)
     padded[: len(mine)] = mine
     return _sum_over_workers(strategy, cluster, padded).astype(np.uint8).tobytes()
@@ -213,13 +214,13 @@ def _adder(strategy: tf.distribute.Strategy, replicas_of_worker: int) -> Any:
 
 
 def lost_worker(error: tf.errors.OpError, when: str) -> LostWorkerError:
-    """Return what is to be said of a collective operation that failed: of its pages of text, the line with the cause."""
+    """Return the error of a collective operation that failed: of its long message, the line with the cause."""
     causes = [line for line in error.message.splitlines() if "aborted" in line]
     return LostWorkerError(f"another worker is gone, {when}: {causes[0] if causes else error.message}")
 
 
 def share_checkpoint(strategy: tf.distribute.Strategy, path: Path) -> None:
-    """Give each worker the chief's checkpoint, if there is one, at its own path."""
+    """Write the chief's checkpoint, if there is one, to each worker's own path."""
     cluster = read_cluster()
     if cluster is None:
         return
@@ -229,7 +230,7 @@ def share_checkpoint(strategy: tf.distribute.Strategy, path: Path) -> None:
 
 
 def divided(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Return a dataset whose batches, not whose sources, are divided among the replicas."""
+    """Return a dataset of which each replica reads a part of every batch, not a part of the files."""
     if strategy.num_replicas_in_sync == 1:
         return dataset
     options = tf.data.Options()
@@ -238,9 +239,9 @@ def divided(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.da
 
 
 def on_one_device(model: keras.Model) -> keras.Model:
-    """Return a trained model that computes as what is saved of it will.
+    """Return a trained model that computes as its saved copy will: on one device.
 
-    That is without other replicas; and a model that is saved as its settings is loaded in float32.
+    A model that is saved as its settings is loaded in float32.
     """
     alone = model.distribute_strategy.num_replicas_in_sync == 1
     return model if alone and model.compute_dtype == "float32" else copy_without_optimizer(model)

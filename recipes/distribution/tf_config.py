@@ -1,10 +1,10 @@
-"""What TF_CONFIG says: which processes train together, and which of them this one is.
+"""Read TF_CONFIG: which processes train together, and which of them this one is.
 
 Kubeflow and every other launcher of TensorFlow clusters sets it, for each process its own:
 
     {"cluster": {"worker": ["host-0:2222", "host-1:2222"]}, "task": {"type": "worker", "index": 0}}
 
-Standard library only: a wrong one is refused before anything slow is imported.
+Standard library only: an invalid one is refused before anything slow is imported.
 """
 
 import json
@@ -24,8 +24,8 @@ class Cluster:
 
     Attributes:
         addresses: HOST:PORT of each process, by job.
-        job: What this process is: chief or worker.
-        index: Which one of its job.
+        job: Job of this process: chief or worker.
+        index: Its number in the job, from 0.
     """
 
     addresses: Mapping[str, tuple[str, ...]]
@@ -44,10 +44,10 @@ class Cluster:
 
 
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """Return what TF_CONFIG says, None where it says nothing or names one process only.
+    """Return the cluster in TF_CONFIG, None if it is empty or names one process only.
 
     Raises:
-        UserError: It is not what TensorFlow defines, or it has parameter servers or evaluators.
+        UserError: It is invalid, or it has parameter servers or evaluators.
     """
     text = environment.get("TF_CONFIG", "")
     if not text:

@@ -1,7 +1,7 @@
-"""Let a classifier's hidden layers learn from images without labels, before it is trained.
+"""Pre-train a classifier's hidden layers as a denoising autoencoder, on images without labels.
 
-It is a training like any other, with a run directory of its own inside of the classifier's: its
-history can be looked at, and a kill costs an epoch of it.
+It is a training like any other, with a run directory of its own inside the classifier's: it has a
+history, and a kill costs at most an epoch of it.
 """
 
 import dataclasses
@@ -16,15 +16,17 @@ import tensorflow as tf
 
 from recipes.config import EarlyStopping, ImageRecipe, Optimizer, Pretraining, Recipe, Schedule
 from recipes.data.augmentation import augment
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import EVALUATION_BATCH_SIZE, prefetch, shuffled_batches
 from recipes.data.streams import draw_keys, stream
+from recipes.models import Tensor
 from recipes.models.autoencoder import build_autoencoder
 from recipes.models.saved import load_model
 from recipes.runs.directory import Run
 from recipes.runs.opening import open_run
-from recipes.training.fit import batch_sizes, building, compile_model, fit, save_model
+from recipes.training.compile import building, compile_model
+from recipes.training.fit import fit, save_model
 
-Tensor = Any
 Images = npt.NDArray[Any]
 
 
@@ -37,16 +39,16 @@ def pretrain(
     path: Path,
     about: Mapping[str, Any],
 ) -> Run:
-    """Train a classifier's hidden layers to restore images, or take what was trained in that run already.
+    """Train a classifier's hidden layers to restore corrupted images, or load them from that run if it is finished.
 
     Args:
         name: The recipe's name.
         recipe: The classifier's settings.
-        model: The classifier; its hidden layers are changed, its last layer is not.
+        model: The classifier; its hidden layers change, its last layer does not.
         images: (n, height, width, channels), 0 to 255.
         validation: Images that choose the epoch.
         path: The run directory of the pre-training.
-        about: What the images are, by name, with a fingerprint.
+        about: What the run records about the images, with a fingerprint.
 
     Returns:
         The finished run.
@@ -66,14 +68,14 @@ def pretrain(
         np.zeros(len(images)),
         sizes,
         seed,
-        lambda batch, _, key, epoch: spoil(batch, settings, key),
+        lambda batch, _, key, epoch: corrupt(batch, settings, key),
         use="pretraining",
     )
-    rate = compile_model(autoencoder, own, _compile, sizes=sizes, xla_is_faster=False)
+    compile_model(autoencoder, own, _compile, sizes=sizes, xla_is_faster=False)
     resume = (path / "config.json").exists()
     with open_run(path, name, own, about, resume=resume, steps=sizes.total_steps) as run:
         print(f"{name}: pre-training on {len(images):,} images without labels", flush=True)
-        outcome = fit(autoencoder, own, run, batches, _evaluation(validation, settings), rate)
+        outcome = fit(autoencoder, own, run, batches, _evaluation(validation, settings))
         save_model(autoencoder, run)
         best = min(row["validation_loss"] for row in run.history)
         run.finish({**dataclasses.asdict(outcome), "recipe": name, "validation_loss": best})
@@ -84,12 +86,12 @@ def _compile(autoencoder: keras.Model, **options: Any) -> None:
     autoencoder.compile(loss=keras.losses.BinaryCrossentropy(), **options)
 
 
-def spoil(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Move images and blacken a part of their pixels.
+def corrupt(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """Move images and blacken a part of their pixels (Vincent et al. 2010, "Stacked denoising autoencoders").
 
     Args:
         images: (batch, height, width, channels), 0 to 255.
-        settings: How far, and how many of them.
+        settings: How far to move them, and which part of the pixels.
         seed: (2,) int32.
 
     Returns:
@@ -102,7 +104,7 @@ def spoil(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, 
 
 
 def _recipe(recipe: ImageRecipe) -> Recipe:
-    """Return the settings of the pre-training: the classifier's, but for how it is trained."""
+    """Return the settings of the pre-training: the classifier's data and model, its own training."""
     settings = recipe.pretraining
     training = dataclasses.replace(recipe.training, epochs=settings.epochs, batch_size=settings.batch_size)
     return ImageRecipe(
@@ -117,10 +119,10 @@ def _recipe(recipe: ImageRecipe) -> Recipe:
 
 
 def _evaluation(images: Images, settings: Pretraining) -> tf.data.Dataset:
-    """Return all images in order, each with noise that is always the same."""
+    """Return all images in order, each always with the same noise."""
     batches = tf.data.Dataset.from_tensor_slices(images).batch(EVALUATION_BATCH_SIZE)
     keys = tf.data.Dataset.from_tensor_slices(draw_keys(stream(0, "validation noise"), len(batches)))
     corrupted = tf.data.Dataset.zip(batches, keys).map(
-        lambda batch, key: spoil(tf.cast(batch, tf.float32), settings, key)
+        lambda batch, key: corrupt(tf.cast(batch, tf.float32), settings, key)
     )
     return prefetch(corrupted, 2)

@@ -1,178 +1,249 @@
-"""Learning-rate schedules: pure functions of the time, and the one object that holds them in an optimizer. Batch-size and sparsity schedules below.
+"""Learning-rate schedules: pure functions of the step, for any Keras optimizer.
 
-Each curve gives a factor of the highest learning rate. `t` is the time since the warm-up and
-`total` all the time there is after it, both in epochs (parts of an epoch count), so a curve keeps
-its shape when the batch size changes.
+    model.compile(keras.optimizers.AdamW(OneCycle(0.004, total_steps=5000)), "mse")
 
-    config.Schedule(name="cosine", warmup=1)  →  LearningRate(...)  →  keras.optimizers.AdamW(...)
+`step` counts from 0, `total_steps` includes the warm-up. A model that is saved with its optimizer keeps the schedule; import
+this module before loading it.
 """
 
 import math
-from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
-from recipes.config import Pruning, Schedule, require
+from recipes.models import Tensor
 
-Tensor = Any
-Times = npt.NDArray[np.float64]
-Sizes = npt.NDArray[np.int64]
-
-
-def linear_warmup(t: Tensor, *, length: float) -> Tensor:
-    """Rise from 0 to 1 in a straight line (Goyal et al. 2017, arXiv:1706.02677): min(1, t / length)."""
-    return ops.minimum(t / length, 1.0)
+serializable = keras.saving.register_keras_serializable(package="keras_recipes")
 
 
-def constant(t: Tensor, total: float) -> Tensor:
-    """Stay at 1."""
-    return ops.ones_like(t)
+@dataclass(frozen=True)
+class Schedule(LearningRateSchedule):
+    """Base class: a linear warm-up (Goyal et al. 2017, arXiv:1706.02677), then a curve.
 
-
-def exponential(t: Tensor, total: float, *, rate: float) -> Tensor:
-    """Multiply by `rate` an epoch: rate^t."""
-    return ops.power(rate, t)
-
-
-def polynomial(t: Tensor, total: float, *, power: float) -> Tensor:
-    """Fall to 0 as (1 - t/total)^power."""
-    return ops.power(1.0 - t / total, power)
-
-
-def cosine(t: Tensor, total: float, *, final_fraction: float) -> Tensor:
-    """Fall along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983).
-
-    final + (1 - final) (1 + cos(pi t/total)) / 2
-    """
-    return final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + ops.cos(math.pi * t / total))
-
-
-def inverse_square_root(t: Tensor, total: float, *, beta: float) -> Tensor:
-    """Fall as 1 / sqrt(1 + beta t)."""
-    return ops.rsqrt(1.0 + beta * t)
-
-
-def one_cycle(
-    t: Tensor, total: float, *, rise_fraction: float, initial_fraction: float, final_fraction: float
-) -> Tensor:
-    """Rise in a straight line, then fall along half a cosine (Smith & Topin 2018, arXiv:1708.07120).
-
-    The line goes from `initial_fraction` to 1 in the first `rise_fraction` of the time.
-    """
-    peak = rise_fraction * total
-    rise = initial_fraction + (1.0 - initial_fraction) * t / peak
-    return ops.where(t < peak, rise, cosine(t - peak, total - peak, final_fraction=final_fraction))
-
-
-def wsd(t: Tensor, total: float, *, decay_fraction: float, final_fraction: float) -> Tensor:
-    """Stay at 1, then fall in a straight line: warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395).
-
-    The line goes from 1 to `final_fraction` in the last `decay_fraction` of the time.
-    """
-    left = ops.minimum((total - t) / (decay_fraction * total), 1.0)
-    return final_fraction + (1.0 - final_fraction) * left
-
-
-CURVES: dict[str, Callable[..., Tensor]] = {
-    "constant": constant,
-    "exponential": exponential,
-    "polynomial": polynomial,
-    "cosine": cosine,
-    "inverse-square-root": inverse_square_root,
-    "one-cycle": one_cycle,
-    "wsd": wsd,
-}
-
-
-class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """The one owner of the learning rate: `highest` times warm-up times curve, at every step.
-
-    Reduce-on-plateau has no formula of the step: there the curve is constant and the callback
-    `recipes.training.callbacks.plateau.ReduceOnPlateau` lowers `plateau_factor`, which multiplies it.
+    learning_rate * factor(max(step - warmup_steps, 0)) * min((step + 1) / warmup_steps, 1)
 
     Args:
-        schedule: The curve and its parameters.
-        highest: Learning rate at a factor of 1.
-        times: Epochs passed before each step, and after the last one (`BatchSizes.times`).
+        learning_rate: The highest rate, reached at the end of the warm-up.
+        warmup_steps: Steps of the warm-up; 0 for none.
     """
 
-    def __init__(self, schedule: Schedule, *, highest: float, times: Times) -> None:
-        self.schedule = schedule
-        self.highest = highest
-        self.times = times.astype(np.float32)
-        self.epochs = float(times[-1])
-        self.plateau_factor = keras.Variable(1.0, trainable=False, name="plateau_factor")
+    learning_rate: float
+    warmup_steps: float = field(default=0.0, kw_only=True)
 
     def __call__(self, step: Tensor) -> Tensor:
-        """Return the rate of a step counted from 0, a float32 scalar."""
-        last = len(self.times) - 1
-        step = ops.clip(ops.cast(step, "int32"), 0, last)
-        now, then = ops.take(self.times, step), ops.take(self.times, ops.minimum(step + 1, last))
-        unit = self.times[1]
-        factor = self._curve(ops.clip(now - self.schedule.warmup, 0.0, self._decay_time))
-        if self.schedule.warmup:
-            # The rate at the end of the step or epoch: the first one is not lost on a rate of 0.
-            factor = factor * linear_warmup(then, length=max(self.schedule.warmup, unit))
-        return self.highest * factor * self.plateau_factor
+        """Return the learning rate of a step, a float32 scalar."""
+        step = ops.cast(step, "float32")
+        warmup = ops.minimum((step + 1.0) / max(self.warmup_steps, 1.0), 1.0)
+        return self.learning_rate * (self._factor(ops.maximum(step - self.warmup_steps, 0.0)) * warmup)
 
-    @property
-    def _decay_time(self) -> float:
-        return self.epochs - self.schedule.warmup
-
-    def _curve(self, t: Tensor) -> Tensor:
-        if self.schedule.name == "plateau":
-            return constant(t, self._decay_time)
-        return CURVES[self.schedule.name](t, self._decay_time, **self.schedule.parameters())
+    def _factor(self, step: Tensor) -> Tensor:
+        """Return the factor of the learning rate, in [0, 1], so many steps after the warm-up."""
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """Refuse: a run saves its settings, never its optimizer."""
-        raise TypeError("A LearningRate is rebuilt from config.Schedule, not from a saved optimizer.")
+        """Return the arguments of the constructor."""
+        return asdict(self)
 
 
-class Sparsity:
-    """How much is pruned at each step, and at which steps weights are chosen.
+@serializable
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Stay at the highest rate.
 
-    `polynomial` is sparsity * (1 - (1 - t)^3) with t from 0 at `begin` to 1 at `end` (Zhu & Gupta 2017, "To
-    prune, or not to prune", arXiv:1710.01878); `constant` is all of it from `begin` on.
-
-    Args:
-        settings: Sparsity, curve, steps.
-        total_steps: Steps of the whole training.
-
-    Raises:
-        UserError: It would not be done by the end of the training.
+    >>> schedule = Constant(0.1, warmup_steps=4)
+    >>> [round(float(schedule(step)), 3) for step in (0, 1, 3, 100)]
+    [0.025, 0.05, 0.1, 0.1]
     """
 
-    def __init__(self, settings: Pruning, total_steps: int) -> None:
-        self.settings = settings
-        self.begin = settings.begin
-        self.end, self.settle = settings.last_steps(total_steps)
-        require(
-            self.settle <= total_steps,
-            f"pruning must end within the {total_steps} steps of the training",
-            begin=self.begin,
-            end=self.end,
-            settle=self.settle,
-        )
+    def _factor(self, step: Tensor) -> Tensor:
+        return ops.ones_like(step)
 
-    def choice_at(self, step: int) -> int | None:
-        """Return the last step until now at which weights were to be chosen; None before the first."""
-        if step < self.begin:
-            return None
-        if step >= self.settle:
-            return self.settle
-        due = step - (step - self.begin) % self.settings.frequency
-        return max(due, self.end) if step >= self.end else due
 
-    def __call__(self, step: int) -> float:
-        """Return the sparsity of a step."""
-        if step < self.begin:
-            return 0.0
-        if self.settings.schedule != "polynomial":
-            return self.settings.sparsity
-        t = min((step - self.begin) / (self.end - self.begin), 1.0)
-        return self.settings.sparsity * (1 - (1 - t) ** 3)
+@serializable
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
+    """Multiply by `rate` every `decay_steps`: rate^(step / decay_steps).
+
+    >>> schedule = Exponential(0.1, decay_steps=10, rate=0.5)
+    >>> [round(float(schedule(step)), 3) for step in (0, 10, 20)]
+    [0.1, 0.05, 0.025]
+
+    Args:
+        decay_steps: Steps after which the rate is `rate` times what it was.
+        rate: In (0, 1].
+    """
+
+    decay_steps: float
+    rate: float = 0.9
+
+    def _factor(self, step: Tensor) -> Tensor:
+        return ops.power(self.rate, step / self.decay_steps)
+
+
+@serializable
+@dataclass(frozen=True, kw_only=True)
+class InverseSquareRoot(Schedule):
+    """Fall as 1 / sqrt(1 + step / decay_steps) (as in Vaswani et al. 2017, arXiv:1706.03762).
+
+    >>> schedule = InverseSquareRoot(0.1, decay_steps=10)
+    >>> [round(float(schedule(step)), 3) for step in (0, 30, 990)]
+    [0.1, 0.05, 0.01]
+
+    Args:
+        decay_steps: Steps after which the rate is 1 / sqrt(2) of the highest.
+    """
+
+    decay_steps: float
+
+    def _factor(self, step: Tensor) -> Tensor:
+        return ops.rsqrt(1.0 + step / self.decay_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleToEnd(Schedule):
+    """Base class of schedules with an end, functions of t: 0 after the warm-up, 1 from total_steps on.
+
+    Args:
+        total_steps: Steps of the whole training, more than warmup_steps.
+
+    Raises:
+        ValueError: A warm-up as long as the training.
+    """
+
+    total_steps: float
+
+    def __post_init__(self) -> None:
+        if self.total_steps <= self.warmup_steps:
+            raise ValueError(
+                "total_steps must be more than warmup_steps. "
+                f"Received: total_steps={self.total_steps}, warmup_steps={self.warmup_steps}"
+            )
+
+    def _factor(self, step: Tensor) -> Tensor:
+        return self._at(ops.minimum(step / (self.total_steps - self.warmup_steps), 1.0))
+
+    def _at(self, t: Tensor) -> Tensor:
+        """Return the factor of the learning rate at a part t of the time after the warm-up."""
+        raise NotImplementedError
+
+
+@serializable
+@dataclass(frozen=True, kw_only=True)
+class Polynomial(ScheduleToEnd):
+    """Fall to 0 as (1 - t)^power.
+
+    >>> schedule = Polynomial(0.1, total_steps=100, power=2.0)
+    >>> [round(float(schedule(step)), 3) for step in (0, 50, 100)]
+    [0.1, 0.025, 0.0]
+
+    Args:
+        power: 1 for a straight line.
+    """
+
+    power: float = 1.0
+
+    def _at(self, t: Tensor) -> Tensor:
+        return ops.power(1.0 - t, self.power)
+
+
+@serializable
+@dataclass(frozen=True, kw_only=True)
+class Cosine(ScheduleToEnd):
+    """Fall along half a cosine: final + (1 - final) (1 + cos(pi t)) / 2 (Loshchilov & Hutter 2017, arXiv:1608.03983).
+
+    >>> schedule = Cosine(0.1, total_steps=100)
+    >>> [round(float(schedule(step)), 3) for step in (0, 50, 100)]
+    [0.1, 0.05, 0.0]
+
+    Args:
+        final_fraction: Last rate as a part of the highest.
+    """
+
+    final_fraction: float = 0.0
+
+    def _at(self, t: Tensor) -> Tensor:
+        return _half_cosine(t, self.final_fraction)
+
+
+def _half_cosine(t: Tensor, final: float) -> Tensor:
+    return final + (1.0 - final) * 0.5 * (1.0 + ops.cos(math.pi * t))
+
+
+@serializable
+@dataclass(frozen=True, kw_only=True)
+class OneCycle(ScheduleToEnd):
+    """Rise in a straight line, then fall along half a cosine (Smith & Topin 2018, arXiv:1708.07120).
+
+    >>> schedule = OneCycle(0.1, total_steps=100, rise_fraction=0.2)
+    >>> [round(float(schedule(step)), 3) for step in (0, 10, 20, 60, 100)]
+    [0.004, 0.052, 0.1, 0.05, 0.0]
+
+    Args:
+        rise_fraction: Part of the time in which the rate rises, in (0, 1).
+        initial_fraction: First rate as a part of the highest.
+        final_fraction: Last rate as a part of the highest.
+    """
+
+    rise_fraction: float = 0.2
+    initial_fraction: float = 0.04
+    final_fraction: float = 0.0
+
+    def _at(self, t: Tensor) -> Tensor:
+        peak = self.rise_fraction
+        rise = self.initial_fraction + (1.0 - self.initial_fraction) * t / peak
+        return ops.where(t < peak, rise, _half_cosine((t - peak) / (1.0 - peak), self.final_fraction))
+
+
+@serializable
+@dataclass(frozen=True, kw_only=True)
+class WarmupStableDecay(ScheduleToEnd):
+    """Stay at the highest rate, then fall in a straight line (Hu et al. 2024, arXiv:2404.06395).
+
+    >>> schedule = WarmupStableDecay(0.1, total_steps=100, decay_fraction=0.2, warmup_steps=10)
+    >>> [round(float(schedule(step)), 3) for step in (0, 9, 82, 91, 100)]
+    [0.01, 0.1, 0.1, 0.05, 0.0]
+
+    Args:
+        decay_fraction: Part of the time, at the end, in which the rate falls, in (0, 1].
+        final_fraction: Last rate as a part of the highest.
+    """
+
+    decay_fraction: float = 0.2
+    final_fraction: float = 0.0
+
+    def _at(self, t: Tensor) -> Tensor:
+        left = ops.minimum((1.0 - t) / self.decay_fraction, 1.0)
+        return self.final_fraction + (1.0 - self.final_fraction) * left
+
+
+@serializable
+class Plateau(LearningRateSchedule):
+    """Stay at a rate, after the warm-up, that the callback `ReduceOnPlateau` lowers.
+
+    >>> schedule = Plateau(0.1, warmup_steps=2)
+    >>> _ = schedule.rate.assign(0.05)
+    >>> [round(float(schedule(step)), 3) for step in (0, 1, 100)]
+    [0.025, 0.05, 0.05]
+
+    Args:
+        learning_rate: The first rate.
+        warmup_steps: Steps of the linear warm-up; 0 for none.
+
+    Attributes:
+        rate: The rate after the warm-up, a variable.
+    """
+
+    def __init__(self, learning_rate: float, *, warmup_steps: float = 0.0) -> None:
+        self.warmup_steps = warmup_steps
+        self.rate = keras.Variable(learning_rate, trainable=False, name="plateau_rate")
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Return the learning rate of a step, a float32 scalar."""
+        return self.rate * Constant(1.0, warmup_steps=self.warmup_steps)(step)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor that give a schedule at this one's rate."""
+        return {"learning_rate": float(ops.convert_to_numpy(self.rate)), "warmup_steps": self.warmup_steps}

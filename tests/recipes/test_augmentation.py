@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from recipes.config import Augmentation, Pretraining
 from recipes.data.augmentation import affine, augment, interpolate, random_shifts, random_transforms
-from recipes.training.pretraining import spoil
+from recipes.training.pretraining import corrupt
 from tests.recipes.test_command_line import assert_refused, recipes
 
 EVERYTHING = Augmentation(
@@ -64,7 +64,7 @@ def test_each_random_operation_has_its_own_key(monkeypatch):
     assert len(used) == 5  # two splits; amounts, crops and flips, displacements
     assert len(set(used)) == len(used)
     moves = Pretraining(moves=EVERYTHING)
-    used = recorded_keys(monkeypatch, lambda: spoil(images, moves, tf.constant([1, 2])))
+    used = recorded_keys(monkeypatch, lambda: corrupt(images, moves, tf.constant([1, 2])))
     assert len(set(used)) == len(used)
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from recipes.config import Augmentation, BatchSchedule, ImageRecipe, Optimizer, Training, UserError
+from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches, evaluation_images, training_images
 from recipes.data.examples import Examples
-from recipes.training.fit import batch_sizes
 
 
 def numbered(count: int) -> Examples:
@@ -47,17 +47,17 @@ def test_a_last_smaller_batch_is_left_out_and_counted_so():
     assert len(order(batches, 0)) == 20
 
 
-def test_batches_of_changing_sizes_are_cut_from_the_same_order():
+def test_random_batches_are_cut_from_the_same_order():
     recipe = ImageRecipe(
-        training=Training(batch_size=2, epochs=2),
-        batches=BatchSchedule(name="growing", factor=4.0, boundaries=(0.5,), largest=8),
+        training=Training(batch_size=2, epochs=2), batches=BatchSchedule(name="random", largest=8)
     )
-    growing = training_images(numbered(20), 20, batch_sizes(recipe, 20), Augmentation(), 0)
-    assert order(growing, 0) == order(batches_of(20, 5), 0)
-    growing.epoch.assign(1)
-    assert [len(labels) for _, labels in growing.dataset] == [8, 8]
-    growing.epoch.assign(0)
-    assert [len(labels) for _, labels in growing.dataset] == [2] * 10
+    sizes = batch_sizes(recipe, 20)
+    random = training_images(numbered(20), 20, sizes, Augmentation(), 0)
+    assert order(random, 0) == order(batches_of(20, 5), 0)
+    for epoch in (1, 0):
+        random.epoch.assign(epoch)
+        assert [len(labels) for _, labels in random.dataset] == sizes.of_epoch(epoch).tolist()
+    assert len(random.dataset) == len(sizes.of_epoch(0)) == 4
 
 
 def test_images_stay_as_they_are_after_their_part_of_the_training():

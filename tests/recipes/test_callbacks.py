@@ -1,6 +1,7 @@
-"""Callbacks driven by hand."""
+"""Callbacks, driven by hand and in the fit of a plain Keras model."""
 
 import csv
+import doctest
 import io
 import math
 
@@ -9,24 +10,27 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recipes.config import DivergedError, EarlyStopping, Schedule
-from recipes.training.callbacks.diverged import StopOnNaN
-from recipes.training.callbacks.early_stopping import KeepBest
-from recipes.training.callbacks.history import History
-from recipes.training.callbacks.moving_average import MovingAverage
-from recipes.training.callbacks.plateau import ReduceOnPlateau
-from recipes.training.callbacks.progress import ShowProgress, current_rate
-from recipes.training.callbacks.resume import Checkpoint
-from recipes.training.schedules import LearningRate
-from tests.recipes.sizes import fixed_sizes
+from recipes.config import DivergedError
+from recipes.training import callbacks, schedules
+from recipes.training.callbacks import (
+    Checkpoint,
+    History,
+    KeepBest,
+    MovingAverage,
+    Prune,
+    ReduceOnPlateau,
+    ShowProgress,
+    StopOnNaN,
+)
+from recipes.training.optimizers import last_learning_rate
 
 
-def one_weight(**optimizer) -> keras.Model:
+def one_weight(learning_rate=0.5, **optimizer) -> keras.Model:
     """Return a model with one weight, 0 to begin with."""
     model = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
     )
-    model.compile(keras.optimizers.SGD(0.5, **optimizer), "mse")
+    model.compile(keras.optimizers.SGD(learning_rate, **optimizer), "mse")
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -55,27 +59,51 @@ def drive(callback, model, values, metric="val_loss"):
         ({}, [3, 1, 2, 2, 2], 2, 5),  # no patience: it runs on, and the best is kept all the same
         ({"patience": 2}, [3, 1, 2, 2, 0], 2, 4),
         ({"patience": 2, "min_delta": 0.5}, [3, 2.6, 2.6, 0], 1, 3),  # 0.4 better is not enough
-        ({"patience": 1, "start_epoch": 3}, [0, 1, 3, 2, 2], 4, 5),  # the first two don't count
-        ({"start_fraction": 0.4}, [0, 1, 3, 2, 2], 4, 5),
+        ({"patience": 1, "first_epoch": 3}, [0, 1, 3, 2, 2], 4, 5),  # the first two don't count
         ({"patience": 1}, [math.nan, math.nan], 0, 1),
     ],
 )
 def test_the_best_epoch_is_kept_and_patience_ends_the_wait(settings, values, best_epoch, epochs):
-    stopping = EarlyStopping(metric="validation_loss", **settings)
-    model, keep = one_weight(), KeepBest(stopping, first_epoch=stopping.first_epoch(len(values)))
+    model, keep = one_weight(), KeepBest("val_loss", **settings)
     assert drive(keep, model, values) == epochs
     assert keep.best_epoch == best_epoch
     assert weight(model) == (best_epoch or epochs)
 
 
 def test_accuracy_is_better_when_high():
-    model, keep = one_weight(), KeepBest(EarlyStopping(metric="validation_accuracy", patience=2))
+    model, keep = one_weight(), KeepBest("val_accuracy", patience=2)
     assert drive(keep, model, [0.5, 0.9, 0.9, 0.8, 1.0], "val_accuracy") == 4
     assert (keep.best, keep.best_epoch, weight(model)) == (0.9, 2, 2.0)
 
 
-def test_early_stopping_starts_anew_in_a_second_training():
-    model, keep = one_weight(), KeepBest(EarlyStopping(metric="validation_loss"))
+@pytest.mark.parametrize(
+    ("monitor", "mode", "kept"),
+    [
+        ("val_loss", "auto", 1),
+        ("val_mean_absolute_error", "auto", 1),
+        ("val_accuracy", "auto", 2),
+        ("val_f1_score", "auto", 2),
+        ("reward", "max", 2),
+        ("val_accuracy", "min", 1),
+    ],
+)
+def test_a_name_or_the_mode_says_which_values_are_better(monitor, mode, kept):
+    keep = KeepBest(monitor, mode=mode)
+    drive(keep, one_weight(), [1, 2], monitor)
+    assert keep.best_epoch == kept
+
+
+def test_a_metric_that_does_not_say_what_is_better_or_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="mode must be min or max.*Received: monitor='reward', mode='auto'"):
+        KeepBest("reward")
+    with pytest.raises(ValueError, match="Received: monitor='val_loss', mode='low'"):
+        KeepBest("val_loss", mode="low")
+    with pytest.raises(ValueError, match="a metric of the epoch: val_loss. Received: monitor='val_accuracy'"):
+        drive(KeepBest("val_accuracy"), one_weight(), [1])
+
+
+def test_early_stopping_forgets_an_earlier_training():
+    model, keep = one_weight(), KeepBest("val_loss")
     drive(keep, model, [0.1])
     drive(keep, model, [5, 4])
     assert (keep.best, keep.best_epoch) == (4, 2)
@@ -101,10 +129,10 @@ def test_the_moving_average_of_weights_and_statistics_is_what_is_validated_and_k
     model.compile(keras.optimizers.SGD(0.1), "mse")
     initial = model.get_weights()
     average, watch = MovingAverage(0.25), Watch()
-    keep = KeepBest(EarlyStopping(metric="validation_loss"), average=average)
+    keep = KeepBest("val_loss")
     rows = np.random.default_rng(0).normal(3.0, 2.0, (8, 2)).astype(np.float32)
     targets = rows.sum(axis=1, keepdims=True)
-    callbacks = [keep, average, watch]
+    callbacks = [average, keep, watch]
     model.fit(rows, targets, 2, validation_data=(rows, targets), callbacks=callbacks, verbose=0)
     expected = initial
     for decay, weights in zip((2 / 11, 3 / 12, 0.25, 0.25), watch.trained, strict=True):
@@ -115,44 +143,80 @@ def test_the_moving_average_of_weights_and_statistics_is_what_is_validated_and_k
         np.testing.assert_array_equal(ours, validated)
 
 
-def test_the_trained_weights_come_back_after_validation():
+def test_the_model_holds_the_average_from_validation_to_the_next_epoch():
     model, average = one_weight(), MovingAverage(0.5)
     average.set_model(model)
     average.on_train_begin()
-    model.set_weights([np.full((1, 1), 2.0)])
-    average.on_test_begin()
-    assert weight(model) == 0.0
-    average.on_test_end()
-    assert weight(model) == 2.0
+    for value in (2.0, 3.0):
+        average.on_epoch_begin(0)
+        model.set_weights([np.full((1, 1), value)])
+        average.on_test_begin()
+        assert weight(model) == 0.0
+        average.on_epoch_end(0)
+        assert weight(model) == 0.0
+    average.on_epoch_begin(1)
+    assert weight(model) == 3.0
 
 
-def plateau(**settings) -> tuple[ReduceOnPlateau, LearningRate]:
-    schedule = Schedule(name="plateau", **settings)
-    rate = LearningRate(schedule, highest=1.0, times=fixed_sizes(1, steps=1, epochs=100).times)
-    return ReduceOnPlateau(schedule, rate, "validation_loss"), rate
+def test_without_validation_the_average_is_what_is_left_too():
+    """A weight that goes by half of the way to 1: 0.5, 0.75; averages from 0 by decays of 2/11 and 3/12."""
+    model, one = one_weight(0.25), np.ones((1, 1), np.float32)
+    model.fit(one, one, epochs=2, callbacks=[MovingAverage(0.9)], verbose=0)
+    assert weight(model) == pytest.approx(0.25 * (0.5 * 9 / 11) + 0.75 * 0.75, rel=1e-6)
 
 
-def test_a_plateau_lowers_the_rate_down_to_its_minimum():
-    reduce, rate = plateau(factor=0.1, patience=2, minimum=0.05)
-    rates = []
+def test_a_fit_after_others_is_averaged_and_the_next_is_not():
+    """Of other fits a compiled step is left, of an interrupted one its own average in it."""
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    model, one = one_weight(0.25), np.ones((1, 1), np.float32)
+    step = model.train_step
+    model.fit(one, one, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(one, one, callbacks=[MovingAverage(0.9), Interrupt()], verbose=0)
+    model.set_weights([np.zeros((1, 1))])
+    model.fit(one, one, callbacks=[MovingAverage(0.9)], verbose=0)
+    assert weight(model) == pytest.approx(0.5 * 9 / 13, rel=1e-6)  # 1 - (1 + 3) / (10 + 3): its third update
+    assert model.train_step == step
+    model.set_weights([np.zeros((1, 1))])
+    model.fit(one, one, verbose=0)
+    assert weight(model) == 0.5
+
+
+def plateau(learning_rate, **settings) -> tuple[ReduceOnPlateau, keras.Model]:
+    model, reduce = one_weight(learning_rate), ReduceOnPlateau("val_loss", **settings)
+    reduce.set_model(model)
     reduce.on_train_begin()
+    return reduce, model
+
+
+@pytest.mark.parametrize("learning_rate", [1.0, schedules.Plateau(1.0)], ids=["number", "Plateau"])
+def test_a_plateau_lowers_the_rate_down_to_its_minimum(learning_rate):
+    reduce, model = plateau(learning_rate, factor=0.1, patience=2, minimum=0.05)
+    rates = []
     for loss in [3, 2, 2, 2, 1, 1, 1]:
         reduce.on_epoch_end(0, {"val_loss": loss})
-        rates.append(float(rate(0)))
+        rates.append(float(model.optimizer.learning_rate))
     assert rates == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.05])
 
 
-def test_a_plateau_remembers_its_wait_over_a_resume():
-    reduce, rate = plateau(factor=0.5, patience=2)
-    reduce.on_train_begin()
-    reduce.on_epoch_end(0, {"val_loss": 1})
-    reduce.on_epoch_end(1, {"val_loss": 1})
-    again, _ = plateau(factor=0.5, patience=2)
-    again.rate = rate
-    again.on_train_begin()
+def test_a_plateau_remembers_its_wait_and_its_rate_over_a_resume():
+    reduce, _ = plateau(schedules.Plateau(1.0), factor=0.5, patience=2)
+    for _ in range(4):
+        reduce.on_epoch_end(0, {"val_loss": 1})
+    again, model = plateau(schedules.Plateau(1.0), factor=0.5, patience=2)
     again.restore(reduce.state())
-    again.on_epoch_end(2, {"val_loss": 1})
-    assert float(rate(0)) == 0.5
+    assert float(model.optimizer.learning_rate) == 0.5
+    again.on_epoch_end(4, {"val_loss": 1})
+    assert float(model.optimizer.learning_rate) == 0.25
+
+
+def test_a_schedule_that_can_not_be_lowered_is_refused():
+    with pytest.raises(ValueError, match="a number or a Plateau. Received: Cosine"):
+        plateau(schedules.Cosine(0.1, total_steps=10))
 
 
 def test_nan_stops_with_epoch_and_step():
@@ -190,10 +254,9 @@ def test_a_history_of_an_older_version_is_continued_with_the_newer_columns(tmp_p
 
 def test_progress_is_plain_lines_where_there_is_no_terminal():
     text = io.StringIO()
-    rate = LearningRate(Schedule(), highest=0.5, times=fixed_sizes(1, steps=2, epochs=3).times)
-    show = ShowProgress(rate, 3, Console(file=text, soft_wrap=True, highlight=False))
+    show = ShowProgress(Console(file=text, soft_wrap=True, highlight=False))
     show.set_model(one_weight())
-    show.set_params({"steps": 2})
+    show.set_params({"steps": 2, "epochs": 3})
     show.on_train_begin()
     show.on_epoch_begin(0)
     show.on_train_batch_end(1, {"loss": 2.0})
@@ -205,35 +268,36 @@ def test_progress_is_plain_lines_where_there_is_no_terminal():
     )
 
 
-def test_the_rate_in_the_history_is_the_last_steps():
-    model = one_weight()
-    rate = LearningRate(
-        Schedule(name="polynomial"), highest=1.0, times=fixed_sizes(1, steps=1, epochs=4).times
-    )
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_rate_that_is_shown_is_the_last_steps(scaled):
+    optimizer = keras.optimizers.SGD(schedules.Polynomial(1.0, total_steps=4))
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer
+    variable = keras.Variable([1.0])
     for _ in range(3):
-        model.optimizer.apply([keras.ops.ones((1, 1))], model.trainable_variables)
-    assert current_rate(rate, model) == 0.5  # steps 0, 1, 2 had rates 1, 0.75, 0.5
+        optimizer.apply([keras.ops.ones(1)], [variable])
+    assert last_learning_rate(optimizer) == 0.5  # steps 0, 1, 2 had rates 1, 0.75, 0.5
+
+
+def checkpointed(path, model, *others):
+    """Return a checkpoint and the other callbacks of a fit of the model, as it begins."""
+    checkpoint = Checkpoint(path)
+    every = keras.callbacks.CallbackList([*others, checkpoint], model=model, epochs=9)
+    every.on_train_begin()
+    model.stop_training = False
+    return checkpoint
 
 
 def test_a_checkpoint_gives_back_model_optimizer_and_memory(tmp_path):
     path = tmp_path / "state.npz"
-    model = one_weight(momentum=0.9)
-    keep = KeepBest(EarlyStopping(metric="validation_loss"))
-    checkpoint = Checkpoint(path, [keep])
-    assert (checkpoint.finished_epochs(), checkpoint.stopped()) == (0, False)
-    for callback in (keep, checkpoint):
-        callback.set_model(model)
-    keep.on_train_begin()
-    model.stop_training = False
+    model, keep = one_weight(momentum=0.9), KeepBest("val_loss")
+    checkpoint = checkpointed(path, model, keep)
+    assert checkpoint.finished_epochs() == 0
     model.optimizer.apply([keras.ops.ones((1, 1))], model.trainable_variables)
     keep.on_epoch_end(4, {"val_loss": 0.25})
     checkpoint.on_epoch_end(4)
 
-    fresh, keep_again = one_weight(momentum=0.9), KeepBest(EarlyStopping(metric="validation_loss"))
-    checkpoint = Checkpoint(path, [keep_again])
-    for callback in (keep_again, checkpoint):
-        callback.set_model(fresh)
-        callback.on_train_begin()
+    fresh, keep_again = one_weight(momentum=0.9), KeepBest("val_loss")
+    checkpoint = checkpointed(path, fresh, keep_again)
     assert checkpoint.finished_epochs() == 5
     assert weight(fresh) == weight(model) == -0.5
     for old, new in zip(model.optimizer.variables, fresh.optimizer.variables, strict=True):
@@ -249,15 +313,102 @@ def test_a_checkpoint_gives_back_the_scale_of_a_float16_loss(tmp_path):
         model = one_weight()
         model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5)), "mse")
         model.optimizer.build(model.trainable_variables)
-        model.stop_training = False
-        checkpoint = Checkpoint(tmp_path / "state.npz", [])
-        checkpoint.set_model(model)
-        return model, checkpoint
+        return model
 
-    model, checkpoint = scaled()
+    model = scaled()
+    checkpoint = checkpointed(tmp_path / "state.npz", model)
     model.optimizer.apply([keras.ops.full((1, 1), math.inf)], model.trainable_variables)
     checkpoint.on_epoch_end(0)
-    fresh, checkpoint = scaled()
+    fresh = scaled()
     assert float(fresh.optimizer.dynamic_scale.numpy()) == 2**15
-    checkpoint.on_train_begin()
+    checkpointed(tmp_path / "state.npz", fresh)
     assert float(fresh.optimizer.dynamic_scale.numpy()) == 2**14
+
+
+def test_a_checkpoint_of_other_callbacks_is_refused(tmp_path):
+    checkpointed(tmp_path / "state.npz", one_weight(), KeepBest("loss")).on_epoch_end(0)
+    with pytest.raises(ValueError, match=r"with the callbacks KeepBest. Received: KeepBest, KeepBest-1"):
+        checkpointed(tmp_path / "state.npz", one_weight(), KeepBest("loss"), KeepBest("accuracy"))
+
+
+@pytest.mark.parametrize("callback", [Checkpoint("state.npz"), MovingAverage(0.9), Prune(0.5, end_step=2)])
+def test_a_model_without_weights_is_refused(callback):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    one = np.ones((1, 1), np.float32)
+    with pytest.raises(ValueError, match=f"{type(callback).__name__} needs a model with weights"):
+        model.fit(one, one, callbacks=[callback], verbose=0)
+
+
+def small_model(learning_rate=0.01) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """Return a compiled linear layer of 4 weights, and 8 rows of inputs and targets."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), "mse")
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    return model, x, x.sum(axis=1, keepdims=True)
+
+
+def plain_fit(path, epochs):
+    """Train with every callback that has a memory, from the checkpoint if there is one."""
+    model, x, y = small_model(schedules.Plateau(0.02, warmup_steps=3))
+    keep, history = KeepBest("val_loss"), History(path / "history.csv")
+    memory = [
+        MovingAverage(0.9),
+        Prune(sparsity=0.5, end_step=6, frequency=2),
+        keep,
+        ReduceOnPlateau("val_loss", patience=1, min_delta=0.05),
+        history,
+        Checkpoint(path / "state.npz"),
+    ]
+    fitted = model.fit(
+        x, y, batch_size=4, epochs=epochs, shuffle=False, validation_data=(x, y), callbacks=memory, verbose=0
+    )
+    return model, fitted.epoch, keep.best_epoch, [row["validation_loss"] for row in history.rows]
+
+
+@pytest.mark.parametrize("epochs", [1, 4, 6])
+def test_a_second_fit_with_the_same_path_resumes_to_the_same_result(tmp_path, epochs):
+    (tmp_path / "whole").mkdir()
+    whole, trained, *memory = plain_fit(tmp_path / "whole", 6)
+    assert trained == list(range(6))
+    plain_fit(tmp_path, epochs)
+    resumed, trained, *same = plain_fit(tmp_path, 6)
+    assert trained == list(range(epochs, 6))
+    assert memory == same
+    np.testing.assert_array_equal(whole.get_weights()[0], resumed.get_weights()[0])
+    assert resumed.fit(*small_model()[1:], epochs=2, verbose=0).epoch == [0, 1]  # it is not left behind
+
+
+def test_a_fit_that_stopped_early_does_not_resume(tmp_path):
+    for expected in ([0, 1], []):
+        model, x, y = small_model()
+        stop = KeepBest("loss", patience=1, min_delta=1e9)
+        fitted = model.fit(x, y, epochs=9, callbacks=[stop, Checkpoint(tmp_path / "state.npz")], verbose=0)
+        assert fitted.epoch == expected
+        assert (stop.best_epoch, stop.waited) == (1, 1)
+
+
+EXAMPLES = [
+    *(getattr(callbacks, name) for name in callbacks.__all__ if name != "StatefulCallback"),
+    schedules.Constant,
+    schedules.Exponential,
+    schedules.InverseSquareRoot,
+    schedules.Polynomial,
+    schedules.Cosine,
+    schedules.OneCycle,
+    schedules.WarmupStableDecay,
+    schedules.Plateau,
+]
+
+
+@pytest.mark.parametrize("documented", EXAMPLES, ids=lambda documented: documented.__name__)
+def test_the_example_of_a_docstring_runs(documented, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, x, y = small_model()
+    names = {**vars(callbacks), **vars(schedules), "model": model, "x": x, "y": y}
+    [example] = doctest.DocTestFinder(recurse=False).find(documented, globs=names)
+    assert example.examples
+    failures = io.StringIO()
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=failures.write)
+    assert not failures.getvalue()

@@ -23,6 +23,9 @@ from recipes.config import (
     from_dict,
 )
 from recipes.tasks import task_of
+from recipes.training.compile import compile_model
+from recipes.training.fit import fix_seed
+from tests.recipes.sizes import fixed_sizes
 from tests.recipes.test_training import StopAt, assert_same_result
 
 
@@ -52,37 +55,32 @@ def test_layers_compute_in_the_precision_and_weights_stay_float32(recipe, tmp_pa
     assert keras.config.dtype_policy().name == "float32"  # what is built next is not concerned
 
 
-def test_compiled_or_not_the_training_is_the_same_up_to_rounding(recipe, tmp_path):
-    dense = dataclasses.replace(recipe, model=ImageModel(dense=(8,)))
-    losses = [
-        [row["loss"] for row in task_of("x", with_training(dense, jit=jit)).train(tmp_path / jit).history]
-        for jit in ("on", "off")
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+def test_transformers_are_compiled_by_xla_and_other_models_are_not(recipe):
+    """Keras would ignore `jit_compile=True` where operations are deterministic."""
+    fix_seed(0)
+    for xla_is_faster, batches, compiled in [
+        (True, BatchSchedule(), True),
+        (False, BatchSchedule(), False),
+        (True, BatchSchedule(name="random"), False),
+    ]:
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        compile_model(
+            model,
+            dataclasses.replace(recipe, batches=batches),
+            lambda model, **options: model.compile(loss="mse", **options),
+            sizes=fixed_sizes(8, steps=4),
+            xla_is_faster=xla_is_faster,
+        )
+        assert model.jit_compile is compiled
 
 
-def test_compiled_max_pooling_is_refused_before_there_is_a_run(recipe, tmp_path):
-    with pytest.raises(UserError, match="XLA has no gradient of max-pooling"):
-        task_of("x", with_training(recipe, jit="on")).train(tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "batches",
-    [
-        BatchSchedule(name="random", largest=16),
-        BatchSchedule(name="growing", largest=16, factor=2.0, boundaries=(0.5,)),
-    ],
-    ids=["random", "growing"],
-)
-def test_a_run_with_changing_batches_learns_and_goes_on_after_a_stop(recipe, tmp_path, batches):
+def test_a_run_with_random_batches_learns_and_resumes_after_a_stop(recipe, tmp_path):
+    batches = BatchSchedule(name="random", largest=16)
     changing = dataclasses.replace(recipe, batches=batches, schedule=Schedule(name="cosine"))
     run = task_of("x", changing).train(tmp_path / "whole")
-    sizes = [row["batch_size"] for row in run.history]
-    assert min(sizes) >= 8
-    assert max(sizes) <= 16
-    assert len(set(sizes)) > 1
+    assert [row["batch_size"] for row in run.history] == [12] * 3  # the mean
     assert run.history[-1]["learning_rate"] < 0.2 * 0.01  # the last step is near the end of the examples
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
     with pytest.raises(KeyboardInterrupt):
         task_of("x", changing).train(tmp_path / "stopped", callbacks=[StopAt(3, KeyboardInterrupt)])
     assert_same_result(task_of("x", changing).train(tmp_path / "stopped", resume=True), run)
@@ -95,31 +93,28 @@ def test_gradient_descent_makes_a_step_an_epoch(recipe, tmp_path):
     assert [row["batch_size"] for row in run.history] == [examples] * 3
 
 
-def test_a_text_recipe_with_changing_batches_and_smoothed_labels(tmp_path):
+def test_a_text_recipe_with_random_batches_and_a_penalty(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("to be, or not to be: that is the question. " * 200)
     recipe = TransformerRecipe(
         data=TextData(source=str(text), block_size=16),
         model=TransformerModel(layers=1, width=16, heads=2, feed_forward=16),
-        batches=BatchSchedule(name="growing", largest=16, factor=2.0, boundaries=(0.5,)),
-        regularization=Regularization(label_smoothing=0.1, l2=1e-5),
+        batches=BatchSchedule(name="random", largest=16),
+        regularization=Regularization(l2=1e-5),
         training=TextTraining(epochs=2, steps_per_epoch=16, batch_size=8, precision="mixed_bfloat16"),
     )
     run = task_of("x", recipe).train(tmp_path / "run")
-    assert [row["batch_size"] for row in run.history] == [8, 16]
-    assert run.metrics["train_tokens"] == 2 * 16 * 8 * 16
+    assert [row["batch_size"] for row in run.history] == pytest.approx([12, 12], abs=0.1)
+    assert run.metrics["train_tokens"] == 2 * 10 * 12 * 16  # 10 steps of 12 windows of 128
     assert np.isfinite(run.metrics["validation_loss"])
 
 
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"training": {"jit": "on"}, "batches": {"name": "random"}}, "one batch size"),
-        ({"training": {"jit": "on"}, "batches": {"name": "growing"}}, "one batch size"),
         ({"training": {"precision": "float16"}}, "one of float32, mixed_bfloat16, mixed_float16"),
         ({"model": {"head": "average"}}, "for what convolutions see"),
         ({"loss": "hinge", "augmentation": {"mix_up": 0.2}}, "the hinge loss has one true class"),
-        ({"loss": "hinge", "regularization": {"label_smoothing": 0.1}}, "is for the cross-entropy"),
         ({"augmentation": {"crop": 1.0}}, "augmentation.crop must be below 1. Received: crop=1.0"),
         (
             {"augmentation": {"end_fraction": 1.5}},

@@ -22,7 +22,7 @@ from recipes.data.table import load_table
 from recipes.models.regression import build_regression
 from recipes.runs.directory import Run
 from recipes.tasks import task_of, task_of_run
-from recipes.training.callbacks.training_loss import RegressionTeacher, TrainingLoss
+from recipes.training.losses import added_to_loss, distillation, squared_error
 from tests.recipes.test_command_line import assert_refused, recipes
 from tests.recipes.test_training import StopAt, assert_same_result
 
@@ -148,10 +148,9 @@ def test_a_regression_is_distilled_by_squared_errors():
         network.set_weights([np.full((1, 1), slope), np.array([offset])])
     student, teacher = networks
     student.compile(loss="mse")
-    distill = TrainingLoss([RegressionTeacher(Distillation(weight=0.75), teacher)])
-    distill.set_model(student)
     x, y = np.float32([[1], [2]]), np.zeros((2, 1), np.float32)
-    loss = float(student.compute_loss(x, y, student(x), training=True))
+    with added_to_loss(student, [distillation(teacher, 0.75, squared_error)]):
+        loss = float(student.compute_loss(x, y, student(x), training=True))
     assert loss == pytest.approx((0.25 * 34 + 0.75 * 20) / 2)
 
 

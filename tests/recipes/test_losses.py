@@ -1,10 +1,8 @@
-"""Losses and what is added to them, against numbers by hand."""
+"""Losses, against numbers by hand."""
 
-import keras
 import numpy as np
 import pytest
 
-from recipes.training.callbacks.training_loss import SmoothLabels
 from recipes.training.losses import build_loss
 
 PROBABILITIES = np.float32([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
@@ -22,13 +20,3 @@ LABELS = np.float32([[1, 0, 0], [0, 1, 0]])
 )
 def test_each_loss_is_its_formula(name, by_hand):
     assert float(build_loss(name)(LABELS, PROBABILITIES)) == pytest.approx(by_hand, rel=1e-5)
-
-
-def test_smoothed_labels_give_the_cross_entropy_of_smoothed_labels():
-    smoothed = 0.9 * LABELS + 0.1 / 3
-    expected = -np.sum(smoothed * np.log(PROBABILITIES), axis=1).mean()
-    plain = build_loss("cross-entropy")(LABELS, PROBABILITIES)
-    smooth = SmoothLabels(0.1, from_logits=False)(
-        plain, None, keras.ops.convert_to_tensor(PROBABILITIES), None
-    )
-    assert float(smooth) == pytest.approx(expected, rel=1e-5)

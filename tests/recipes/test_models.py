@@ -13,7 +13,6 @@ from recipes.config import (
     Recipe,
     RecurrentModel,
     RegressionRecipe,
-    Schedule,
     SequenceRecipe,
     TransformerModel,
 )
@@ -25,8 +24,6 @@ from recipes.models.regression import build_regression
 from recipes.models.saved import copy_without_optimizer
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.training.optimizers import build_optimizer
-from recipes.training.schedules import LearningRate
-from tests.recipes.sizes import fixed_sizes
 
 
 def build(recipe: Recipe) -> keras.Model:
@@ -164,9 +161,8 @@ KERNELS = {"kernel", "recurrent_kernel", "embeddings"}
 )
 def test_weight_decay_acts_on_kernels_only(network, others):
     model = network()
-    rate = LearningRate(Schedule(), highest=0.1, times=fixed_sizes(1, steps=1, epochs=1).times)
     settings = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.5)
-    optimizer = build_optimizer(settings, rate, model.trainable_variables)
+    optimizer = build_optimizer(settings, 0.1, model.trainable_variables)
     for variable in model.trainable_variables:
         variable.assign(keras.ops.ones_like(variable))
     optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables], model.trainable_variables)
@@ -184,9 +180,8 @@ def test_weight_decay_acts_on_kernels_only(network, others):
 
 def test_muon_turns_hidden_matrices_by_orthogonal_steps_and_leaves_the_rest_to_adam():
     model = build(CATALOG["lm-transformer-small"].recipe)
-    rate = LearningRate(Schedule(), highest=0.1, times=fixed_sizes(1, steps=1, epochs=1).times)
     settings = Optimizer(name="muon", learning_rate=0.1, adam_fraction=0.5)
-    optimizer = build_optimizer(settings, rate, model.trainable_variables)
+    optimizer = build_optimizer(settings, 0.1, model.trainable_variables)
     before = [variable.numpy() for variable in model.trainable_variables]
     random = np.random.default_rng(0)
     gradients = [

@@ -22,7 +22,7 @@ from recipes.models.autoencoder import build_autoencoder
 from recipes.models.image import build_classifier
 from recipes.runs.directory import Run
 from recipes.tasks import task_of
-from recipes.training.pretraining import spoil
+from recipes.training.pretraining import corrupt
 from tests.recipes.test_training import StopAt, assert_same_result
 
 
@@ -39,7 +39,7 @@ def recipe(stripes) -> ImageRecipe:
 
 def test_a_part_of_the_pixels_is_blackened_and_the_image_is_the_target():
     images = np.full((100, 28, 28, 1), 255, np.float32)
-    blackened, targets = spoil(images, Pretraining(noise=0.3), tf.constant([0, 1]))
+    blackened, targets = corrupt(images, Pretraining(noise=0.3), tf.constant([0, 1]))
     assert float(tf.reduce_mean(tf.cast(blackened == 0, tf.float32))) == pytest.approx(0.3, abs=0.01)
     assert set(np.unique(blackened)) == {0, 255}
     assert targets.shape == (100, 784)
@@ -49,7 +49,7 @@ def test_a_part_of_the_pixels_is_blackened_and_the_image_is_the_target():
 def test_a_moved_image_is_to_be_moved_back():
     images = np.zeros((50, 28, 28, 1), np.float32)
     images[:, 14, 14] = 255
-    moved, targets = spoil(images, Pretraining(noise=0.0, moves=Augmentation(shift=5)), tf.constant([0, 1]))
+    moved, targets = corrupt(images, Pretraining(noise=0.0, moves=Augmentation(shift=5)), tf.constant([0, 1]))
     np.testing.assert_array_equal(targets, images.reshape(50, -1) / 255)
     places = moved.numpy().reshape(50, -1).argmax(axis=1)
     assert len(set(places.tolist())) > 10
@@ -60,10 +60,10 @@ def test_the_pixels_that_are_blackened_say_nothing_of_how_an_image_is_moved():
     count, seed = 700, tf.constant([3, 4])
     images = np.zeros((count, 28, 28, 1), np.float32)
     images[:, :, 14] = 255
-    moved, _ = spoil(images, Pretraining(noise=0.0, moves=Augmentation(shift=5)), seed)
+    moved, _ = corrupt(images, Pretraining(noise=0.0, moves=Augmentation(shift=5)), seed)
     shifts = moved.numpy()[:, 14, :, 0] @ np.arange(28) / 255 - 14
     assert np.abs(shifts).max() == pytest.approx(5, abs=0.1)
-    kept = spoil(np.full((count, 28, 28, 1), 255, np.float32), Pretraining(noise=0.5), seed)[0].numpy() > 0
+    kept = corrupt(np.full((count, 28, 28, 1), 255, np.float32), Pretraining(noise=0.5), seed)[0].numpy() > 0
     in_order = kept.reshape(-1)[: 20 * count]
     correlations = [np.corrcoef(shifts, in_order[lag : lag + count])[0, 1] for lag in range(19 * count)]
     assert np.abs(correlations).max() < 0.25  # by chance at most about 4.3 / sqrt(700) = 0.16

@@ -14,13 +14,13 @@ from recipes.catalog import CATALOG
 from recipes.compression import prune_run as pruned_run_module
 from recipes.compression.prune_run import prune_run
 from recipes.compression.quantize_run import quantize_run
-from recipes.config import Distillation, RunPruning, UserError
+from recipes.config import RunPruning, UserError
 from recipes.runs.directory import Run
 from recipes.runs.files import write_json
 from recipes.runs.settings import with_settings
 from recipes.task import Task
 from recipes.tasks import task_of, task_of_run
-from recipes.training.callbacks.training_loss import Teacher, TrainingLoss
+from recipes.training.losses import added_to_loss, distillation, softened_divergence
 from serving.export import export
 from tests.recipes.test_command_line import assert_refused, recipes
 from tests.recipes.test_training import StopAt
@@ -170,16 +170,16 @@ def test_the_loss_of_distillation_is_its_formula():
     x, y = np.ones((4, 1), np.float32), np.zeros(4, np.int32)
     divergence = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
     for temperature, expected in ((1.0, divergence), (2.0, None)):
-        distillation = Distillation(weight=0.3, temperature=temperature)
-        distill = TrainingLoss([Teacher(distillation, teacher, from_logits=True)])
-        distill.set_model(student)
-        loss = float(student.compute_loss(x, y, student(x), training=True))
+        softened = softened_divergence(temperature, from_logits=True)
+        with added_to_loss(student, [distillation(teacher, 0.3, softened)]):
+            loss = float(student.compute_loss(x, y, student(x), training=True))
+            of_labels = float(student.compute_loss(x, y, student(x), training=False))
         if expected is None:
             p = np.sqrt(3) / (1 + np.sqrt(3))
             expected = 4 * (p * np.log(2 * p) + (1 - p) * np.log(2 * (1 - p)))
         assert loss == pytest.approx(0.7 * np.log(2) + 0.3 * expected, rel=1e-4)
-        assert float(student.compute_loss(x, y, student(x), training=False)) == pytest.approx(np.log(2))
-        distill.on_train_end()
+        assert of_labels == pytest.approx(np.log(2))
+        assert float(student.compute_loss(x, y, student(x), training=True)) == of_labels  # as before
 
 
 def test_a_teacher_with_other_classes_is_refused(dense, recipe, stripes, tmp_path):

@@ -26,9 +26,9 @@ from recipes.config import (
     UserError,
 )
 from recipes.tasks import task_of
-from recipes.training.callbacks.pruning import Mask, Prune, _keep_largest, prunable
-from recipes.training.callbacks.training_loss import Penalty
-from recipes.training.schedules import Sparsity
+from recipes.training.callbacks import Prune
+from recipes.training.callbacks.pruning import Mask, largest, prunable
+from recipes.training.losses import weight_penalty
 from tests.recipes.test_training import StopAt, assert_same_result
 
 
@@ -59,29 +59,25 @@ def kernels_of(run):
         ("polynomial", 900, 0.9),
         ("constant", 99, 0.0),
         ("constant", 100, 0.9),
-        ("one-shot", 100, 0.9),
     ],
 )
 def test_sparsity_follows_its_closed_form(schedule, step, sparsity):
-    curve = Sparsity(Pruning(sparsity=0.9, schedule=schedule, begin=100, end=500), 1000)
-    assert curve(step) == pytest.approx(sparsity)
+    prune = Prune(0.9, schedule=schedule, begin_step=100, end_step=500)
+    assert prune.sparsity_at(step) == pytest.approx(sparsity)
 
 
 def test_weights_are_chosen_every_so_many_steps_from_begin_to_end():
-    curve = Sparsity(Pruning(sparsity=0.9, begin=100, end=250, settle=350, frequency=60), 1000)
+    prune = Prune(0.9, begin_step=100, end_step=250, settle_step=350, frequency=60)
     steps = (0, 99, 100, 159, 160, 249, 250, 279, 280, 339, 340, 350, 999)
-    assert [curve.choice_at(step) for step in steps] == [
+    assert [prune.choice_at(step) for step in steps] == [
         None, None, 100, 100, 160, 220, 250, 250, 280, 280, 340, 350, 350
     ]  # fmt: skip
-    once = Sparsity(Pruning(sparsity=0.9, schedule="one-shot", begin=100), 1000)
-    assert [once.choice_at(step) for step in (99, 100, 999)] == [None, 100, 100]
+    assert Prune(0.9, end_step=250).choice_at(999) == 250  # the last one, unless settle_step is later
 
 
 def test_without_an_end_half_of_the_training_prunes_and_weights_settle_before_it_is_over():
-    curve = Sparsity(Pruning(sparsity=0.5), 1000)
-    assert (curve.end, curve.settle) == (500, 850)
-    late = Sparsity(Pruning(sparsity=0.5, end=900), 1000)
-    assert (late.end, late.settle) == (900, 900)
+    assert Pruning(sparsity=0.5).last_steps(1000) == (500, 850)
+    assert Pruning(sparsity=0.5, end=900).last_steps(1000) == (900, 900)
 
 
 @settings(max_examples=25, deadline=None)
@@ -104,7 +100,7 @@ def test_a_pruned_weight_learns_unseen_and_comes_back_with_what_it_learnt():
     mask.choose(np.array([[True, False]]))
     for _ in range(3):
         variable.assign(mask(variable + np.array([[0.0, 0.5]], np.float32)))
-    np.testing.assert_allclose(mask.magnitudes(), [[1.0, 1.6]], rtol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(mask.values), [[1.0, 1.6]], rtol=1e-6)
     mask.choose(np.array([[False, True]]))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), [[0.0, 1.6]], rtol=1e-6)
 
@@ -112,11 +108,10 @@ def test_a_pruned_weight_learns_unseen_and_comes_back_with_what_it_learnt():
 def test_biases_are_pruned_when_asked_for_and_ranked_with_the_rest():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(4)])
     assert len(prunable(model)) == 2
-    pruning = Pruning(sparsity=0.5, end=1, settle=1, biases=True)
-    prune = Prune(pruning, Sparsity(pruning, 9))
+    prune = Prune(0.5, end_step=1, biases=True)
     model.layers[0].bias.assign(np.full(5, 9.0))
     prune.set_model(model)
-    prune._choose(1)
+    prune.choose(1)
     assert model.layers[0].bias.numpy().tolist() == [9.0] * 5  # the largest of all
     assert model.layers[1].bias.numpy().tolist() == [0.0] * 4
     assert sum(int(np.count_nonzero(weight)) for weight in model.get_weights()) == round(
@@ -125,9 +120,9 @@ def test_biases_are_pruned_when_asked_for_and_ranked_with_the_rest():
 
 
 def test_the_largest_stay_and_of_equal_ones_the_first():
-    kept = _keep_largest([np.float32([3, 1, 2]), np.float32([[2, 2], [0, 2]])], 4 / 7)
+    kept = largest([np.float32([3, 1, 2]), np.float32([[2, 2], [0, 2]])], 4 / 7)
     assert [each.tolist() for each in kept] == [[True, False, True], [[True, False], [False, False]]]
-    assert not any(each.any() for each in _keep_largest([np.ones(3, np.float32)], 0.9))
+    assert not any(each.any() for each in largest([np.ones(3, np.float32)], 0.9))
 
 
 def penalized(regrow):
@@ -139,7 +134,7 @@ def penalized(regrow):
     kernel.assign([[2.0, 0.0], [0.0, -1.0]])
     kernel.constraint = Mask(kernel, regrow=regrow)
     kernel.constraint.choose(np.array([[True, True], [True, False]]))
-    penalty = Penalty(Regularization(l1=0.1, l2=0.01), model)
+    penalty = weight_penalty(model, l1=0.1, l2=0.01)
     with tf.GradientTape() as tape:
         loss = penalty(5.0, None, None, None)
     return float(loss), tape.gradient(loss, kernel.value).numpy().ravel().tolist()
@@ -167,19 +162,48 @@ def test_a_penalty_is_no_part_of_the_validation_loss(recipe, tmp_path):
     assert rows[1]["loss"] - rows[0]["loss"] == pytest.approx(0.5 * total, rel=1e-3)
 
 
+def constant_batches():
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    return x, x @ np.float32([[1], [2], [3], [4]])
+
+
+def test_a_second_fit_of_a_compiled_model_is_pruned_too():
+    """Keras compiles a training step once: without a new one the masks would not be in it."""
+    x, y = constant_batches()
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_constraint="non_neg")])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.fit(x, y, epochs=1, verbose=0)
+    kernel = model.layers[0].kernel
+    own = kernel.constraint
+    prune = Prune(0.5, end_step=4, settle_step=4, frequency=1)
+    model.fit(x, y, epochs=9, batch_size=8, callbacks=[prune], verbose=0)
+    assert np.flatnonzero(kernel.numpy()).tolist() == [2, 3]
+    assert kernel.constraint is own
+    model.fit(x, y, epochs=9, batch_size=8, verbose=0)
+    assert np.count_nonzero(kernel.numpy()) == 4  # no mask is left in the step
+
+
+@pytest.mark.parametrize("regrow", [True, False])
+def test_a_mask_keeps_the_constraint_of_its_variable(regrow):
+    variable = keras.Variable([[1.0, -1.0, 2.0]])
+    variable.constraint = keras.constraints.NonNeg()
+    mask = Mask(variable, regrow=regrow)
+    mask.choose(np.array([[True, True, False]]))
+    variable.assign(mask(variable + np.float32([[-3.0, 3.0, 1.0]])))
+    assert variable.numpy().ravel().tolist() == [0.0, 2.0, 0.0]
+
+
 def test_ranking_over_the_model_or_in_each_layer():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(4)])
     model.layers[0].kernel.assign(np.full((4, 5), 10.0))
     model.layers[1].kernel.assign(np.full((5, 4), 0.1))
     model.compile(loss="mse")
     for ranking, zeros in (("global", [0, 20]), ("layer", [10, 10])):
-        prune = Prune(
-            Pruning(sparsity=0.5, ranking=ranking, end=1), Sparsity(Pruning(sparsity=0.5, end=1), 9)
-        )
+        prune = Prune(0.5, end_step=1, ranking=ranking)
         model.layers[0].kernel.assign(np.full((4, 5), 10.0))
         model.layers[1].kernel.assign(np.full((5, 4), 0.1))
         prune.set_model(model)
-        prune._choose(1)
+        prune.choose(1)
         assert [int(np.sum(layer.kernel.numpy() == 0)) for layer in model.layers] == zeros
 
 

@@ -1,35 +1,39 @@
-"""Write `history.csv`: a row an epoch."""
+"""Write `history.csv`: a row per epoch."""
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from recipes.runs.files import write_csv
+from recipes.training.callbacks.stateful import StatefulCallback
 
 Row = dict[str, float]
 
 
-class History(keras.callbacks.Callback):
-    """Keep a row an epoch and write all rows after each.
+class History(StatefulCallback):
+    """Keep a row per epoch and write all rows after each.
 
     The file is written as a whole beside the old one and renamed, so it is never half a row.
 
+    >>> history = History("history.csv", columns={"learning_rate": lambda: float(model.optimizer.learning_rate)})
+    >>> _ = model.fit(x, y, validation_split=0.5, epochs=2, callbacks=[history], verbose=0)
+    >>> list(history.rows[1])
+    ['epoch', 'loss', 'validation_loss', 'learning_rate', 'seconds']
+
     Args:
-        path: Where `history.csv` goes.
-        columns: Further columns, by name: asked for at the end of each epoch.
+        path: Where the file goes.
+        columns: Further columns, by name: functions that are called at the end of each epoch.
 
     Attributes:
         rows: epoch (from 1), losses and metrics under their full names, the further columns, and
             seconds (wall time of the epoch with its validation).
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, Callable[[], float]]) -> None:
+    def __init__(self, path: Path | str, *, columns: Mapping[str, Callable[[], float]] | None = None) -> None:
         super().__init__()
-        self.path = path
-        self.columns = columns
+        self.path = Path(path)
+        self.columns = columns or {}
         self.rows: list[Row] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -43,14 +47,9 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the epoch's row and write the file."""
         metrics = {name.replace("val_", "validation_"): float(value) for name, value in (logs or {}).items()}
-        extra = {name: column() for name, column in self.columns.items()}
-        self.rows.append(
-            {"epoch": epoch + 1, **metrics, **extra, "seconds": round(time.monotonic() - self.started, 3)}
-        )
-        self.write()
-
-    def write(self) -> None:
-        """Write all rows."""
+        columns = {name: column() for name, column in self.columns.items()}
+        seconds = round(time.monotonic() - self.started, 3)
+        self.rows.append({"epoch": epoch + 1, **metrics, **columns, "seconds": seconds})
         write_csv(self.path, self.rows)
 
     def state(self) -> dict[str, Any]:
@@ -60,4 +59,4 @@ class History(keras.callbacks.Callback):
     def restore(self, state: dict[str, Any]) -> None:
         """Take the rows back; an epoch that a kill cut off leaves none."""
         self.rows = state["rows"]
-        self.write()
+        write_csv(self.path, self.rows)

@@ -1,26 +1,30 @@
 """Average the weights over the steps: validate, keep and save the average, train the weights themselves."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy.typing as npt
 from keras import ops
 
-from recipes.training.optimizers import inner
+from recipes.models import Tensor
+from recipes.training.callbacks.stateful import StatefulCallback, check_built
+from recipes.training.optimizers import unscaled
 
-Tensor = Any
 
-
-class MovingAverage(keras.callbacks.Callback):
-    """Keep an exponential moving average of the model's weights, and put it in for each validation.
+class MovingAverage(StatefulCallback):
+    """Keep an exponential moving average of the model's weights.
 
     average ← average + (1 - d) (weights - average), d = min(decay, (1 + n) / (10 + n)) after n updates: as
     in TensorFlow's ExponentialMovingAverage, so that the average never spans more than about a tenth of the
     steps so far. A constant 0.999 would keep a third of the initial weights after 1,000 steps.
 
     The statistics of batch normalisation are averaged with the trainable weights: those of the
-    weights of the last step belong to another network. Keras's `use_ema` averages trainable weights
-    alone, by a constant decay.
+    last step do not fit averaged weights. Keras's `use_ema` averages trainable weights alone, by a constant decay.
+
+    The model holds the average from each validation to the next epoch, and after training. Must stand before the callbacks
+    that read the weights at the end of an epoch.
+
+    >>> history = model.fit(x, y, epochs=2, callbacks=[MovingAverage(0.999), KeepBest("loss")], verbose=0)
 
     Args:
         decay: Largest part of the average that a step leaves, in (0, 1).
@@ -31,11 +35,16 @@ class MovingAverage(keras.callbacks.Callback):
         self.decay = decay
 
     def set_model(self, model: keras.Model) -> None:
-        """Make room for the averages, and extend the step of the model that is to be trained."""
+        """Create the averages, and extend the model's training step.
+
+        Raises:
+            ValueError: The model is not built.
+        """
         super().set_model(model)
+        check_built(self, model)
         self.variables = [weight for weight in model.weights if "float" in weight.dtype]
         with model.distribute_strategy.scope():
-            self.averages = [
+            self.others = [
                 keras.Variable(
                     ops.convert_to_numpy(variable),
                     dtype=variable.dtype,
@@ -45,52 +54,62 @@ class MovingAverage(keras.callbacks.Callback):
                 )
                 for variable in self.variables
             ]
-        self.step_of_model = model.train_step
+        step = model.train_step
+        interrupted = getattr(step, "__self__", None)  # the MovingAverage of a fit that did not end
+        self.step_of_model: Callable[[Any], dict[str, Tensor]] = (
+            interrupted.step_of_model if isinstance(interrupted, MovingAverage) else step
+        )
         model.train_step = self.step
+        model.train_function = None  # of an earlier fit: Keras compiles another
 
     def step(self, data: Any) -> dict[str, Tensor]:
-        """Make a training step, then move the averages."""
-        logs: dict[str, Tensor] = self.step_of_model(data)
-        updates = ops.cast(inner(self.model.optimizer).iterations, "float32")
+        """Make a training step, then update the averages."""
+        logs = self.step_of_model(data)
+        updates = ops.cast(unscaled(self.model.optimizer).iterations, "float32")
         decay = ops.minimum(self.decay, (1.0 + updates) / (10.0 + updates))
-        for variable, average in zip(self.variables, self.averages, strict=True):
+        for variable, average in zip(self.variables, self.others, strict=True):
             average.assign(average + (1.0 - decay) * (variable - average))
         return logs
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start from the weights there are."""
-        self.restore({"averages": self.variables})
+        self.averaged = False
+        for variable, average in zip(self.variables, self.others, strict=True):
+            average.assign(variable)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Give the model its own step back."""
-        self.model.train_step = self.step_of_model
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the trained weights back into the model."""
+        self._hold(averages=False)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Put the averages in."""
-        self._swap()
+        """Put the averages into the model."""
+        self._hold(averages=True)
 
-    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Put the trained weights back."""
-        self._swap()
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the averages into the model where no validation did."""
+        self._hold(averages=True)
 
-    def _swap(self) -> None:
-        for variable, average in zip(self.variables, self.averages, strict=True):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Give the model its own training step back."""
+        self.model.train_step = self.step_of_model
+        self.model.train_function = None
+
+    def _hold(self, *, averages: bool) -> None:
+        """Swap the model's weights with the others, unless it holds the right ones already."""
+        if self.averaged == averages:
+            return
+        self.averaged = averages
+        for variable, other in zip(self.variables, self.others, strict=True):
             value = ops.convert_to_numpy(variable)
-            variable.assign(average)
-            average.assign(value)
-
-    def weights(self) -> list[npt.NDArray[Any]]:
-        """Return the averages, in the order of `model.get_weights()`."""
-        averages = {
-            id(variable): average for variable, average in zip(self.variables, self.averages, strict=True)
-        }
-        return [ops.convert_to_numpy(averages.get(id(weight), weight)) for weight in self.model.weights]
+            variable.assign(other)
+            other.assign(value)
 
     def state(self) -> dict[str, Any]:
-        """Return the averages."""
-        return {"averages": [ops.convert_to_numpy(average) for average in self.averages]}
+        """Return the trained weights, at the end of an epoch: the model holds the averages."""
+        return {"trained": [ops.convert_to_numpy(weight) for weight in self.others]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take averages back."""
-        for average, value in zip(self.averages, state["averages"], strict=True):
-            average.assign(value)
+        """Take the trained weights back."""
+        self.averaged = True
+        for weight, value in zip(self.others, state["trained"], strict=True):
+            weight.assign(value)

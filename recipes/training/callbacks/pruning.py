@@ -1,23 +1,23 @@
-"""Prune while training: the smallest weights are 0, the others learn.
+"""Prune while training: the smallest weights become 0, the others learn.
 
 Keras 3 has no pruning. A mask is a constraint of its variable, which Keras applies right after each
 update, inside the compiled step: no step and no validation ever sees a pruned weight that is not 0.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from recipes.config import Pruning, UserError, nearest
+from recipes.config.errors import UserError, nearest
+from recipes.models import Tensor
 from recipes.models.parameters import is_matrix
+from recipes.training.callbacks.stateful import StatefulCallback, check_built
 from recipes.training.optimizers import finished_steps
-from recipes.training.schedules import Sparsity
-
-Tensor = Any
 
 
 class KeepZeros(keras.constraints.Constraint):
@@ -27,146 +27,189 @@ class KeepZeros(keras.constraints.Constraint):
         self.mask = ops.cast(ops.not_equal(variable, 0), "float32")
 
     def __call__(self, updated: Tensor) -> Tensor:
-        """Return the variable's new value, given what the update made of it."""
+        """Return the variable's new value from its updated one."""
         return updated * self.mask
 
 
 def keep_zeros(model: keras.Model) -> None:
-    """Let a model that was pruned train on without getting denser, whether it is pruned further or not."""
+    """Train a pruned model without making it denser, whether it is pruned further or not."""
     for variable in model.trainable_variables:
         if is_matrix(variable) or variable.name == "bias":
             variable.constraint = KeepZeros(variable)
 
 
 class Mask(keras.constraints.Constraint):
-    """Keeps the pruned weights of a variable at 0.
+    """Keeps the pruned weights of a variable at 0, after the constraint that it had before.
 
     With regrowth the update of a pruned weight is not lost: it goes to a dense copy, by whose size
-    weights are chosen, and a weight that is chosen again comes back with it (Guo et al. 2016,
-    "Dynamic Network Surgery for Efficient DNNs", arXiv:1608.04493). What `keep_zeros` holds never does.
+    weights are chosen, and a weight that is chosen again returns with it (Guo et al. 2016,
+    "Dynamic Network Surgery for Efficient DNNs", arXiv:1608.04493).
 
     Args:
         variable: What is pruned.
-        regrow: Whether pruned weights learn on.
+        regrow: Whether pruned weights continue to learn.
     """
 
     def __init__(self, variable: keras.Variable, *, regrow: bool) -> None:
         self.variable = variable
-        self.held = (
-            variable.constraint if isinstance(variable.constraint, KeepZeros) else lambda values: values
-        )
+        before = variable.constraint  # the Mask of an interrupted fit is replaced
+        self.before: Callable[[Tensor], Tensor] | None = before.before if isinstance(before, Mask) else before
         self.mask = keras.Variable(ops.ones(variable.shape), trainable=False, name="mask")
         copy = ops.convert_to_numpy(variable)  # the value itself would be shared
         self.dense = keras.Variable(copy, trainable=False, name="dense") if regrow else None
 
     def __call__(self, updated: Tensor) -> Tensor:
-        """Return the variable's new value, given what the update made of it."""
+        """Return the variable's new value from its updated one."""
         if self.dense is None:
-            return updated * self.mask
+            return self.mask * self._constrained(updated)
         # Before the update the variable was mask * dense: the difference is the update.
-        self.dense.assign(self.held(updated + (1.0 - self.mask) * self.dense))
+        self.dense.assign(self._constrained(updated + (1.0 - self.mask) * self.dense))
         return self.mask * self.dense
 
-    def magnitudes(self) -> npt.NDArray[np.float32]:
-        """Return by which weights are chosen."""
-        values = self.variable if self.dense is None else self.dense
-        return np.abs(ops.convert_to_numpy(values))
+    def _constrained(self, values: Tensor) -> Tensor:
+        return values if self.before is None else self.before(values)
+
+    @property
+    def values(self) -> keras.Variable:
+        """The dense weights, or the variable itself where pruned weights do not learn."""
+        return self.variable if self.dense is None else self.dense
 
     def choose(self, keep: npt.NDArray[np.bool_]) -> None:
         """Keep these weights, and no others."""
-        self.mask.assign(self.held(keep.astype(np.float32)))
-        values = self.variable if self.dense is None else self.dense
-        self.variable.assign(self.mask * values)
+        self.mask.assign(keep.astype(np.float32))
+        self.variable.assign(self.mask * self.values)
 
 
-class Prune(keras.callbacks.Callback):
+@dataclass(eq=False)
+class Prune(StatefulCallback):
     """Choose the weights that stay, again and again while the sparsity grows.
 
+    Along the polynomial the sparsity is sparsity * (1 - (1 - t)^3) with t from 0 at begin_step to 1 at end_step (Zhu & Gupta
+    2017, "To prune, or not to prune", arXiv:1710.01878). Steps are the optimizer's.
+
+    >>> history = model.fit(x, y, epochs=4, callbacks=[Prune(sparsity=0.5, end_step=4, frequency=1)], verbose=0)
+    >>> sum(float(weight) == 0 for weight in model.get_weights()[0].flat)
+    2
+
     Args:
-        settings: How much, when and which.
-        sparsity: The sparsity of each step.
+        sparsity: Part of the prunable weights that is 0 in the end, in [0, 1).
+        begin_step: Step of the first choice.
+        end_step: Step at which the sparsity is reached, after begin_step.
+        settle_step: Step of the last choice, not before end_step (None: end_step); from end_step to there the sparsity is constant.
+        frequency: Steps between two choices.
+        schedule: "polynomial", or "constant" for the whole sparsity from begin_step on.
+        ranking: "global" removes the smallest weights of the whole model, "layer" those of each layer.
+        leave_out: Names of layers that are not pruned.
+        biases: Whether biases are pruned too.
+        regrow: Whether pruned weights continue to learn, unseen, and may return.
+
+    Raises:
+        UserError: From `fit`, a layer that the model does not have, or no prunable weights.
 
     Attributes:
-        masks: By path of the variable.
+        masks: One for each pruned variable.
     """
 
-    def __init__(self, settings: Pruning, sparsity: Sparsity) -> None:
+    sparsity: float
+    _: KW_ONLY
+    end_step: int
+    begin_step: int = 0
+    settle_step: int | None = None
+    frequency: int = 100
+    schedule: Literal["polynomial", "constant"] = "polynomial"
+    ranking: Literal["global", "layer"] = "global"
+    leave_out: Sequence[str] = ()
+    biases: bool = False
+    regrow: bool = True
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.settings = settings
-        self.sparsity = sparsity
-        self.masks: dict[str, Mask] = {}
-        self.chosen_at = -1
+        self.last_step = self.end_step if self.settle_step is None else self.settle_step
+        self.masks: list[Mask] = []
+        self.chosen_at: int | None = None
+
+    def sparsity_at(self, step: int) -> float:
+        """Return the sparsity of a step."""
+        if step < self.begin_step:
+            return 0.0
+        if self.schedule == "constant":
+            return self.sparsity
+        t = min((step - self.begin_step) / (self.end_step - self.begin_step), 1.0)
+        return self.sparsity * (1 - (1 - t) ** 3)
+
+    def choice_at(self, step: int) -> int | None:
+        """Return the last step until now at which weights were due to be chosen; None before the first."""
+        if step < self.begin_step:
+            return None
+        if step >= self.last_step:
+            return self.last_step
+        due = step - (step - self.begin_step) % self.frequency
+        return max(due, self.end_step) if step >= self.end_step else due
 
     def set_model(self, model: keras.Model) -> None:
-        """Put a mask on each prunable variable of the model that is to be trained."""
+        """Put a mask on each prunable variable of the model."""
         super().set_model(model)
-        self.masks = {
-            variable.path: Mask(variable, regrow=self.settings.regrow)
-            for variable in prunable(model, self.settings.leave_out, biases=self.settings.biases)
-        }
-        for mask in self.masks.values():
+        check_built(self, model)
+        variables = prunable(model, self.leave_out, biases=self.biases)
+        self.masks = [Mask(variable, regrow=self.regrow) for variable in variables]
+        for mask in self.masks:
             mask.variable.constraint = mask
+        model.train_function = None  # of an earlier fit, compiled without the masks
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Prune before the first step, where the schedule begins there."""
-        self.chosen_at = -1
-        self._choose(0)
+        """Prune before the first step, if the schedule begins there."""
+        self.chosen_at = None
+        self.choose(finished_steps(self.model.optimizer))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Choose anew when it is time."""
-        self._choose(finished_steps(self.model.optimizer))
+        """Choose again when it is due."""
+        self.choose(finished_steps(self.model.optimizer))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Prune moving averages of the weights, which remember weights that have gone."""
-        for mask in self.masks.values():
+        """Prune moving averages of the weights, which remember weights that are pruned now."""
+        for mask in self.masks:
             averages = mask.variable
-            if mask.dense is not None:  # a weight that has just come back has an average of 0
+            if mask.dense is not None:  # a weight that has just returned has an average of 0
                 averages = ops.where(averages == 0, mask.dense, averages)
             mask.variable.assign(averages * mask.mask)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Take the masks off: what is saved is a plain model with zeros."""
-        for mask in self.masks.values():
-            mask.variable.constraint = None
+        """Remove the masks: what is saved is a plain model with zeros."""
+        for mask in self.masks:
+            mask.variable.constraint = mask.before
+        self.model.train_function = None
 
-    def _choose(self, step: int) -> None:
-        due = self.sparsity.choice_at(step)
+    def choose(self, step: int) -> None:
+        """Choose the weights that are due by a step, unless they were chosen already."""
+        due = self.choice_at(step)
         if due is None or due == self.chosen_at:
             return
         self.chosen_at = due
-        sparsity = self.sparsity(due)
-        magnitudes = [mask.magnitudes() for mask in self.masks.values()]
-        if self.settings.ranking == "global":
-            kept = _keep_largest(magnitudes, sparsity)
-        else:
-            kept = [_keep_largest([each], sparsity)[0] for each in magnitudes]
-        for mask, keep in zip(self.masks.values(), kept, strict=True):
+        magnitudes = [np.abs(ops.convert_to_numpy(mask.values)) for mask in self.masks]
+        groups = [magnitudes] if self.ranking == "global" else [[each] for each in magnitudes]
+        kept = [keep for group in groups for keep in largest(group, self.sparsity_at(due))]
+        for mask, keep in zip(self.masks, kept, strict=True):
             mask.choose(keep)
 
     def state(self) -> dict[str, Any]:
         """Return the masks, the dense copies, and when the weights were chosen."""
         return {
             "chosen_at": self.chosen_at,
-            "masks": [ops.convert_to_numpy(mask.mask) for mask in self.masks.values()],
-            "dense": [
-                ops.convert_to_numpy(mask.dense) for mask in self.masks.values() if mask.dense is not None
-            ],
+            "masks": [ops.convert_to_numpy(mask.mask) for mask in self.masks],
+            "dense": [ops.convert_to_numpy(mask.dense) for mask in self.masks if mask.dense is not None],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take a state back."""
         self.chosen_at = state["chosen_at"]
-        for mask, values in zip(self.masks.values(), state["masks"], strict=True):
-            mask.mask.assign(values)
-        copies = [mask.dense for mask in self.masks.values() if mask.dense is not None]
-        for copy, values in zip(copies, state["dense"], strict=True):
-            copy.assign(values)
+        variables = [mask.mask for mask in self.masks]
+        variables += [mask.dense for mask in self.masks if mask.dense is not None]
+        for variable, values in zip(variables, state["masks"] + state["dense"], strict=True):
+            variable.assign(values)
 
 
-def _keep_largest(
-    magnitudes: Sequence[npt.NDArray[np.float32]], sparsity: float
-) -> list[npt.NDArray[np.bool_]]:
-    """Return which weights stay: the largest of all together, ties in their order."""
+def largest(magnitudes: Sequence[npt.NDArray[np.float32]], sparsity: float) -> list[npt.NDArray[np.bool_]]:
+    """Return which weights stay: the largest of all arrays together; of equal ones the first."""
     flat = np.concatenate([each.ravel() for each in magnitudes])
     count = round(flat.size * (1 - sparsity))
     if count == 0:
@@ -180,7 +223,7 @@ def _keep_largest(
 
 
 def dense_values(variable: keras.Variable) -> Tensor:
-    """Return a variable as it would be without its mask, if it has one that lets weights come back."""
+    """Return the values that a variable would have without its mask, if it has one with regrowth."""
     mask = variable.constraint
     return mask.dense if isinstance(mask, Mask) and mask.dense is not None else variable
 
@@ -188,7 +231,7 @@ def dense_values(variable: keras.Variable) -> Tensor:
 def prunable(
     model: keras.Model, leave_out: Sequence[str] = (), *, biases: bool = False
 ) -> list[keras.Variable]:
-    """Return the weight matrices and kernels of a model, no scales of a norm or a head.
+    """Return the weight matrices and kernels of a model, without the scales of norms and heads.
 
     Args:
         model: The model.

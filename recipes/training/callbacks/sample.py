@@ -1,22 +1,24 @@
-"""A text after each validation, for whoever watches a language model learn."""
+"""Generate a text after each validation, to watch a language model learn."""
 
 from collections.abc import Callable
 from typing import Any
 
-import keras
+from recipes.training.callbacks.stateful import StatefulCallback
 
 
-class Sample(keras.callbacks.Callback):
-    """Generate a text after each validation, by the weights that were validated.
+class Sample(StatefulCallback):
+    """Generate a text after each validation, with the weights that were validated.
 
-    Must stand before `MovingAverage`, which takes them out again.
+    >>> sample = Sample(lambda: f"bias {model.get_weights()[1].size}", print)
+    >>> history = model.fit(x, y, validation_split=0.5, epochs=1, callbacks=[sample], verbose=0)
+    bias 1
 
     Args:
-        generate: Gives a text.
+        generate: Returns a text.
         show: Takes each text, to print it.
 
     Attributes:
-        texts: One for each epoch.
+        texts: One per epoch.
     """
 
     def __init__(self, generate: Callable[[], str], show: Callable[[str], None]) -> None:
@@ -30,11 +32,11 @@ class Sample(keras.callbacks.Callback):
         self.texts = []
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Generate."""
+        """Generate a text."""
         self.texts.append(self.generate())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Show."""
+        """Show the text."""
         self.show(self.texts[-1])
 
     def state(self) -> dict[str, Any]:

@@ -1,14 +1,39 @@
-"""What a callback offers that remembers something between epochs."""
+"""Base class of callbacks whose memory survives a kill."""
 
-from typing import Any, Protocol, runtime_checkable
+import abc
+from typing import Any
+
+import keras
+
+STATEFUL = "stateful callbacks"
+"""Key in `params`, which Keras shares among all callbacks of a fit."""
 
 
-@runtime_checkable
-class Stateful(Protocol):
-    """A callback whose memory survives a kill."""
+class StatefulCallback(keras.callbacks.Callback, abc.ABC):
+    """A callback whose memory a `Checkpoint` in the same fit keeps."""
 
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Take the parameters of the fit, and announce this callback to a `Checkpoint`."""
+        super().set_params(params)
+        params.setdefault(STATEFUL, []).append(self)
+
+    @abc.abstractmethod
     def state(self) -> dict[str, Any]:
         """Return the memory: JSON values, NumPy arrays, and lists of arrays."""
 
+    @abc.abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """Take the memory back, after `on_train_begin`."""
+
+
+def check_built(callback: keras.callbacks.Callback, model: keras.Model) -> None:
+    """Refuse a model whose weights do not exist before its first step.
+
+    Raises:
+        ValueError: The model is not built.
+    """
+    if not model.built:
+        raise ValueError(
+            f"{type(callback).__name__} needs a model with weights: give it a keras.Input, or call it on a batch before "
+            f"fit. Received: {model.name}, which is not built"
+        )

@@ -1,4 +1,4 @@
-"""What a text recipe reports beside the loss: perplexity, bits per character, speed."""
+"""Metrics of a language model beside the loss: perplexity, bits per character, tokens per second."""
 
 import math
 import time
@@ -9,21 +9,26 @@ import keras
 
 
 def perplexity(loss: float) -> float:
-    """Return e^loss: how many tokens a model hesitates between that is as unsure. Loss in nats a token."""
-    return math.exp(min(loss, 700.0))  # beyond that float64 has no number
+    """Return e^loss, of a loss in nats per token: the number of equally likely tokens with the same uncertainty."""
+    return math.exp(min(loss, 700.0))  # e^710 is no float64
 
 
 def bits_per_character(loss: float, tokens: int, characters: int) -> float:
-    """Return the loss, in nats a token, as bits for each character of the text that was scored."""
+    """Return the loss, in nats per token, as bits per character of the text that was scored."""
     return loss * tokens / characters / math.log(2)
 
 
 class TextMetrics(keras.callbacks.Callback):
-    """Add perplexity, bits per character and tokens a second to the metrics of each epoch.
+    """Add perplexity, bits per character and tokens per second to the metrics of each epoch.
+
+    >>> metrics = TextMetrics(lambda epoch: 4, validation_tokens=4, validation_characters=8)
+    >>> history = model.fit(x, y, validation_split=0.5, epochs=1, callbacks=[metrics], verbose=0)
+    >>> history.history["val_perplexity"] == [math.exp(loss) for loss in history.history["val_loss"]]
+    True
 
     Args:
-        tokens_of_epoch: Says how many tokens an epoch trains on.
-        validation_tokens, validation_characters: How long the validation part is.
+        tokens_of_epoch: Returns the number of tokens that an epoch, counted from 0, trains on.
+        validation_tokens, validation_characters: Length of the validation part.
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class TextMetrics(keras.callbacks.Callback):
         self.started = time.monotonic()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Stop it: what follows is validation."""
+        """Stop the clock: validation follows."""
         self.seconds = time.monotonic() - self.started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
