@@ -24,8 +24,10 @@ from typing import Any
 
 from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
-from tuning.plan import Method, Plan, SearchDirectory, best_trial, make_plan
+from tuning.directory import SearchDirectory
+from tuning.plan import Method, Plan, make_plan
 from tuning.space import own_values
+from tuning.trial import best_trial
 
 ROOT = Path(__file__).parent.parent
 FLAGS = {
@@ -53,7 +55,7 @@ def ours(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]
     subprocess.run([*command, *FLAGS[recipe], *budget], cwd=ROOT, check=True, stdout=sys.stderr)
     search = SearchDirectory(folder)
     trials = search.trials()
-    best = best_trial(trials, search.read_plan().sign)
+    best = best_trial(trials, search.plan.sign)
     if best is None:
         raise RuntimeError(f"no trial of {folder} has a value")
     return {"best": best.known_value, "trials": len(trials)}
@@ -113,7 +115,7 @@ def run_study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None
 
     from recipes.runs.directory import Run
     from recipes.tasks import task_of
-    from tuning.curves import value_by_epoch
+    from tuning.scores import value_by_epoch
     from tuning.space import apply
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)

@@ -43,7 +43,7 @@ def assert_refused(done, *said):
         (["worker", "--search-dir", "s", "--address", "8765"], ["--address must be HOST:PORT"]),
     ],
 )  # fmt: skip
-def test_wrong_words_are_refused_before_anything_slow(tmp_path, arguments, said):
+def test_wrong_arguments_are_refused_before_anything_slow(tmp_path, arguments, said):
     assert_refused(run(*arguments, cwd=tmp_path), *said)
     assert not list(tmp_path.iterdir())
 
@@ -63,7 +63,7 @@ def test_help_does_not_import_tensorflow(arguments):
 def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path):
     begin = [*SEARCH, "--search-dir", "s", *TINY, "--trials", 1]
     assert run(*begin, cwd=tmp_path).returncode == 0
-    assert_refused(run(*begin, cwd=tmp_path), "s is a search already: --resume goes on with it")
+    assert_refused(run(*begin, cwd=tmp_path), "s is a search already: --resume continues it")
     resume = [*SEARCH, "--search-dir", "s", "--resume"]
     for changed, said in [
         (["--space.training.batch-size", "32:64"], "space.training.batch_size was '16:256' and is '32:64'"),
@@ -115,6 +115,7 @@ def test_settings_of_a_file_are_where_training_starts(tmp_path):
 def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkeypatch):
     from recipes.config import UserError
     from tuning import __main__ as command
+    from tuning import search as search_module
 
     claimed = []
 
@@ -127,7 +128,7 @@ def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkey
         raise UserError("enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "open_search", refuse)
+    monkeypatch.setattr(search_module, "open_search", refuse)
     with pytest.raises(UserError, match="enough"):
         command.search([*SEARCH[1:]])
     assert len(set(claimed)) == 2
@@ -140,8 +141,8 @@ def call(capsys, command, *arguments):
     return status, capsys.readouterr().err
 
 
-def test_a_second_process_at_a_search_is_refused_and_changes_nothing(search, capsys):
-    directory = search(plan_of(trials=16))
+def test_a_second_process_at_a_search_is_refused_and_changes_nothing(make_directory, capsys):
+    directory = make_directory(plan_of(trials=16))
     before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
     flags = ("mnist-mlp", "--resume", "--search-dir", directory.path, "--trials", 2, "--seconds", 5)
     with only_writer(directory.path):
@@ -167,8 +168,8 @@ def test_a_second_process_at_a_search_is_refused_and_changes_nothing(search, cap
         (lambda plan: plan | {"settings": {"training": {"epochs": 0}}}, "epochs must be at least 1"),
     ],
 )
-def test_a_malformed_search_is_one_line(search, capsys, change, said):
-    directory = search(plan_of())
+def test_a_malformed_search_is_one_line(make_directory, capsys, change, said):
+    directory = make_directory(plan_of())
     directory.plan_path.write_text(json.dumps(change(json.loads(directory.plan_path.read_text()))))
     for command, arguments in (
         (commands.report, [directory.path]),
@@ -182,11 +183,11 @@ def test_a_malformed_search_is_one_line(search, capsys, change, said):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"number": 0, "values": {}, "no_such": 1}'])
-def test_a_malformed_trial_is_one_line(search, capsys, text):
-    directory = search(plan_of())
+def test_a_malformed_trial_is_one_line(make_directory, capsys, text):
+    directory = make_directory(plan_of())
     directory.trial_path(0).mkdir()
     (directory.trial_path(0) / "trial.json").write_text(text)
     status, errors = call(capsys, commands.report, directory.path)
     assert status == 2
-    assert "trials/0000/trial.json is not a trial's: " in errors
+    assert "trials/0000/trial.json is not a trial: " in errors
     assert errors.count("\n") == 1

@@ -1,6 +1,5 @@
-"""The live table of a search: a line a trial, the best so far above it."""
+"""The live table of a search on the terminal: a row for each trial, the best one highlighted."""
 
-import threading
 from types import TracebackType
 from typing import Self
 
@@ -8,32 +7,30 @@ import rich.table
 from rich.console import Console, Group
 from rich.live import Live
 
-from tuning.plan import Plan, SearchDirectory, Trial, best_trial
+from tuning.directory import SearchDirectory
+from tuning.scores import value_by_epoch
+from tuning.trial import Trial, best_trial
 
 ROWS = 30
-"""Trials shown at once; older ones leave the table."""
+"""Trials shown at once: the newest."""
 
 
-class Table:
-    """Shows the trials: in place on a terminal, elsewhere a line when a trial ends.
+class LiveTable:
+    """Shows the trials: in place on a terminal, otherwise a line when a trial ends.
 
     Args:
-        search: Where the trials are.
-        plan: What is searched.
-        console: Where to print; standard output as it comes.
+        directory: The search directory.
+        console: Console to print to; None is standard output.
     """
 
-    def __init__(self, search: SearchDirectory, plan: Plan, console: Console | None = None) -> None:
-        self.search = search
-        self.plan = plan
+    def __init__(self, directory: SearchDirectory, console: Console | None = None) -> None:
+        self.directory = directory
         self.console = console or Console(soft_wrap=True, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
-        self.progress: dict[int, tuple[int, float | None]] = {}
-        self.ended = {trial.number for trial in search.trials() if trial.status != "running"}
-        self.lock = threading.Lock()
+        self.ended = {trial.number for trial in directory.trials() if trial.status != "running"}
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start to show."""
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -44,18 +41,13 @@ class Table:
         """Leave the last table on the terminal."""
         self.live.stop()
 
-    def tell(self, number: int, epochs: int, value: float | None) -> None:
-        """Take a trial's epochs and value so far; any thread may tell."""
-        with self.lock:
-            self.progress[number] = (epochs, value)
-
     def refresh(self) -> bool:
-        """Show how the trials stand; return whether one has ended since the last time."""
-        trials = self.search.trials()
+        """Show the current trials; return whether one has ended since the last call."""
+        trials = self.directory.trials()
         ended = {trial.number for trial in trials if trial.status != "running"}
         new = [trial for trial in trials if trial.number in ended - self.ended]
         self.ended = ended
-        best = best_trial(trials, self.plan.sign)
+        best = best_trial(trials, self.directory.plan.sign)
         if self.console.is_terminal:
             self.live.update(Group(self._table(trials, best), self._summary(trials, best)), refresh=True)
         else:
@@ -65,25 +57,26 @@ class Table:
 
     def _table(self, trials: list[Trial], best: Trial | None) -> rich.table.Table:
         table = rich.table.Table(box=None, pad_edge=False)
-        names = [dimension.name.split(".")[-1] for dimension in self.plan.dimensions]
-        for name in ("trial", *names, self.plan.objective, "epochs", "seconds", ""):
-            table.add_column(name.replace("_", " "), justify="left" if not name else "right")
+        plan = self.directory.plan
+        names = [dimension.name.split(".")[-1] for dimension in plan.dimensions]
+        for name in ("trial", *names, plan.objective, "epochs", "seconds", "status"):
+            table.add_column(name.replace("_", " "), justify="left" if name == "status" else "right")
         for trial in trials[-ROWS:]:
             table.add_row(*self._cells(trial), style="bold green" if trial == best else "")
         return table
 
     def _summary(self, trials: list[Trial], best: Trial | None) -> str:
+        plan = self.directory.plan
         saved = sum(trial.saved_seconds for trial in trials)
-        text = f"{len(self.ended)} of at most {self.plan.method.trials} trials"
+        text = f"{len(self.ended)} of at most {plan.method.trials} trials"
         if best is not None:
-            text += f", best {self.plan.objective} {best.value:.6g} in trial {best.number}"
-        return f"{text}, {saved:.0f} s saved by ending trials early" if saved else text
+            text += f", best {plan.objective} {best.value:.6g} in trial {best.number}"
+        return f"{text}, {saved:.0f} s saved by stopping trials early" if saved else text
 
     def _cells(self, trial: Trial) -> list[str]:
-        with self.lock:
-            epochs, value = self.progress.get(trial.number, (trial.epochs, trial.value))
-        if trial.status != "running":
-            epochs, value = trial.epochs, trial.value
+        epochs, value = trial.epochs, trial.value
+        if trial.status == "running":
+            epochs, value = self._progress(trial)
         return [
             str(trial.number),
             *(f"{each:.3g}" if isinstance(each, float) else str(each) for each in trial.values.values()),
@@ -92,3 +85,9 @@ class Table:
             f"{trial.seconds:.0f}" if trial.ended else "",
             f"{trial.status}: {trial.reason}" if trial.reason else trial.status,
         ]
+
+    def _progress(self, trial: Trial) -> tuple[int, float | None]:
+        """Return the epochs of a running trial and the value of the weights that it would keep now."""
+        runs = [run for run in self.directory.runs(trial.number) if run.history_path.exists()]
+        curves = [value_by_epoch(run, self.directory.plan) for run in runs]
+        return sum(map(len, curves)), curves[-1][-1] if curves and curves[-1] else None

@@ -5,16 +5,17 @@ from pathlib import Path
 import tensorflow as tf
 from tensorboard.plugins.hparams import api
 
-from tuning.plan import Plan, Trial
+from tuning.plan import Plan
+from tuning.trial import Trial
 
 
 def write_hparams(folder: Path, plan: Plan, trial: Trial) -> None:
-    """Write what a trial's settings were and what came of them.
+    """Write the settings and the value of a trial.
 
     Args:
-        folder: Where the log goes.
-        plan: What is searched.
-        trial: An ended trial; one without a value leaves its settings only.
+        folder: Folder of the log.
+        plan: The settings of the search.
+        trial: An ended trial; without a value, only its settings are written.
     """
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():

@@ -1,4 +1,4 @@
-"""Pictures of a search."""
+"""Plots of a search, one PNG file each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,29 +11,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from recipes.report.plots import save
-from tuning.importance import place
-from tuning.plan import Plan, Trial, ranked
-from tuning.space import BATCH_SIZE, LEARNING_RATE
+from tuning.plan import Plan
+from tuning.space import BATCH_SIZE, LEARNING_RATE, Dimension
+from tuning.trial import Trial, ranked
 
 WIDTH = 10
 COLORS = "viridis"
 BEST_COLOR, OTHER_COLOR = "#c2571a", "#5b7fb5"
-MARKS = {"finished": "o", "stopped": "v"}
+MARKERS = {"finished": "o", "stopped": "v"}
 
 
 def plot_best_so_far(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
-    """Plot the value of each trial when it ended, and the best until then, over the search's minutes."""
+    """Plot the value of each trial and the best value so far against time."""
     figure, axes = _axes(f"{_words(plan.objective)}, best so far", 3.6)
     ended = sorted(_scored(trials), key=lambda trial: trial.ended or 0.0)
     start = min(trial.started for trial in trials)
     minutes = [((trial.ended or 0.0) - start) / 60 for trial in ended]
     best = [ranked(ended[: count + 1], plan.sign)[0].known_value for count in range(len(ended))]
     axes.step(minutes, best, where="post", color=BEST_COLOR, label="best so far")
-    for status, mark in MARKS.items():
+    for status, marker in MARKERS.items():
         points = [(m, t.known_value) for m, t in zip(minutes, ended, strict=True) if t.status == status]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=24, marker=mark, color=OTHER_COLOR, label=status)
-    axes.set_xlabel("minutes since the search began")
+            axes.scatter(*zip(*points, strict=True), s=24, marker=marker, color=OTHER_COLOR, label=status)
+    axes.set_xlabel("minutes since the start of the search")
     axes.set_ylabel(_words(plan.objective))
     _limit(axes.set_ylim, plan, [trial.known_value for trial in ended])
     axes.legend(frameon=False)
@@ -41,16 +41,16 @@ def plot_best_so_far(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
 
 
 def plot_rate_against_batch(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
-    """Plot where the trials were: learning rate and batch size, coloured by the objective."""
+    """Plot the learning rate and batch size of each trial, coloured by the objective."""
     figure, axes = _axes("learning rate and batch size", 4.2)
     scored, colors = _scored(trials), _colors(plan, trials)
-    for status, mark in MARKS.items():
+    for status, marker in MARKERS.items():
         here = [trial for trial in scored if trial.status == status]
         axes.scatter(
             [_value(plan, trial, BATCH_SIZE) for trial in here],
             [_value(plan, trial, LEARNING_RATE) for trial in here],
             c=[colors.to_rgba(np.array(trial.known_value)) for trial in here] or None,
-            marker=mark,
+            marker=marker,
             s=60,
             edgecolors="#333",
             linewidths=0.5,
@@ -75,13 +75,13 @@ def plot_rate_against_batch(plan: Plan, trials: Sequence[Trial], path: Path) -> 
 
 
 def plot_parallel_coordinates(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
-    """Plot a line a trial through an axis a setting, coloured by the objective, the best on top."""
+    """Plot each trial as a line across one axis per setting, coloured by the objective, the best on top."""
     figure, axes = _axes("settings of each trial", 4.2)
     colors, dimensions = _colors(plan, trials), plan.dimensions
     scored = ranked(_scored(trials), plan.sign)[::-1]
     for number, trial in enumerate(scored):
         best = number == len(scored) - 1
-        places = [place(each, trial.values[each.name]) for each in dimensions]
+        places = [each.place(trial.values[each.name]) for each in dimensions]
         axes.plot(
             [*places, float(np.interp(trial.known_value, colors.get_clim(), (0, 1)))],
             color=colors.to_rgba(np.array(trial.known_value)),
@@ -103,26 +103,26 @@ def plot_parallel_coordinates(plan: Plan, trials: Sequence[Trial], path: Path) -
     save(figure, path)
 
 
-def plot_importance(parts: Mapping[str, float], path: Path) -> None:
-    """Plot each setting's own part of the objective's variance."""
-    figure, axes = _axes("how much each setting matters", 1.2 + 0.4 * len(parts))
-    names = list(parts)[::-1]
-    axes.barh([_words(name) for name in names], [parts[name] for name in names], color=OTHER_COLOR)
+def plot_importance(shares: Mapping[str, float], path: Path) -> None:
+    """Plot the share of the objective's variance that each setting alone explains."""
+    figure, axes = _axes("importance of each setting", 1.2 + 0.4 * len(shares))
+    names = list(shares)[::-1]
+    axes.barh([_words(name) for name in names], [shares[name] for name in names], color=OTHER_COLOR)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("part of the objective's variance that is due to the setting alone")
+    axes.set_xlabel("share of the objective's variance")
     save(figure, path)
 
 
 def plot_curves(
     plan: Plan, trials: Sequence[Trial], curve_of: Callable[[Trial], Sequence[float]], path: Path
 ) -> None:
-    """Plot the objective over the epochs of all trials.
+    """Plot the objective of each trial against the epoch.
 
     Args:
-        plan: What was searched.
+        plan: The settings of the search.
         trials: The trials.
-        curve_of: Gives a trial's values by epoch.
-        path: Where the PNG goes.
+        curve_of: Returns the values of a trial by epoch.
+        path: The PNG file.
     """
     figure, axes = _axes(f"{_words(plan.objective)} by epoch", 4)
     colors = _colors(plan, trials)
@@ -161,7 +161,7 @@ def _scored(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _colors(plan: Plan, trials: Sequence[Trial]) -> ScalarMappable:
-    """Return colours that tell the better half of the trials apart; the rest is as dark as its best."""
+    """Return a colour map over the better three quarters of the trials; the rest has the darkest colour."""
     values = sorted(plan.sign * trial.known_value for trial in _scored(trials))
     worst, best = values[len(values) // 4], values[-1]
     low, high = sorted((plan.sign * worst, plan.sign * best))
@@ -170,7 +170,7 @@ def _colors(plan: Plan, trials: Sequence[Trial]) -> ScalarMappable:
 
 
 def _limit(set_limits: Callable[[float, float], object], plan: Plan, values: Sequence[float]) -> None:
-    """Show the better three quarters in full: one that diverged must not squeeze the rest into a line."""
+    """Limit an axis to the better three quarters, so that a diverged trial does not compress the others."""
     ranked = sorted(plan.sign * value for value in values)
     worst, best = ranked[len(ranked) // 4], ranked[-1]
     room = 0.15 * (best - worst) or abs(best) * 0.01 or 1.0
@@ -179,12 +179,12 @@ def _limit(set_limits: Callable[[float, float], object], plan: Plan, values: Seq
 
 
 def _value(plan: Plan, trial: Trial, name: str) -> float:
-    """Return a setting of a trial: its own, or the recipe's where it was not varied."""
+    """Return a setting of a trial: its own, or the recipe's if it was not searched."""
     group, setting = name.split(".")
     return float(trial.values.get(name, getattr(getattr(plan.recipe, group), setting)))
 
 
-def _ends(dimension: Any) -> tuple[str, str]:
+def _ends(dimension: Dimension) -> tuple[str, str]:
     ends = (
         (dimension.choices[0], dimension.choices[-1])
         if dimension.choices
