@@ -16,8 +16,8 @@ from recipes.catalog import CATALOG
 from recipes.config import UserError, require
 from recipes.runs.directory import claimed, latest_path, point_latest
 from recipes.runs.settings import find_recipe
-from tuning.directory import SearchDirectory
-from tuning.plan import Method, Plan, make_plan
+from tuning.directory import SearchDirectory, open_search
+from tuning.plan import Method, make_plan
 
 SEARCHES = Path("searches")
 Own = TypeVar("Own", "SearchArguments", "ChiefArguments")
@@ -53,18 +53,25 @@ class SearchArguments:
     """Threads of each trial, at least 1 (None: its share of the cores)."""
     method: Annotated[Method, tyro.conf.arg(name="")] = Method()
 
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "--workers must be at least 1", workers=self.workers)
+        _check_threads(self.threads)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChiefArguments:
     """Arguments of `chief`."""
 
-    search_dir: Path
-    """Search directory, on a file system shared with the workers."""
+    search_dir: Path | None = None
+    """Search directory, on a file system shared with the workers; required."""
     address: str = "127.0.0.1:8765"
     """HOST:PORT to listen on; 0.0.0.0:PORT accepts workers on other machines."""
     resume: bool = False
     """Continue the search in --search-dir with its own settings."""
     method: Annotated[Method, tyro.conf.arg(name="")] = Method()
+
+    def __post_init__(self) -> None:
+        _host_and_port(self.address)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,9 +83,14 @@ class WorkerArguments:
     address: str
     """The chief's HOST:PORT."""
     chief_timeout: float = 60.0
-    """Seconds to wait for a chief that does not answer."""
+    """Seconds to wait for a chief that does not answer, above 0."""
     threads: int | None = None
     """Threads of a trial, at least 1 (None: all cores)."""
+
+    def __post_init__(self) -> None:
+        require(self.chief_timeout > 0, "--chief-timeout must be above 0", chief_timeout=self.chief_timeout)
+        _check_threads(self.threads)
+        _host_and_port(self.address)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,50 +103,30 @@ class ReportArguments:
 
 def search(arguments: Sequence[str]) -> None:
     """Search on this machine."""
-    name, space, flags = _split("search", arguments)
-    recorded = _recorded_path(name, flags)
-    own, plan = _parse("search", name, space, flags, recorded, SearchArguments())
-    require(own.workers >= 1, "--workers must be at least 1", workers=own.workers)
-    threads = _threads(own.threads, own.workers)
-    with command_line.quiet_tensorflow():
-        from tuning.run import run_search
-        from tuning.search import open_search
-    with (
-        contextlib.nullcontext(recorded)
-        if recorded
-        else claimed(SEARCHES / find_recipe(name).folder) as path,
-        open_search(path, plan, resume=own.resume) as directory,
-        _resume_command("search", name, path),
-    ):
-        if path.parent.parent == SEARCHES:
-            point_latest(path)
+    with _opened("search", arguments, SearchArguments()) as (own, directory):
+        with command_line.quiet_tensorflow():
+            from tuning.run import run_search
+        if directory.path.parent.parent == SEARCHES:
+            point_latest(directory.path)
+        threads = own.threads or max(1, (os.cpu_count() or 1) // own.workers)
         run_search(directory, workers=own.workers, threads=threads)
 
 
 def chief(arguments: Sequence[str]) -> None:
     """Coordinate a search with workers on any machines."""
-    name, space, flags = _split("chief", arguments)
-    path = _recorded_path(name, flags)
-    if path is None:
-        raise UserError("chief needs --search-dir, a folder that its workers see too")
-    own, plan = _parse("chief", name, space, flags, path, ChiefArguments(search_dir=path))
-    host, port = _address(own.address)
-    with command_line.quiet_tensorflow():
-        from tuning.run import run_chief
-        from tuning.search import open_search
-    with open_search(path, plan, resume=own.resume) as directory, _resume_command("chief", name, path):
-        run_chief(directory, host, port)
+    with _opened("chief", arguments, ChiefArguments()) as (own, directory):
+        with command_line.quiet_tensorflow():
+            from tuning.run import run_chief
+        run_chief(directory, *_host_and_port(own.address))
 
 
 def worker(arguments: Sequence[str]) -> None:
     """Train trials for a chief."""
     with command_line.one_line_errors():
         own = tyro.cli(WorkerArguments, args=list(arguments), prog="python -m tuning worker")
-    require(own.chief_timeout > 0, "--chief-timeout must be above 0", chief_timeout=own.chief_timeout)
-    _address(own.address)
-    threads = _threads(own.threads, 1)
     with command_line.quiet_tensorflow():
         from tuning.run import run_worker
+    threads = own.threads or os.cpu_count() or 1
     run_worker(SearchDirectory(own.search_dir), own.address, threads=threads, timeout=own.chief_timeout)
 
 
@@ -147,6 +139,39 @@ def report(arguments: Sequence[str]) -> None:
     with command_line.quiet_tensorflow():
         from tuning.run import finish
     finish(directory)
+
+
+@contextlib.contextmanager
+def _opened(command: str, arguments: Sequence[str], own: Own) -> Iterator[tuple[Own, SearchDirectory]]:
+    """Parse the arguments of a command and hold its search directory.
+
+    With --resume, the defaults are the settings of the search. If Ctrl-C or SIGTERM interrupts it, the command that
+    resumes it is printed.
+    """
+    name, space, flags = _split(command, arguments)
+    found, given = find_recipe(name), command_line.value_of("--search-dir", flags)
+    path = Path(given) if given is not None else None
+    if path is None and "--resume" in flags:
+        path = latest_path(SEARCHES / found.folder, "search")
+    if path is None and command == "chief":
+        raise UserError("chief needs --search-dir, a folder that its workers see too")
+    recipe = found.recipe
+    if path is not None and "--resume" in flags and SearchDirectory(path).plan_path.exists():
+        recorded = SearchDirectory(path).plan
+        if recorded.name != name:
+            raise UserError(f"{path} is a search of {recorded.name}. Received: {name}")
+        recipe, space = recorded.recipe, {**recorded.space, **space}
+        own = dataclasses.replace(own, method=recorded.method)
+    recipe, own = parse_flags(f"tuning {command} {name}", f"{found.summary}\n{SPACE}", recipe, own, flags)
+    plan = make_plan(name, recipe, space, own.method)
+    place = claimed(SEARCHES / found.folder) if path is None else contextlib.nullcontext(path)
+    with place as path, open_search(path, plan, resume=own.resume) as directory:
+        try:
+            yield own, directory
+        except KeyboardInterrupt:
+            resume = command_line.shell_command("tuning", command, name, "--resume", "--search-dir", path)
+            print(f"Resume: {resume}", file=sys.stderr)
+            raise
 
 
 def _split(command: str, arguments: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:
@@ -175,52 +200,15 @@ def _split(command: str, arguments: Sequence[str]) -> tuple[str, dict[str, str],
     return name, space, flags
 
 
-def _recorded_path(name: str, flags: Sequence[str]) -> Path | None:
-    """Return the given search directory, or with --resume the recipe's latest; None for a new one."""
-    given = command_line.value_of("--search-dir", flags)
-    if given is not None:
-        return Path(given)
-    return latest_path(SEARCHES / find_recipe(name).folder, "search") if "--resume" in flags else None
+def _check_threads(threads: int | None) -> None:
+    require(threads is None or threads >= 1, "--threads must be at least 1", threads=threads)
 
 
-def _parse(
-    command: str, name: str, space: dict[str, str], flags: Sequence[str], path: Path | None, own: Own
-) -> tuple[Own, Plan]:
-    """Parse a command's flags; with --resume, the defaults are the settings of the search in `path`."""
-    recipe = find_recipe(name).recipe
-    if path is not None and "--resume" in flags and SearchDirectory(path).plan_path.exists():
-        recorded = SearchDirectory(path).plan
-        if recorded.name != name:
-            raise UserError(f"{path} is a search of {recorded.name}. Received: {name}")
-        recipe, space = recorded.recipe, {**recorded.space, **space}
-        own = dataclasses.replace(own, method=recorded.method)
-    summary = f"{find_recipe(name).summary}\n{SPACE}"
-    recipe, own = parse_flags(f"tuning {command} {name}", summary, recipe, own, flags)
-    return own, make_plan(name, recipe, space, own.method)
-
-
-def _threads(chosen: int | None, workers: int) -> int:
-    """Return the threads of a trial: the given number, or its share of the cores."""
-    require(chosen is None or chosen >= 1, "--threads must be at least 1", threads=chosen)
-    return chosen or max(1, (os.cpu_count() or 1) // workers)
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    fits = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
-    require(fits, "--address must be HOST:PORT", address=text)
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    valid = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+    require(valid, "--address must be HOST:PORT", address=address)
     return host, int(port)
-
-
-@contextlib.contextmanager
-def _resume_command(command: str, name: str, path: Path) -> Iterator[None]:
-    """Print the command that resumes a search when Ctrl-C or SIGTERM interrupts it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        resume = command_line.shell_command("tuning", command, name, "--resume", "--search-dir", path)
-        print(f"Resume: {resume}", file=sys.stderr)
-        raise
 
 
 if __name__ == "__main__":

@@ -11,17 +11,22 @@ report.html         the report, with the plots in plots/*.png
 The trials' files are the only record of what was tried and how it ended.
 """
 
+import contextlib
 import functools
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recipes.config import UserError
-from recipes.runs.directory import Run, only_writer
+from recipes.runs.directory import Run, check_same, only_writer
 from recipes.runs.files import write_json
 from tuning.plan import Plan, plan_from_json
 from tuning.trial import Trial, seconds_used, trial_from_json
+
+FIXED = ("recipe", "settings", "space", "objective", "algorithm", "executions", "seed")
+"""What must not change when a search is resumed; budgets may."""
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,29 @@ def _read_trial(path: Path) -> Trial:
         return trial_from_json(json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} is not a trial: {error}") from error
+
+
+@contextlib.contextmanager
+def open_search(path: Path, plan: Plan, *, resume: bool) -> Iterator[SearchDirectory]:
+    """Create a search, or open the one to resume, and hold it against other processes.
+
+    Raises:
+        UserError: Another process holds it; it exists and `resume` is false; on resume, another space or
+            objective than at its start.
+    """
+    directory = SearchDirectory(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with only_writer(path):  # before anything is written
+        if directory.plan_path.exists():
+            if not resume:
+                raise UserError(f"{path} is a search already: --resume continues it")
+            earlier, now = directory.plan.to_json(), plan.to_json()
+            check_same(
+                {name: earlier[name] for name in FIXED},
+                {name: now[name] for name in FIXED},
+                "--resume continues the search as it began",
+            )
+        elif any(path.iterdir()):
+            raise UserError(f"{path} exists and is not a search directory. Choose another --search-dir")
+        directory.write_plan(plan)
+        yield SearchDirectory(path)

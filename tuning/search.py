@@ -5,25 +5,18 @@ machines through `tuning.service`, ask for trials and tell their results. Nothin
 process that is killed at any moment loses nothing: the next one reads the same files.
 """
 
-import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
-from recipes.config import UserError
-from recipes.runs.directory import check_same, only_writer
 from tuning.directory import SearchDirectory
-from tuning.plan import Plan
 from tuning.samplers import Proposal, propose
 from tuning.scores import scores
 from tuning.trial import Trial, common_refusal, failed_unless_finite, seconds_used
 
-FIXED = ("recipe", "settings", "space", "objective", "algorithm", "executions", "seed")
-"""What must not change when a search is resumed; budgets may."""
 LEASE_SECONDS = 30.0
 """A worker without a sign of life for this long has died, if no process holds its trial."""
 
@@ -129,29 +122,3 @@ class Search:
         trial = replace(trial, worker=worker, sessions=(*trial.sessions, (now, now)))
         self.directory.write_trial(trial)
         return trial
-
-
-@contextlib.contextmanager
-def open_search(path: Path, plan: Plan, *, resume: bool) -> Iterator[SearchDirectory]:
-    """Create a search, or open the one to resume, and hold it against other processes.
-
-    Raises:
-        UserError: Another process holds it; it exists and `resume` is false; on resume, another space or
-            objective than at its start.
-    """
-    directory = SearchDirectory(path)
-    path.mkdir(parents=True, exist_ok=True)
-    with only_writer(path):  # before anything is written
-        if directory.plan_path.exists():
-            if not resume:
-                raise UserError(f"{path} is a search already: --resume continues it")
-            earlier, now = directory.plan.to_json(), plan.to_json()
-            check_same(
-                {name: earlier[name] for name in FIXED},
-                {name: now[name] for name in FIXED},
-                "--resume continues the search as it began",
-            )
-        elif any(path.iterdir()):
-            raise UserError(f"{path} exists and is not a search directory. Choose another --search-dir")
-        directory.write_plan(plan)
-        yield SearchDirectory(path)

@@ -15,12 +15,12 @@ from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Protocol
 
 from recipes.config import UserError
 from recipes.runs.directory import only_writer
 from tuning.directory import SearchDirectory
-from tuning.search import Answer
+from tuning.search import Search
+from tuning.service import ChiefClient
 from tuning.trial import Trial
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -30,19 +30,6 @@ DEATHS = 2
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 0.2
-
-
-class AsksAndTells(Protocol):
-    """A search in this process, or the client of a chief."""
-
-    def ask(self, worker: str) -> Answer:
-        """Return the next trial, "wait" or "end"."""
-
-    def heartbeat(self, number: int) -> None:
-        """Record a sign of life of a trial's worker."""
-
-    def tell(self, trial: Trial) -> None:
-        """Record the end of a trial."""
 
 
 def start_fork_server() -> None:
@@ -61,7 +48,12 @@ def start_fork_server() -> None:
 
 
 def work(
-    search: AsksAndTells, directory: SearchDirectory, name: str, *, threads: int, stop: threading.Event
+    search: Search | ChiefClient,
+    directory: SearchDirectory,
+    name: str,
+    *,
+    threads: int,
+    stop: threading.Event,
 ) -> None:
     """Train trials until the search ends.
 
@@ -102,7 +94,12 @@ def _held(directory: SearchDirectory, number: int, stop: threading.Event) -> Ite
 
 
 def train_in_process(
-    search: AsksAndTells, directory: SearchDirectory, trial: Trial, *, threads: int, stop: threading.Event
+    search: Search | ChiefClient,
+    directory: SearchDirectory,
+    trial: Trial,
+    *,
+    threads: int,
+    stop: threading.Event,
 ) -> Trial | None:
     """Train a trial in a process of its own; return it with its result, or None if `stop` was set."""
     for _ in range(DEATHS):
@@ -120,7 +117,11 @@ def train_in_process(
 
 
 def _train_once(
-    search: AsksAndTells, directory: SearchDirectory, trial: Trial, threads: int, stop: threading.Event
+    search: Search | ChiefClient,
+    directory: SearchDirectory,
+    trial: Trial,
+    threads: int,
+    stop: threading.Event,
 ) -> tuple[Trial | None, int]:
     """Return the ended trial, None if its process died or was stopped, and the exit code of the process."""
     ours, theirs = CONTEXT.Pipe(duplex=False)

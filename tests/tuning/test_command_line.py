@@ -115,7 +115,6 @@ def test_settings_of_a_file_are_where_training_starts(tmp_path):
 def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkeypatch):
     from recipes.config import UserError
     from tuning import __main__ as command
-    from tuning import search as search_module
 
     claimed = []
 
@@ -128,7 +127,7 @@ def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkey
         raise UserError("enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search_module, "open_search", refuse)
+    monkeypatch.setattr(command, "open_search", refuse)
     with pytest.raises(UserError, match="enough"):
         command.search([*SEARCH[1:]])
     assert len(set(claimed)) == 2
