@@ -123,13 +123,13 @@ def watch(directory: SearchDirectory, jobs: list[Job]) -> None:
         try:
             while any(thread.is_alive() for thread in threads):
                 time.sleep(REFRESH_SECONDS)
-                if table.refresh():
+                if table.show():
                     write_tables(directory)
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
-        table.refresh()
+        table.show()
     if errors:
         raise errors[0]
 

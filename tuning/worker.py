@@ -16,6 +16,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from recipes.command_line import quiet_tensorflow
 from recipes.config import UserError
 from recipes.runs.directory import only_writer
 from tuning.directory import SearchDirectory
@@ -29,22 +30,15 @@ DEATHS = 2
 """Kills after which a trial has failed: the first may have come from outside."""
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 5.0
-ASK_AGAIN_SECONDS = 0.2
+ASK_AGAIN_SECONDS = 0.5
 
 
 def start_fork_server() -> None:
     """Start the process from which all trials are forked."""
-    # A fork loses the threads of OpenBLAS.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a fork loses its threads
     CONTEXT.set_forkserver_preload([*TASKS, "tuning.training"])
-    standard_error = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:  # TensorFlow's start-up messages; a trial has its log
-            os.dup2(nowhere.fileno(), 2)
+    with quiet_tensorflow():
         forkserver.ensure_running()
-    finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
 
 
 def work(

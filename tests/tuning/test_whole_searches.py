@@ -81,7 +81,7 @@ def test_a_search_whose_trials_are_all_refused_ends_with_the_reason(tmp_path):
     assert len(trials(tmp_path / "s")) == 3
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_search_that_is_killed_loses_no_trial_and_repeats_none(tmp_path, kills):
     moments = random.Random(kills)
     search = ("search", "mnist-mlp", "--search-dir", "s", "--resume")

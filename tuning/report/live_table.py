@@ -1,11 +1,8 @@
 """The live table of a search on the terminal: a row for each trial, the best one highlighted."""
 
-from types import TracebackType
-from typing import Self
-
-import rich.table
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 
 from tuning.directory import SearchDirectory
 from tuning.scores import value_by_epoch
@@ -15,7 +12,7 @@ ROWS = 30
 """Trials shown at once: the newest."""
 
 
-class LiveTable:
+class LiveTable(Live):
     """Shows the trials: in place on a terminal, otherwise a line when a trial ends.
 
     Args:
@@ -24,39 +21,31 @@ class LiveTable:
     """
 
     def __init__(self, directory: SearchDirectory, console: Console | None = None) -> None:
+        console = console or Console(soft_wrap=True, highlight=False)
+        super().__init__(console=console, auto_refresh=False)
         self.directory = directory
-        self.console = console or Console(soft_wrap=True, highlight=False)
-        self.live = Live(console=self.console, auto_refresh=False, transient=False)
         self.ended = {trial.number for trial in directory.trials() if trial.status != "running"}
 
-    def __enter__(self) -> Self:
-        """Start to show."""
+    def start(self, refresh: bool = False) -> None:
+        """Start the display, on a terminal only."""
         if self.console.is_terminal:
-            self.live.start()
-        return self
+            super().start(refresh)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the last table on the terminal."""
-        self.live.stop()
-
-    def refresh(self) -> bool:
+    def show(self) -> bool:
         """Show the current trials; return whether one has ended since the last call."""
         trials = self.directory.trials()
-        ended = {trial.number for trial in trials if trial.status != "running"}
-        new = [trial for trial in trials if trial.number in ended - self.ended]
-        self.ended = ended
-        best = best_trial(trials, self.directory.plan.sign)
+        new = [trial for trial in trials if trial.status != "running" and trial.number not in self.ended]
+        self.ended |= {trial.number for trial in new}
         if self.console.is_terminal:
-            self.live.update(Group(self._table(trials, best), self._summary(trials, best)), refresh=True)
+            best = best_trial(trials, self.directory.plan.sign)
+            self.update(Group(self._table(trials, best), self._summary(trials, best)), refresh=True)
         else:
             for trial in new:
                 self.console.print(f"trial {trial.number}  {'  '.join(self._cells(trial)[1:])}")
         return bool(new)
 
-    def _table(self, trials: list[Trial], best: Trial | None) -> rich.table.Table:
-        table = rich.table.Table(box=None, pad_edge=False)
+    def _table(self, trials: list[Trial], best: Trial | None) -> Table:
+        table = Table(box=None, pad_edge=False)
         plan = self.directory.plan
         names = [dimension.name.split(".")[-1] for dimension in plan.dimensions]
         for name in ("trial", *names, plan.objective, "epochs", "seconds", "status"):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from recipes.command_line import quiet_tensorflow
 from tuning.plan import Plan
 from tuning.samplers import bayesian, grid, random
 from tuning.space import Value, own_values
@@ -35,8 +36,8 @@ def propose(plan: Plan, trials: Sequence[Trial], scores: Mapping[int, float]) ->
         scores: Score of each ended trial by its number; a trial that ended without one failed.
     """
     if plan.method.algorithm == "hyperband":
-        from tuning.samplers import hyperband  # keras-tuner imports TensorFlow
-
+        with quiet_tensorflow():  # keras-tuner imports it
+            from tuning.samplers import hyperband
         chosen = hyperband.next_trial(plan, trials, scores)
         return Proposal(*chosen) if chosen else None
     if plan.method.algorithm == "grid":
