@@ -7,9 +7,11 @@ import statistics
 import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorboard.plugins.hparams import api
 
 from recipes.config import DivergedError, Recipe, UserError
 from recipes.runs.directory import Run, only_writer
@@ -18,7 +20,6 @@ from recipes.tasks import task_of
 from tuning.callbacks import PauseAfter, Paused, StopAtDeadline, StopBelowMedian
 from tuning.directory import SearchDirectory
 from tuning.plan import Plan
-from tuning.report.tensorboard import write_hparams
 from tuning.scores import value_by_epoch
 from tuning.space import apply
 from tuning.trial import Trial
@@ -142,3 +143,21 @@ def _copy_run(source: Run, target: Run) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(source.path, beside)
     beside.replace(target.path)
+
+
+def write_hparams(folder: Path, plan: Plan, trial: Trial) -> None:
+    """Write the settings and the value of a trial for TensorBoard's HParams plugin.
+
+    `tensorboard --logdir searches/RECIPE/NAME` shows them.
+
+    Args:
+        folder: Folder of the log.
+        plan: The settings of the search.
+        trial: An ended trial; without a value, only its settings are written.
+    """
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default():
+        api.hparams(trial.values, trial_id=f"trial {trial.number}")
+        if trial.value is not None:
+            tf.summary.scalar(plan.objective, trial.value, step=trial.epochs)
+    writer.close()

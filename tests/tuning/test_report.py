@@ -18,7 +18,7 @@ from tests.tuning.test_callbacks import write_run
 from tuning.directory import SearchDirectory
 from tuning.report.importance import importance
 from tuning.report.page import remarks, write_report, write_tables
-from tuning.report.tensorboard import write_hparams
+from tuning.training import write_hparams
 from tuning.trial import Trial, best_trial
 
 
