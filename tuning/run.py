@@ -5,9 +5,9 @@ import functools
 import signal
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import FrameType
 
 from recipes.command_line import shell_command
@@ -107,31 +107,19 @@ def watch(directory: SearchDirectory, jobs: list[Job]) -> None:
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     stop = threading.Event()
-    errors: list[BaseException] = []
-
-    def guard(job: Job) -> None:
+    with LiveTable(directory) as table, _sigterm_as_interrupt(), ThreadPoolExecutor(len(jobs)) as pool:
+        futures = [pool.submit(job, stop) for job in jobs]
         try:
-            job(stop)
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=guard, args=(job,)) for job in jobs]
-    with LiveTable(directory) as table, _sigterm_as_interrupt():
-        for thread in threads:
-            thread.start()
-        try:
-            while any(thread.is_alive() for thread in threads):
-                time.sleep(REFRESH_SECONDS)
+            while wait(futures, REFRESH_SECONDS).not_done:
+                if any(future.done() and future.exception() for future in futures):
+                    stop.set()
                 if table.show():
                     write_tables(directory)
+            table.show()
         finally:
             stop.set()
-            for thread in threads:
-                thread.join()
-        table.show()
-    if errors:
-        raise errors[0]
+    for future in futures:
+        future.result()
 
 
 @contextlib.contextmanager

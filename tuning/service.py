@@ -91,13 +91,10 @@ class ChiefClient:
         Raises:
             UserError: It does not answer.
         """
-        ready = grpc.channel_ready_future(self.channel)
         try:
-            ready.result(timeout=self.timeout)
+            grpc.channel_ready_future(self.channel).result(timeout=self.timeout)
         except grpc.FutureTimeoutError:
             raise self._no_answer() from None
-        finally:
-            ready.cancel()
 
     def ask(self, worker: str) -> Answer:
         """Return the next trial of a worker, "wait" or "end"."""

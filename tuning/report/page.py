@@ -19,6 +19,19 @@ from tuning.report.plots import (
 from tuning.space import EPOCHS, for_own_length, own_values, same_values
 from tuning.trial import Trial, best_trial, ranked
 
+PLOTS = {
+    "best": (
+        plot_best_so_far,
+        "The value of each trial when it ended, and the best value so far. Triangles: stopped early.",
+    ),
+    "space": (
+        plot_rate_against_batch,
+        "Learning rate and batch size of each trial. Triangles: stopped early; crosses: failed.",
+    ),
+    "coordinates": (plot_parallel_coordinates, "Each line is a trial; the thick line is the best one."),
+    "curves": (plot_curves, "The objective by epoch. Dotted lines: stopped early."),
+}
+
 
 def write_tables(directory: SearchDirectory) -> Trial | None:
     """Write `trials.csv`, and `best.json` if there is a best trial; return the best trial."""
@@ -131,28 +144,15 @@ def _short(value: Any) -> str:
 
 def _draw(directory: SearchDirectory, trials: list[Trial]) -> list[Picture]:
     """Draw the plots and return them with their captions."""
-    plan, plots = directory.plan, directory.path / "plots"
+    plots = directory.path / "plots"
     plots.mkdir(exist_ok=True)
-    shares = importance(plan.dimensions, trials)
-    pictures = {
-        "best": "The value of each trial when it ended, and the best value so far. Triangles: stopped early.",
-        "space": "Learning rate and batch size of each trial. Triangles: stopped early; crosses: failed.",
-        "importance": "Share of the variance that each setting alone explains (functional ANOVA).",
-        "coordinates": "Each line is a trial; the thick line is the best one.",
-        "curves": "The objective by epoch. Dotted lines: stopped early.",
-    }
-    plot_best_so_far(plan, trials, plots / "best.png")
-    plot_rate_against_batch(plan, trials, plots / "space.png")
-    plot_parallel_coordinates(plan, trials, plots / "coordinates.png")
-    plot_curves(plan, trials, lambda trial: _curve(directory, trial), plots / "curves.png")
+    pictures = []
+    for name, (plot, caption) in PLOTS.items():
+        plot(directory, trials, plots / f"{name}.png")
+        pictures.append(Picture(plots / f"{name}.png", caption))
+    shares = importance(directory.plan.dimensions, trials)
     if shares:
         plot_importance(shares, plots / "importance.png")
-    return [
-        Picture(plots / f"{name}.png", caption)
-        for name, caption in pictures.items()
-        if name != "importance" or shares
-    ]
-
-
-def _curve(directory: SearchDirectory, trial: Trial) -> list[float]:
-    return [row[directory.plan.objective] for row in directory.runs(trial.number)[0].history]
+        caption = "Share of the variance that each setting alone explains (functional ANOVA)."
+        pictures.append(Picture(plots / "importance.png", caption))
+    return pictures

@@ -1,6 +1,6 @@
 """Plots of a search, one PNG file each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from recipes.config import flatten, to_dict
 from recipes.report.plots import save
+from tuning.directory import SearchDirectory
 from tuning.plan import Plan
 from tuning.space import BATCH_SIZE, LEARNING_RATE
 from tuning.trial import Trial, ranked
@@ -20,8 +21,9 @@ BEST_COLOR, OTHER_COLOR = "#c2571a", "#5b7fb5"
 MARKERS = {"finished": "o", "stopped": "v"}
 
 
-def plot_best_so_far(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
+def plot_best_so_far(directory: SearchDirectory, trials: Sequence[Trial], path: Path) -> None:
     """Plot the value of each trial and the best value so far against time."""
+    plan = directory.plan
     figure, axes = _axes(f"{_words(plan.objective)}, best so far", 3.6)
     ended = sorted(_scored(trials), key=lambda trial: trial.ended or 0.0)
     start = min(trial.started for trial in trials)
@@ -39,8 +41,9 @@ def plot_best_so_far(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
     save(figure, path)
 
 
-def plot_rate_against_batch(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
+def plot_rate_against_batch(directory: SearchDirectory, trials: Sequence[Trial], path: Path) -> None:
     """Plot the learning rate and batch size of each trial, coloured by the objective."""
+    plan = directory.plan
     figure, axes = _axes("learning rate and batch size", 4.2)
     colors = _colors(plan, trials)
     own = dict(flatten(to_dict(plan.recipe)))
@@ -63,8 +66,9 @@ def plot_rate_against_batch(plan: Plan, trials: Sequence[Trial], path: Path) -> 
     save(figure, path)
 
 
-def plot_parallel_coordinates(plan: Plan, trials: Sequence[Trial], path: Path) -> None:
+def plot_parallel_coordinates(directory: SearchDirectory, trials: Sequence[Trial], path: Path) -> None:
     """Plot each trial as a line across one axis per setting, coloured by the objective, the best on top."""
+    plan = directory.plan
     figure, axes = _axes("settings of each trial", 4.2)
     colors, dimensions = _colors(plan, trials), plan.dimensions
     for rank, trial in reversed(list(enumerate(ranked(_scored(trials), plan.sign)))):
@@ -101,21 +105,13 @@ def plot_importance(shares: Mapping[str, float], path: Path) -> None:
     save(figure, path)
 
 
-def plot_curves(
-    plan: Plan, trials: Sequence[Trial], curve_of: Callable[[Trial], Sequence[float]], path: Path
-) -> None:
-    """Plot the objective of each trial against the epoch.
-
-    Args:
-        plan: The settings of the search.
-        trials: The trials.
-        curve_of: Returns the values of a trial by epoch.
-        path: The PNG file.
-    """
+def plot_curves(directory: SearchDirectory, trials: Sequence[Trial], path: Path) -> None:
+    """Plot the objective of each trial's first seed against the epoch."""
+    plan = directory.plan
     figure, axes = _axes(f"{_words(plan.objective)} by epoch", 4)
     colors = _colors(plan, trials)
     for trial in reversed(ranked(_scored(trials), plan.sign)):
-        curve = curve_of(trial)
+        curve = [row[plan.objective] for row in directory.runs(trial.number)[0].history]
         axes.plot(
             range(1, len(curve) + 1),
             curve,
