@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import ROOT, command
-from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
+from recipes.runs.flags import parse_flags
 from tuning.directory import SearchDirectory
 from tuning.plan import Method, Plan, make_plan
 from tuning.space import own_values

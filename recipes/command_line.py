@@ -1,9 +1,8 @@
-"""What every command of the project does alike: exit statuses, and errors of one or two lines."""
+"""What all commands of the project share: exit statuses, errors of one or two lines, a quiet TensorFlow."""
 
 import contextlib
 import difflib
 import io
-import json
 import os
 import re
 import shlex
@@ -17,15 +16,15 @@ from recipes.config import LostWorkerError, UserError, nearest
 Command = Callable[[Sequence[str]], None]
 
 LOST_WORKER_STATUS = 138
-"""What Kubeflow's training operator takes for a fault that beginning again may cure."""
+"""Exit status after which Kubeflow's training operator restarts a process."""
 
 
 def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str]) -> int:
     """Run the command that the arguments name.
 
     Returns:
-        The exit status: 0 done, 2 the user's input is wrong, 130 Ctrl-C, 138 another worker of the
-        cluster is gone. A fault goes through as the exception it is, and Python exits with 1.
+        The exit status: 0 done, 2 the user's input is wrong, 130 Ctrl-C, 138 another worker of the cluster
+        is lost. Any other exception is a fault and is not caught: Python exits with 1.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(help_text, end="", file=sys.stdout if arguments else sys.stderr)
@@ -40,7 +39,7 @@ def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str
     except LostWorkerError as error:
         print(f"error: {error}", file=sys.stderr)
         return LOST_WORKER_STATUS
-    except BrokenPipeError:  # the reader has had enough, as in `... --help | head`
+    except BrokenPipeError:  # the reader has closed the pipe, as in `... --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.strerror is None:
@@ -54,7 +53,7 @@ def run(commands: Mapping[str, Command], help_text: str, arguments: Sequence[str
 
 
 def shell_command(module: str, *arguments: object) -> str:
-    """Return a command that runs a module with this interpreter, as it can be pasted into a shell here."""
+    """Return a command that runs a module with this interpreter, to be pasted into a shell in this directory."""
     python = Path(sys.executable)
     if python.is_relative_to(Path.cwd()):
         python = python.relative_to(Path.cwd())
@@ -75,14 +74,14 @@ def one_line_errors() -> Iterator[None]:
 
 
 def unframe(frame: str) -> str:
-    """Return what a framed error says, without its frame, argument help and advice."""
-    # Where standard output is not UTF-8, tyro draws no sides, and a rule under the title.
+    """Return the message of a framed error, with the nearest flag, without frame and help."""
+    # Where standard output is not UTF-8, tyro draws no sides, and a line under the title.
     inside = re.findall("^│.*", frame, re.MULTILINE) or frame.splitlines()[2:]
     blocks = re.split(r"\n[─-]+\n", "\n".join(line.strip("│ ") for line in inside))
     said = " ".join(blocks[0].split())
     meant = [block for block in blocks[1:] if block.startswith("Perhaps you meant")]
     if meant:
-        # tyro names those that contain what was received first in the alphabet's order.
+        # tyro lists the flags that contain the received one in alphabetical order.
         flags = re.findall(r"^\s*(--[\w.-]+)", meant[0], re.MULTILINE)
         received = re.findall(r"--[\w.-]+", said)
         near = difflib.get_close_matches(received[0], flags, n=1, cutoff=0.0) if received else flags
@@ -91,7 +90,7 @@ def unframe(frame: str) -> str:
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """Return the value of a flag that must be known before the others can be parsed; None without it."""
+    """Return the value of a flag that is needed before the others can be parsed; None if it is not given."""
     for number, argument in enumerate(arguments):
         if argument.startswith(f"{flag}="):
             return argument.removeprefix(f"{flag}=")
@@ -100,39 +99,15 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def read_prompts(given: Sequence[str]) -> list[str]:
-    """Return what texts begin with: - is standard input, and nothing given is a new line.
-
-    Raises:
-        UserError: A prompt that is not UTF-8. Python reads a surrogate for each such byte of an argument.
-    """
-    try:
-        prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in given or ("\n",)]
-        return [prompt.encode(errors="surrogateescape").decode() for prompt in prompts]
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise UserError(f"--prompt is not UTF-8. Received: byte {byte:#04x} at {error.start}") from None
-
-
-def print_texts(prompts: Sequence[str], texts: Sequence[str], *, as_json: bool) -> None:
-    """Print whole texts: a line of JSON each, or as they are, under their prompts where there are several."""
-    for prompt, text in zip(prompts, texts, strict=True):
-        if as_json:
-            print(json.dumps({"prompt": prompt, "text": text}))
-        else:
-            print(text if len(texts) == 1 else f"--- {prompt!r}\n{text}")
-
-
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
     """Choose Keras's backend, and import TensorFlow inside without its start-up messages.
 
-    TF_CPP_MIN_LOG_LEVEL comes too late for those that are printed while it is imported
-    (tensorflow#100442), so the file behind standard error is another one for that time. What it
-    holds is printed if the import fails.
+    TF_CPP_MIN_LOG_LEVEL does not hold back the messages of the import itself (tensorflow#100442), so standard
+    error goes to a temporary file meanwhile, which is printed if the import fails.
 
     Raises:
-        UserError: Another backend is asked for.
+        UserError: KERAS_BACKEND is another one.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
@@ -144,7 +119,7 @@ def quiet_tensorflow() -> Iterator[None]:
         os.dup2(messages.fileno(), 2)
         try:
             yield
-        except BaseException:  # Ctrl-C and a refusal too: what was held back is printed
+        except BaseException:  # Ctrl-C and user errors too
             messages.seek(0)
             os.write(standard_error, messages.read())
             raise

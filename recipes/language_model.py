@@ -24,7 +24,9 @@ from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.saved import copy_without_optimizer
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.report.page import Page, Text
-from recipes.runs.directory import Run, check_same
+from recipes.runs.comparison import check_same
+from recipes.runs.directory import Run
+from recipes.runs.finding import finished_run
 from recipes.task import Data, Part, Scores, Task
 from recipes.training.callbacks.sample import Sample
 from recipes.training.callbacks.text_metrics import TextMetrics, bits_per_character, perplexity
@@ -48,7 +50,7 @@ class LanguageModelling(Task[TextRecipe]):
         """Load and tokenize the text, with the vocabulary of the run that training starts from, if any."""
         tokenizer = None
         if self.recipe.init_from:
-            run = Run(Path(self.recipe.init_from))
+            run = finished_run(Path(self.recipe.init_from))
             self.start, tokenizer = load(run)
             theirs, ours = _network(run.config), _network(to_dict(self.recipe))
             check_same(theirs, ours, f"--init-from needs the network of {run.path}")

@@ -21,7 +21,8 @@ from recipes.data.examples import fingerprint
 from recipes.data.passes import counted, read_ahead
 from recipes.data.streams import stream
 from recipes.report.page import Page
-from recipes.runs.directory import RUNS, Run, check_vacant, claimed
+from recipes.runs.directory import Run
+from recipes.runs.opening import choose_run
 from recipes.task import Data, Part, Scores, Task
 from recipes.training.fit import batch_sizes
 
@@ -43,13 +44,9 @@ def train(recipe: OwnSettings, path: Path | None = None, *, resume: bool = False
     Raises:
         UserError: Data or a model that do not fit each other, or, on resume, other settings than the run's.
     """
-    task = OwnTask(place_of(recipe), recipe)
-    if path is None:
-        with claimed(RUNS / recipe.name) as path:
-            return task.train(path)
-    if not resume:
-        check_vacant(path, "resume=True continues it")
-    return task.train(path, resume=resume)
+    name = place_of(recipe)
+    with choose_run(name, path, resume=resume, offer="resume=True continues it") as (run, resume):
+        return OwnTask(name, recipe).train(run.path, resume=resume)
 
 
 class OwnBatches:

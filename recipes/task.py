@@ -23,7 +23,10 @@ from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
 from recipes.report.page import Page, Picture, settings_table, write_page
 from recipes.report.plots import plot_learning_curves
-from recipes.runs.directory import Run, check_same_data, check_scored, open_run
+from recipes.runs.comparison import check_same_data, check_scored
+from recipes.runs.directory import Run
+from recipes.runs.finding import finished_run
+from recipes.runs.opening import open_run
 from recipes.runs.settings import recorded_recipe
 from recipes.training.fit import (
     Batches,
@@ -362,8 +365,7 @@ class Task(abc.ABC, Generic[R]):
         """
         if self.recipe.distillation.teacher is None:
             return None
-        run = Run(Path(self.recipe.distillation.teacher))
-        _ = run.metrics  # refuses an unfinished run
+        run = finished_run(Path(self.recipe.distillation.teacher))
         if not isinstance(recorded_recipe(run.config), self.recipe_class):
             raise UserError(
                 f"distillation.teacher: {run.path} is a run of {run.config['recipe']}, which is another task"

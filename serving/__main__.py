@@ -13,7 +13,8 @@ import tyro
 
 from recipes import command_line
 from recipes.config import Sampling, UserError, require, require_seed
-from recipes.runs.directory import finished_run
+from recipes.generation.prompts import print_texts, read_prompts
+from recipes.runs.finding import finished_run
 
 HELP = """usage: python -m serving COMMAND ...
 
@@ -261,7 +262,7 @@ def generate(arguments: Sequence[str]) -> None:
     chosen = parse(GenerateArguments, arguments, "generate")
     import numpy as np
 
-    prompts = command_line.read_prompts(chosen.prompt)
+    prompts = read_prompts(chosen.prompt)
     rows, sampling = len(prompts), chosen.sampling
     with connected(chosen.call) as client:
         answer = client.predict(
@@ -277,7 +278,7 @@ def generate(arguments: Sequence[str]) -> None:
             seed=np.full(rows, chosen.seed, np.int64),
         )
     texts = [text.decode() for text in answer["text"].tolist()]
-    command_line.print_texts(prompts, texts, as_json=chosen.json)
+    print_texts(prompts, texts, as_json=chosen.json)
 
 
 def status(arguments: Sequence[str]) -> None:

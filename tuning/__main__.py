@@ -11,10 +11,11 @@ from typing import Annotated, TypeVar
 import tyro
 
 from recipes import command_line
-from recipes.__main__ import parse_flags
 from recipes.catalog import CATALOG
 from recipes.config import UserError, require
-from recipes.runs.directory import claimed, latest_path, point_latest
+from recipes.runs.files import follow, point_latest
+from recipes.runs.flags import parse_flags
+from recipes.runs.lock import claimed
 from recipes.runs.settings import find_recipe
 from tuning.directory import SearchDirectory, open_search
 from tuning.plan import Method, make_plan
@@ -152,7 +153,10 @@ def _opened(command: str, arguments: Sequence[str], own: Own) -> Iterator[tuple[
     found, given = find_recipe(name), command_line.value_of("--search-dir", flags)
     path = Path(given) if given is not None else None
     if path is None and "--resume" in flags:
-        path = latest_path(SEARCHES / found.folder, "search")
+        latest = SEARCHES / found.folder / "latest"
+        if not latest.exists():
+            raise UserError(f"--resume: there is no search in {latest.parent}")
+        path = follow(latest)
     if path is None and command == "chief":
         raise UserError("chief needs --search-dir, a folder that its workers see too")
     recipe = found.recipe

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from recipes.command_line import quiet_tensorflow
 from recipes.config import UserError
-from recipes.runs.directory import only_writer
+from recipes.runs.lock import only_writer
 from tuning.directory import SearchDirectory
 from tuning.search import Search
 from tuning.service import ChiefClient

@@ -27,8 +27,9 @@ from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
 from recipes.report.page import Page, Picture, Table
 from recipes.report.plots import plot_trade_off
-from recipes.runs.directory import Run, open_run
+from recipes.runs.directory import Run
 from recipes.runs.files import write_csv
+from recipes.runs.opening import open_run
 from recipes.runs.settings import recorded_recipe, with_settings
 from recipes.training.callbacks.pruning import keep_zeros, prunable
 from recipes.training.fit import Outcome, building, fix_seed, save_model

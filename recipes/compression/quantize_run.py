@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.compression.quantize import quantize
 from recipes.report.page import Page, Table
-from recipes.runs.directory import Run, open_run
+from recipes.runs.directory import Run
+from recipes.runs.opening import open_run
 from recipes.runs.settings import recorded_recipe
 from recipes.training.fit import Outcome, save_model
 

@@ -1,7 +1,6 @@
-"""A cluster on one machine: several training processes, restarted when one dies.
+"""A cluster on one machine: several training processes, all restarted from the last checkpoint when one dies.
 
-Each gets the TF_CONFIG that a launcher of real clusters would set. Workers can only train together, so when one
-dies all of them are restarted from the chief's last checkpoint.
+Each process gets the TF_CONFIG that a launcher of real clusters would set.
 """
 
 import json
@@ -14,39 +13,46 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from recipes.command_line import LOST_WORKER_STATUS
+from recipes.command_line import LOST_WORKER_STATUS, shell_command
 from recipes.config import LostWorkerError
 
 RESTARTS = 5
 PATIENCE = 20.0
-"""Seconds that the chief has to write its state, after Ctrl-C."""
+"""Seconds that the chief has after Ctrl-C to write its checkpoint."""
 
 
 def train(count: int, name: str, path: Path, flags: Sequence[str]) -> None:
-    """Train a recipe with several processes until the chief is done.
+    """Train a recipe with several processes until the chief is done; otherwise print how to resume it.
 
     Args:
         count: Number of processes; the first is the chief.
         name: The recipe's name.
         path: The run directory.
-        flags: Those of `train`, with that directory.
+        flags: The flags of `train`, with that directory.
 
     Raises:
         LostWorkerError: Processes died more often than they are restarted.
         KeyboardInterrupt: Ctrl-C; the chief wrote a checkpoint.
         SystemExit: A process failed for another reason; with its exit status.
     """
-    before = _written(path)
+    try:
+        _train(count, name, path, flags)
+    except (KeyboardInterrupt, LostWorkerError):
+        if _created(path) is not None:
+            again = shell_command("recipes", "workers", count, name, "--resume", "--run-dir", path)
+            print(f"Resume with {count} processes: {again}", file=sys.stderr)
+        raise
+
+
+def _train(count: int, name: str, path: Path, flags: Sequence[str]) -> None:
+    """Start the processes until the chief is done, `RESTARTS` times again at most."""
+    before = _created(path)
     for restart in range(RESTARTS + 1):
         if restart:
-            print(
-                f"A process died: restarting all {count} from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
-        # A run that is resumed has its settings.
-        begun = _written(path) != before
-        status = _train_once(count, [name, *(["--run-dir", str(path), "--resume"] if begun else flags)])
+            message = f"A process died: restarting all {count} from the last checkpoint"
+            print(message, file=sys.stderr, flush=True)
+        resume = ["--run-dir", str(path), "--resume"]  # the run has recorded the settings of the flags
+        status = _train_once(count, [name, *(flags if _created(path) == before else resume)])
         if status == 0:
             return
         if status > 0 and status != LOST_WORKER_STATUS:
@@ -54,14 +60,14 @@ def train(count: int, name: str, path: Path, flags: Sequence[str]) -> None:
     raise LostWorkerError(f"a process died {RESTARTS + 1} times")
 
 
-def _written(path: Path) -> int | None:
-    """Return when the run in a directory was created; None without one."""
+def _created(path: Path) -> int | None:
+    """Return when the run in a directory was created, in ns; None if there is none."""
     config = path / "config.json"
     return config.stat().st_mtime_ns if config.exists() else None
 
 
 def _train_once(count: int, arguments: Sequence[str]) -> int:
-    """Return the exit status of the first process that ended training: the chief, or one that failed."""
+    """Return the exit status of the process that ended the training: the chief, or one that failed."""
     addresses = free_addresses(count)
     processes = [_start(index, addresses, arguments) for index in range(count)]
     try:
@@ -89,7 +95,7 @@ def _start(index: int, addresses: Sequence[str], arguments: Sequence[str]) -> su
         [sys.executable, "-m", "recipes", "train", *arguments],
         env={**os.environ, "TF_CONFIG": json.dumps(config)},
         stdout=None if index == 0 else subprocess.DEVNULL,
-        start_new_session=index > 0,  # Ctrl-C is for the chief: the others follow it
+        start_new_session=index > 0,  # Ctrl-C reaches only the chief, and the others end with it
     )
 
 

@@ -28,7 +28,7 @@ from recipes.config import (
 from recipes.distribution.keras_fit_patch import patch_fit
 from recipes.distribution.tf_config import Cluster, read_cluster
 from recipes.models.saved import copy_without_optimizer
-from recipes.runs.directory import check_same
+from recipes.runs.comparison import check_same
 from recipes.runs.files import write_file
 
 Tensor = Any

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever kills the writer."""
+"""Files that are written whole or not at all, even if the process is killed."""
 
 import csv
 import io
@@ -10,14 +10,14 @@ from typing import IO, Any
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its place, flush it to the disk, then rename it.
+    """Write a file under another name, flush it to the disk, then rename it.
 
     Args:
         path: Where the file goes; an old one is replaced.
         write: Writes the content into the binary file it is given.
 
     Raises:
-        OSError: The disk is full, the folder can't be written to, ...; an old file stays as it was.
+        OSError: The disk is full, the folder is read-only, ...; an old file stays as it was.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -36,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows, at least one, under a line of their keys; what a row lacks, as of an older version, is nan."""
+    """Write at least one row under a header; a value that a row lacks, as of an older version, is nan."""
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, fieldnames=names, restval="nan", lineterminator="\n")
@@ -46,5 +46,18 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file for people: indented, keys in their order."""
+    """Write an indented JSON file; keys keep their order."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def point_latest(path: Path) -> None:
+    """Make the link `latest` beside a directory point at it, atomically."""
+    beside = path.with_name(f".latest.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(path.name)
+    beside.replace(path.with_name("latest"))
+
+
+def follow(path: Path) -> Path:
+    """Return where a link such as `latest` points now: it may point elsewhere later."""
+    return path.parent / path.readlink() if path.is_symlink() else path

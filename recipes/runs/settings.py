@@ -1,4 +1,4 @@
-"""Settings of a recipe from a file, and with some of them changed."""
+"""A recipe by its name, and its settings from a file or with some of them changed."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class NamedRecipe:
     """A recipe and its name.
 
     Attributes:
-        name: What runs and searches record: a name of the catalog, or where a user's own recipe is defined.
+        name: The name that runs and searches record: of the catalog, or the place of a user's own recipe.
         folder: Its folder in `runs/` and `searches/`.
         summary: A line about it.
         recipe: Its settings.
@@ -43,7 +43,7 @@ def find_recipe(name: str) -> NamedRecipe:
 
 
 def folder_of(name: str) -> str:
-    """Return a recipe's folder in `runs/`: of one that can't be found, such as one of a notebook, its name."""
+    """Return a recipe's folder in `runs/`; for a recipe that is not found, as of a notebook, its name."""
     try:
         return find_recipe(name).folder
     except UserError:
@@ -53,11 +53,11 @@ def folder_of(name: str) -> str:
 def read_settings(name: str, path: Path) -> Recipe:
     """Read settings of a recipe from a JSON file: a search's best.json, or a run's config.json.
 
-    What the file leaves out is as the catalog has it. What is the default of the optimizer or schedule that the
-    file names is None again, so that a flag can name another.
+    Settings that are not in the file have the catalog's values. Defaults of the file's optimizer and schedule
+    become None, so that a flag can choose another optimizer or schedule.
 
     Raises:
-        UserError: No such file, not JSON, settings of another recipe, or ones that do not exist.
+        UserError: No such file, not JSON, settings of another recipe, or settings that do not exist.
     """
     try:
         tree = json.loads(path.read_text())
@@ -77,7 +77,7 @@ def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
     """Return the settings in a run's config.json.
 
     Raises:
-        UserError: Its recipe is not there any more, or it has settings that do not exist.
+        UserError: Its recipe or one of its settings does not exist.
     """
     tree = dict(config)
     return from_dict(type(find_recipe(str(tree.pop("recipe", None))).recipe), tree)
@@ -87,7 +87,7 @@ def with_settings(recipe: Recipe, tree: Mapping[str, Any]) -> Recipe:
     """Return a recipe with some of its settings changed, given as nested dicts.
 
     Raises:
-        UserError: A setting that the recipe does not have, or a value it does not take.
+        UserError: A setting that the recipe does not have, or an invalid value.
     """
     return from_dict(type(recipe), _merged(to_dict(recipe), tree))
 

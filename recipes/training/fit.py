@@ -240,10 +240,10 @@ def fit(  # noqa: PLR0913 - what a training is made of
     except KeyboardInterrupt:
         keep_best.put_best()
         save_model(model, run)
-        run.set_aside("interrupted", f"by Ctrl-C in epoch {len(history.rows) + 1}")
+        run.write_status("interrupted", f"by Ctrl-C in epoch {len(history.rows) + 1}")
         raise
     except DivergedError as error:
-        run.set_aside("failed", str(error))
+        run.write_status("failed", str(error))
         raise
     except tf.errors.OpError as error:
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):

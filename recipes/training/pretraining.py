@@ -21,7 +21,8 @@ from recipes.data.passes import read_ahead
 from recipes.data.streams import draw_keys, stream
 from recipes.models.autoencoder import build_autoencoder
 from recipes.models.saved import load_model
-from recipes.runs.directory import Run, open_run
+from recipes.runs.directory import Run
+from recipes.runs.opening import open_run
 from recipes.training.fit import batch_sizes, building, compile_model, fit, save_model
 
 Tensor = Any

@@ -242,7 +242,7 @@ def test_a_killed_worker_costs_the_epoch_under_way(stripes, tmp_path):
     kill(sorted(children(process.pid))[1])  # the first is the chief
     out, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
-    assert error.count("A process is gone: all 2 go on from the last checkpoint") == 1
+    assert error.count("A process died: restarting all 2 from the last checkpoint") == 1
     assert [row["epoch"] for row in Run(run).history] == list(range(1, 9))
     assert out.count("epoch 1/8") == 1  # what was done is not done again
     assert (run / "metrics.json").exists()

@@ -1,8 +1,9 @@
-"""Commands as a person types them: what they print and how they end."""
+"""The commands: output, errors and exit statuses."""
 
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import recipes.__main__ as main
 import serving.__main__ as serving
 import tuning.__main__ as tuning
 from recipes import command_line
-from recipes.config import UserError
+from recipes.catalog import CATALOG
+from recipes.config import UserError, flatten, to_dict
 from recipes.runs.directory import Run
+from recipes.runs.flags import FIRST
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,13 +66,13 @@ def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
         (["list", "all"], ["Received: all"]),
     ],
 )
-def test_wrong_words_are_refused_before_anything_slow(tmp_path, arguments, said):
+def test_wrong_input_is_refused_before_tensorflow_is_imported(tmp_path, arguments, said):
     assert_refused(recipes(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME=""), *said)
     assert not list(tmp_path.iterdir())
 
 
 def refusal(capsys, command, *arguments: str) -> str:
-    """Run a command in this process; return what it says, which must be a line."""
+    """Run a command in this process and return its error, which must be a line."""
     assert command_line.run({"command": command}, "", ["command", *arguments]) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
@@ -91,9 +94,7 @@ def refusal(capsys, command, *arguments: str) -> str:
         (tuning.chief, ["mnist-mlp", "--search-dir", "s", "--seed"]),
     ],
 )
-def test_a_seed_that_no_generator_takes_is_refused_in_a_line(
-    tmp_path, monkeypatch, capsys, command, arguments
-):
+def test_a_seed_out_of_range_is_refused_in_a_line(tmp_path, monkeypatch, capsys, command, arguments):
     monkeypatch.chdir(tmp_path)
     for seed in (2**32, -1):
         said = refusal(capsys, command, *arguments, str(seed))
@@ -102,7 +103,7 @@ def test_a_seed_that_no_generator_takes_is_refused_in_a_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_last_execution_of_a_trial_needs_a_seed_too(tmp_path, monkeypatch, capsys):
+def test_the_seed_of_the_last_execution_must_be_in_range_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = ["--executions", "3", "--training.seed", str(2**32 - 2)]
     assert "4294967294" in refusal(capsys, tuning.search, "mnist-mlp", *flags)
@@ -111,7 +112,7 @@ def test_the_last_execution_of_a_trial_needs_a_seed_too(tmp_path, monkeypatch, c
 @pytest.mark.parametrize("command", [main.generate, serving.generate])
 def test_a_prompt_that_is_not_utf_8_is_refused_in_a_line(monkeypatch, capsys, command):
     run = ["runs/lm-lstm/latest"] if command is main.generate else []
-    argument = os.fsdecode(b"abc\xffdef")  # as Python passes on what a shell gives
+    argument = os.fsdecode(b"abc\xffdef")  # as Python decodes the argument of a shell
     said = refusal(capsys, command, *run, "--prompt", "good", "--prompt", argument)
     assert "--prompt is not UTF-8. Received: byte 0xff at 3" in said
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abcd\xe2\x82"), encoding="utf-8"))
@@ -133,6 +134,45 @@ def test_help_and_list_do_not_import_tensorflow(tmp_path, arguments):
     assert done.returncode == 0
     assert "HEAVY []" in done.stdout
     assert "mnist-cnn" in done.stdout or arguments == ["--help"]
+
+
+def settings_of(name: str) -> set[str]:
+    return {setting for setting, _ in flatten(to_dict(CATALOG[name].recipe))}
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"^[│ ]+(--[\w.-]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (main.train, ["mnist-cnn"]),
+        (main.train, ["lm-transformer"]),
+        (main.workers, ["2", "lm-lstm"]),
+        (main.augment, ["mnist-cnn"]),
+        (tuning.search, ["mnist-cnn"]),
+        (tuning.search, ["lm-transformer"]),
+    ],
+)
+def test_the_help_fits_on_three_screens_and_help_all_has_every_flag(monkeypatch, capsys, command, arguments):
+    monkeypatch.setenv("COLUMNS", "100")
+    said = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit, match="0"):
+            command([*arguments, flag])
+        said[flag] = capsys.readouterr().out
+    lines = said["--help"].splitlines()
+    assert len(lines) <= 72
+    assert lines[-1].endswith("--help-all")
+    assert {"--data.source", "--training.epochs"} < flags_in(said["--help"]) < flags_in(said["--help-all"])
+    every = {f"--{setting.replace('_', '-')}" for setting in settings_of(arguments[-1])}
+    assert every < flags_in(said["--help-all"])
+    assert int(lines[-1].split()[0]) == len(every - flags_in(said["--help"]))
+
+
+def test_every_setting_of_the_short_help_exists():
+    assert set(FIRST) <= {setting for name in CATALOG for setting in settings_of(name)}
 
 
 def test_wrong_data_is_refused_and_leaves_nothing(tmp_path):
@@ -182,7 +222,7 @@ def test_train_then_evaluate_then_resume_then_overwrite(tmp_path, stripes):
 
 
 @pytest.mark.slow
-def test_trainings_that_begin_at_once_are_runs_of_their_own(tmp_path):
+def test_simultaneous_trainings_have_separate_runs(tmp_path):
     command = [sys.executable, "-m", "recipes", "train", "diabetes-mlp", "--training.epochs", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     processes = [
@@ -199,7 +239,7 @@ def test_trainings_that_begin_at_once_are_runs_of_their_own(tmp_path):
     assert len({run.metrics["test_mse"] for run in found}) == 4
 
 
-def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_exits_with_130_and_prints_how_to_resume(tmp_path):
     run = tmp_path / "run"
     command = [
         sys.executable,
@@ -236,7 +276,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
     assert json.loads((run / "metrics.json").read_text())["status"] == "stopped early by hand"
 
 
-def test_a_disk_that_is_full_is_said_in_a_line(tmp_path):
+def test_a_full_disk_is_reported_in_a_line(tmp_path):
     limited = "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
     arguments = [

@@ -133,7 +133,9 @@ def test_a_prune_that_prunes_nothing_says_so(run, tmp_path, capsys):
     new = prune_run(task_of_run(run), tmp_path / "new", settings)
     assert new.metrics["nonzero_parameters"] == run.metrics["nonzero_parameters"]
     assert new.metrics["steps_kept"] == 0
-    said = f"Nothing was pruned, the model is that of {run.path}: 0 of 1 steps are within the tolerance of 0.0"
+    said = (
+        f"Nothing was pruned, the model is that of {run.path}: 0 of 1 steps are within the tolerance of 0.0"
+    )
     assert said in capsys.readouterr().out
     assert said in (new.path / "report.html").read_text()
 

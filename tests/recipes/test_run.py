@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 
 from recipes.config import UserError
-from recipes.runs import directory as runs
-from recipes.runs.directory import Run, check_same, check_vacant, claimed, create, finished_run, only_writer
-from recipes.runs.files import write_file, write_text
+from recipes.runs import opening
+from recipes.runs.comparison import check_same
+from recipes.runs.directory import Run
+from recipes.runs.files import write_file, write_json, write_text
+from recipes.runs.finding import finished_run, path_to_resume
+from recipes.runs.lock import claimed, only_writer, reserved
+from recipes.runs.opening import check_vacant, create
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")
 
@@ -42,8 +46,8 @@ def test_latest_points_at_the_training_run_that_finished_last(tmp_path, monkeypa
     assert not latest.is_symlink()  # none has finished
     second.finish({})
     assert latest.readlink() == Path("second")
-    make("interrupted").set_aside("interrupted", "by Ctrl-C")
-    make("diverged").set_aside("failed", "NaN")
+    make("interrupted").write_status("interrupted", "by Ctrl-C")
+    make("diverged").write_status("failed", "NaN")
     make("pruned", {"made_from": {"run": "second", "structure": "units"}}).finish({})
     make("int8", {"made_from": {"run": "second", "weights": "int8"}}).finish({})
     make("01", folder="runs/mnist-mlp/pruned/steps").finish({})
@@ -55,7 +59,7 @@ def test_latest_points_at_the_training_run_that_finished_last(tmp_path, monkeypa
     assert finished_run(latest).path == Path("runs/mnist-mlp/first")
 
 
-def test_a_latest_that_leads_nowhere_names_the_newest_finished_run(tmp_path, monkeypatch):
+def test_a_broken_latest_names_the_newest_finished_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     latest = Path("runs/mnist-mlp/latest")
     with pytest.raises(
@@ -74,9 +78,9 @@ def test_a_latest_that_leads_nowhere_names_the_newest_finished_run(tmp_path, mon
 
 
 def test_one_name_is_claimed_once(tmp_path):
-    """Eight processes in one second, as `for s in ...; do train & done` begins them."""
+    """Eight processes begin in one second, as in `for s in ...; do train & done`."""
     code = (
-        "import sys; from pathlib import Path; from recipes.runs.directory import claimed\n"
+        "import sys; from pathlib import Path; from recipes.runs.lock import claimed\n"
         "with claimed(Path(sys.argv[1])) as path:\n"
         "    print(path, flush=True); (path / 'mine').touch(exist_ok=False)"
     )
@@ -87,45 +91,45 @@ def test_one_name_is_claimed_once(tmp_path):
     assert len(set(names)) == len(list((tmp_path / "runs").glob("*/mine"))) == 8
 
 
-def test_a_name_that_nothing_came_of_is_free_again(tmp_path):
+def test_a_claimed_directory_that_is_empty_is_removed(tmp_path):
     with pytest.raises(UserError), claimed(tmp_path / "runs") as path:
         raise UserError("no such data")
     assert not path.exists()
 
 
-def test_the_run_to_resume_is_the_newest_unfinished_one_that_nobody_holds(tmp_path, monkeypatch):
+def test_the_run_to_resume_is_the_newest_unfinished_one_that_is_not_locked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = Path("runs/mnist-mlp")
     with pytest.raises(UserError, match="there is no run in runs/mnist-mlp"):
-        runs.path_to_resume(folder)
+        path_to_resume(folder)
     for age, name in enumerate(("pruned", "diverged", "held", "newer", "older", "finished")):
         run = make(name, {"made_from": {"run": "x", "structure": "units"}} if name == "pruned" else {})
         os.utime(run.path / "config.json", ns=(10**18 - age, 10**18 - age))
-    Run(folder / "diverged").set_aside("failed", "NaN")
+    Run(folder / "diverged").write_status("failed", "NaN")
     Run(folder / "finished").finish({})
     (folder / "claimed-by-a-killed-process").mkdir()
     with only_writer(folder / "held"):
-        # As of two processes that resume at once, each gets a run of its own.
-        assert [runs.path_to_resume(folder) for _ in range(2)] == [folder / "newer", folder / "older"]
+        # Two processes that resume at the same time get one run each.
+        assert [path_to_resume(folder) for _ in range(2)] == [folder / "newer", folder / "older"]
         with pytest.raises(UserError, match="runs/mnist-mlp/held is being written by another process"):
-            runs.path_to_resume(folder)
-        assert runs.path_to_resume(folder, held=True) == folder / "held"
+            path_to_resume(folder)
+        assert path_to_resume(folder, held=True) == folder / "held"
         for name in ("newer", "older"):
-            with runs.reserved(folder / name):
+            with reserved(folder / name):
                 pass
-        assert runs.path_to_resume(folder) == folder / "newer"
-        with runs.reserved(folder / "newer"):
+        assert path_to_resume(folder) == folder / "newer"
+        with reserved(folder / "newer"):
             pass
     for name in ("held", "newer", "older"):
         shutil.rmtree(folder / name)
-    assert runs.path_to_resume(folder) == folder / "finished"
+    assert path_to_resume(folder) == folder / "finished"
 
 
-def test_a_run_without_metrics_is_not_finished_and_with_them_it_is(tmp_path):
+def test_a_run_is_finished_once_it_has_metrics(tmp_path):
     run = create(tmp_path / "run", {"recipe": "mnist-mlp"}, {})
     with pytest.raises(UserError, match=r"not a finished run.*train mnist-mlp --resume"):
         _ = run.metrics
-    run.set_aside("interrupted", "why")
+    run.write_status("interrupted", "why")
     run.finish({"test_accuracy": 1.0})
     assert run.metrics == {"test_accuracy": 1.0}
     assert sorted(path.name for path in run.path.iterdir()) == [
@@ -136,7 +140,7 @@ def test_a_run_without_metrics_is_not_finished_and_with_them_it_is(tmp_path):
     ]
 
 
-def test_what_is_no_run_is_never_written_over(tmp_path):
+def test_other_files_are_never_overwritten(tmp_path):
     (tmp_path / "letter").write_text("dear")
     with pytest.raises(UserError, match="exists and is not a run directory"):
         check_vacant(tmp_path, "")
@@ -144,15 +148,14 @@ def test_what_is_no_run_is_never_written_over(tmp_path):
     check_vacant(tmp_path / "empty", "")
 
 
-def test_what_a_kill_left_before_a_run_began_is_in_nobodys_way(tmp_path, monkeypatch):
+def test_a_directory_of_a_run_that_was_killed_before_it_began_is_vacant(tmp_path, monkeypatch):
     def killed(path, value):
         if path.name == "config.json":
             raise KeyboardInterrupt
         write_json(path, value)
 
-    write_json = runs.write_json
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_json", killed)
+        patch.setattr(opening, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             create(tmp_path / "run", {}, {})
     (tmp_path / "run" / ".config.json.123").touch()
@@ -162,7 +165,7 @@ def test_what_a_kill_left_before_a_run_began_is_in_nobodys_way(tmp_path, monkeyp
         check_vacant(tmp_path / "run", "go away")
 
 
-def test_an_old_run_is_replaced_and_nothing_of_it_stays(tmp_path):
+def test_an_old_run_is_replaced_completely(tmp_path):
     run = create(tmp_path / "run", {"recipe": "mnist-mlp"}, {})
     (run.path / "steps" / "01").mkdir(parents=True)
     (run.path / "report.html").touch()
@@ -178,7 +181,7 @@ def test_an_old_run_is_replaced_and_nothing_of_it_stays(tmp_path):
     assert run.path.stat().st_ino == inode  # the lock is on it
 
 
-def test_a_spoilt_file_is_named(tmp_path):
+def test_a_corrupt_file_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json is not JSON"):
         _ = Run(tmp_path).config
@@ -194,7 +197,7 @@ def test_two_processes_cannot_write_one_run(tmp_path):
         pass
 
 
-def test_what_is_busy_in_the_body_is_not_another_process(tmp_path):
+def test_a_blocking_error_inside_a_lock_is_not_taken_for_the_lock(tmp_path):
     with pytest.raises(BlockingIOError, match="a full pipe"), only_writer(tmp_path):
         raise BlockingIOError("a full pipe")
 
@@ -207,9 +210,9 @@ def lock(path: Path) -> None:
         os.close(folder)
 
 
-def test_a_reservation_is_taken_over_and_refused_to_others(tmp_path):
+def test_a_reserved_lock_is_taken_over_here_and_refused_elsewhere(tmp_path):
     path = tmp_path / "run"
-    with runs.reserved(path):
+    with reserved(path):
         with pytest.raises(BlockingIOError):
             lock(path)
         with only_writer(path), pytest.raises(BlockingIOError):
@@ -244,7 +247,7 @@ def test_changes_are_named_old_value_first():
         check_same({"a": {"b": 1}}, {"a": {"b": 2}, "c": 3}, "settings")
 
 
-def test_json_is_written_for_people(tmp_path):
-    runs.write_json(tmp_path / "x.json", {"b": 1, "a": [1.5]})
+def test_json_is_indented_and_keeps_its_order(tmp_path):
+    write_json(tmp_path / "x.json", {"b": 1, "a": [1.5]})
     assert json.loads((tmp_path / "x.json").read_text()) == {"b": 1, "a": [1.5]}
     assert (tmp_path / "x.json").read_text().startswith('{\n  "b"')

@@ -1,4 +1,4 @@
-"""Language models as a person calls them: what is printed, and how wrong input ends."""
+"""The commands with language models: output and errors."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def run(home):
     return home / "runs" / "lm-transformer" / "latest"
 
 
-def test_generate_prints_the_prompt_and_what_follows(run, home):
+def test_generate_prints_prompt_and_completion(run, home):
     short = ["--max-new-tokens", 20, "--temperature", 0]
     done = recipes("generate", run, "--prompt", "The quick", *short, cwd=home)
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def test_generate_prints_the_prompt_and_what_follows(run, home):
     [
         (["--prompt", "Zürich #1"], ["lacks '#' '1' 'Z' 'ü'", "It has '\\n' ' ' '.'"]),
         (["--prompt", ""], ["prompt is empty"]),
-        (["--temperature", "-1"], ["exactly 0", "Received: temperature=-1.0"]),
+        (["--temperature", "-1"], ["at least 0", "Received: temperature=-1.0"]),
         (["--top-p", "0"], ["(0, 1]", "top_p=0.0"]),
         (["--top-p", "1.01"], ["top_p=1.01"]),
         (["--max-new-tokens", "0"], ["max_new_tokens=0"]),
@@ -81,11 +81,11 @@ def test_generate_prints_the_prompt_and_what_follows(run, home):
         (["--top-kk", "3"], ["--top-k"]),
     ],
 )
-def test_generate_refuses_what_makes_no_sense(run, home, flags, said):
+def test_generate_refuses_invalid_arguments(run, home, flags, said):
     assert_refused(recipes("generate", run, *flags, cwd=home), *said)
 
 
-def test_generate_refuses_runs_of_another_kind(home, tmp_path):
+def test_generate_refuses_runs_of_other_tasks(home, tmp_path):
     assert_refused(recipes("generate", tmp_path, cwd=home), "not a run directory")
     other = tmp_path / "mnist"
     other.mkdir()
@@ -106,7 +106,7 @@ def test_a_finished_language_model_is_scored_and_resumed_as_any_run(run, home):
     assert "finished already" in again.stdout
 
 
-def test_text_that_will_not_do_is_refused_and_leaves_nothing(home, tmp_path):
+def test_invalid_text_is_refused_and_leaves_nothing(home, tmp_path):
     for name, content, said in [
         ("empty.txt", b"", ["there is no text"]),
         ("tiny.txt", b"abc" * 20, ["a window of", "block_size=16"]),

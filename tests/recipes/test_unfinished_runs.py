@@ -1,4 +1,4 @@
-"""Runs that did not come to their end: resumed, finished by hand, replaced; and what is printed about them."""
+"""Unfinished runs: resumed, finished early, replaced, and the commands that are printed about them."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,8 @@ from recipes import __main__ as command
 from recipes import mnist
 from recipes.catalog import CATALOG
 from recipes.config import Recipe, UserError
-from recipes.runs.directory import Run, only_writer
+from recipes.runs.directory import Run
+from recipes.runs.lock import only_writer
 from recipes.runs.settings import with_settings
 from recipes.tasks import task_of
 from recipes.training.callbacks.history import History
@@ -46,7 +47,7 @@ TRAIN = ["diabetes-mlp", "--training.epochs", "4"]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """Work in a directory of its own, as a person does."""
+    """Work in a new directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
@@ -68,7 +69,7 @@ def interrupt(name: str, recipe: Recipe, path: Path, *, epoch: int = 3, by=Keybo
 
 @contextlib.contextmanager
 def ctrl_c(monkeypatch, epoch: int = 3):
-    """Interrupt what is trained inside in an epoch."""
+    """Interrupt the training inside in an epoch."""
     original = History.on_epoch_begin
 
     def begin(history, number, logs=None):
@@ -82,7 +83,7 @@ def ctrl_c(monkeypatch, epoch: int = 3):
 
 
 def hints(said: str) -> list[list[str]]:
-    """Return the arguments of the commands in what was printed."""
+    """Return the arguments of the printed commands."""
     return [shlex.split(line.partition(": ")[2])[3:] for line in said.splitlines() if " -m recipes " in line]
 
 
@@ -91,9 +92,9 @@ def hints(said: str) -> list[list[str]]:
     [
         *((name, KeyboardInterrupt) for name in TINY),
         ("mnist-mlp", MemoryError),
-    ],  # which saves no model, as a kill
+    ],  # like a kill, this saves no model
 )
-def test_a_run_is_finished_with_the_best_of_the_epochs_it_has(name, by, tmp_path):
+def test_finish_keeps_the_best_epoch_so_far(name, by, tmp_path):
     recipe = tiny(name, tmp_path)
     run = interrupt(name, recipe, Path("runs") / name / "run", by=by)
     kept = keras.models.load_model(run.model_path).get_weights() if by is KeyboardInterrupt else None
@@ -112,11 +113,11 @@ def test_a_run_is_finished_with_the_best_of_the_epochs_it_has(name, by, tmp_path
         keras.models.load_model(run.model_path).get_weights(), kept or (), strict=bool(kept)
     ):
         np.testing.assert_array_equal(ours, theirs)
-    command.evaluate([f"runs/{name}/latest"])  # from now on it is a run like any other
+    command.evaluate([f"runs/{name}/latest"])  # it is a finished run now
 
 
-def test_before_an_epoch_that_may_be_the_best_the_last_one_is_kept(tmp_path):
-    """Its weights are the ones that were validated: the moving averages."""
+def test_finish_keeps_the_last_epoch_if_none_may_be_the_best(tmp_path):
+    """The kept weights are the validated ones: the moving averages."""
     recipe = tiny("mnist-mlp", tmp_path)
     late = with_settings(recipe, {"early_stopping": {"start_fraction": 0.75}})
     run = interrupt("mnist-mlp", late, Path("run"))
@@ -125,7 +126,7 @@ def test_before_an_epoch_that_may_be_the_best_the_last_one_is_kept(tmp_path):
     assert run.metrics["validation_loss"] == pytest.approx(run.history[1]["validation_loss"], rel=1e-4)
 
 
-def test_what_cannot_be_finished_says_why(tmp_path, capsys):
+def test_finish_says_why_a_run_cannot_be_finished(tmp_path, capsys):
     recipe = tiny("diabetes-mlp", tmp_path)
     early = interrupt("diabetes-mlp", recipe, Path("early"), epoch=1)
     with pytest.raises(UserError, match=r"early has no completed epoch. Resume: .*--resume --run-dir early$"):
@@ -197,7 +198,7 @@ def test_a_run_in_training_is_not_overwritten(tmp_path):
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
-def test_a_link_to_a_run_is_overwritten_and_latest_is_no_name_for_a_run(tmp_path):
+def test_a_linked_run_is_overwritten_but_not_latest(tmp_path):
     command.train([*TRAIN, "--run-dir", "run"])
     Path("link").symlink_to("run")
     command.train(["diabetes-mlp", "--training.epochs", "2", "--run-dir", "link", "--overwrite"])
@@ -207,7 +208,7 @@ def test_a_link_to_a_run_is_overwritten_and_latest_is_no_name_for_a_run(tmp_path
         command.train([*TRAIN, "--run-dir", "runs/diabetes-mlp/latest"])
 
 
-def test_a_run_of_the_days_when_defaults_were_recorded_as_null_is_resumed_and_scored(tmp_path):
+def test_an_old_run_whose_defaults_are_null_is_resumed_and_scored(tmp_path):
     recipe = tiny("diabetes-mlp", tmp_path)
     whole = task_of("diabetes-mlp", recipe).train(Path("whole"))
     run = interrupt("diabetes-mlp", recipe, Path("run"))
@@ -225,7 +226,7 @@ def test_a_run_of_the_days_when_defaults_were_recorded_as_null_is_resumed_and_sc
     command.evaluate(["run"])
 
 
-def test_a_run_records_what_it_was_trained_with(tmp_path):
+def test_a_run_records_the_values_that_were_used(tmp_path):
     recipe = with_settings(
         tiny("diabetes-mlp", tmp_path),
         {
@@ -233,7 +234,7 @@ def test_a_run_records_what_it_was_trained_with(tmp_path):
             "schedule": {"name": "wsd"},
             "batches": {"name": "random"},
             "pruning": {"sparsity": 0.5},
-            "training": {"batch_size": 31},  # ten steps an epoch
+            "training": {"batch_size": 31},  # ten steps per epoch
         },
     )
     config = task_of("diabetes-mlp", recipe).train(Path("run")).config
@@ -241,9 +242,9 @@ def test_a_run_records_what_it_was_trained_with(tmp_path):
     assert (config["schedule"]["decay_fraction"], config["schedule"]["final_fraction"]) == (0.2, 0.0)
     assert config["batches"]["largest"] == 512
     assert 0 < config["pruning"]["end"] < config["pruning"]["settle"] < 40
-    assert config["early_stopping"]["patience"] is None  # that means never
+    assert config["early_stopping"]["patience"] is None  # never stops early
     assert config["optimizer"]["momentum"] is None  # adam has none
-    # As a start for another training it names another rule and schedule as the catalog would.
+    # Flags can choose another optimizer and schedule than those of the file.
     other = [
         "--optimizer.name",
         "sgd",
@@ -259,7 +260,7 @@ def test_a_run_records_what_it_was_trained_with(tmp_path):
     assert Run(Path("other")).config["optimizer"]["beta_1"] is None
 
 
-def test_data_that_changed_is_named_before_it_is_scored(stripes, capsys):
+def test_changed_data_is_refused_by_evaluate(stripes, capsys):
     flags = ["--data.source", str(stripes), "--training.epochs", "1", "--training.batch-size", "8"]
     command.train(["mnist-mlp", *flags, "--run-dir", "run"])
     capsys.readouterr()
@@ -283,7 +284,7 @@ def test_data_that_changed_is_named_before_it_is_scored(stripes, capsys):
     assert json.loads(scored.out)["note"] in scored.err
 
 
-def test_a_score_on_another_source_says_so(tmp_path, capsys):
+def test_a_score_on_another_source_has_a_note(tmp_path, capsys):
     path = task_of("mnist-mlp", tiny("mnist-mlp", tmp_path)).train(Path("run")).path
     digits = mnist.load_images(CATALOG["mnist-mlp"].recipe.data.__class__(source="digits"))
     arrays = {"x_train": digits.train.images, "y_train": digits.train.labels}
@@ -298,7 +299,7 @@ def test_a_score_on_another_source_says_so(tmp_path, capsys):
     assert scored.err.startswith("WARNING: ")
 
 
-def test_a_damaged_model_is_a_line(tmp_path):
+def test_a_damaged_model_is_refused_in_a_line(tmp_path):
     run = task_of("mnist-mlp", tiny("mnist-mlp", tmp_path)).train(Path("run"))
     whole = run.model_path.read_bytes()
     middle = len(whole) // 2
@@ -317,7 +318,7 @@ def test_a_damaged_model_is_a_line(tmp_path):
     assert not Path("models").exists()
 
 
-def test_a_recipe_that_is_not_in_the_catalog_is_named(tmp_path):
+def test_a_run_of_an_unknown_recipe_is_refused(tmp_path):
     run = task_of("diabetes-mlp", tiny("diabetes-mlp", tmp_path)).train(Path("run"))
     for name in ("config", "metrics"):
         path = run.path / f"{name}.json"
@@ -328,7 +329,7 @@ def test_a_recipe_that_is_not_in_the_catalog_is_named(tmp_path):
     assert not Path("runs").exists()
 
 
-def test_a_teacher_of_another_task_is_a_line(tmp_path):
+def test_a_teacher_of_another_task_is_refused_in_a_line(tmp_path):
     task_of("diabetes-mlp", tiny("diabetes-mlp", tmp_path)).train(Path("teacher"))
     for name in ("mnist-mlp", "lm-transformer", "seq2seq-reverse"):
         recipe = with_settings(tiny(name, tmp_path), {"distillation": {"teacher": "teacher"}})

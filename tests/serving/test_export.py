@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from recipes.config import UserError
-from recipes.runs.directory import Run, create
+from recipes.runs.directory import Run
+from recipes.runs.opening import create
 from serving import export as exporting
 from serving.export import compare, export, publish
 from serving.server.servable import Servable

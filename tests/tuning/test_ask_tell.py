@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from recipes.config import UserError
-from recipes.runs.directory import only_writer
+from recipes.runs.lock import only_writer
 from tests.tuning.conftest import fail, finish, plan_of, search_to_the_end
 from tuning import search as search_module
 from tuning.search import LEASE_SECONDS

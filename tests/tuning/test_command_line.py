@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from recipes import command_line
-from recipes.runs.directory import only_writer
+from recipes.runs.lock import only_writer
 from tests.tuning.conftest import plan_of
 from tests.tuning.processes import ROOT, TINY, run
 from tuning import __main__ as commands

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.runs.directory import only_writer
+from recipes.runs.lock import only_writer
 from tests.tuning.conftest import bowl, plan_of, search_to_the_end
 from tuning import worker as worker_module
 from tuning.directory import SearchDirectory

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from recipes.runs.directory import only_writer
+from recipes.runs.lock import only_writer
 from tests.processes import wait_until
 from tests.tuning.conftest import finish, plan_of
 from tuning import worker as worker_module

@@ -52,7 +52,7 @@ def next_trial(
         BaseTuner(oracle, directory=folder)  # sets the folder where the oracle writes its trials
         numbers = _replay(oracle, plan, trials, scores)
         answer = oracle.create_trial("next")
-    vars(oracle).clear()  # keras-tuner keeps every oracle for ever, as the key of its lock
+    oracle.__dict__.clear()  # keras-tuner keeps every oracle for ever, as the key of its lock
     if answer.status != TrialStatus.RUNNING:
         return None
     chosen = answer.hyperparameters.values

@@ -1,0 +1,55 @@
+"""Compare the settings and the data that a run began with to those that it is resumed or scored with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recipes.command_line import shell_command
+from recipes.config import UserError, flatten
+from recipes.runs.directory import Run
+
+
+def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], rule: str) -> None:
+    """Raise a UserError that begins with the rule and names every change, old value first, if there is one."""
+    before, after = dict(flatten(earlier)), dict(flatten(now))
+    changed = [
+        f"{name} was {before.get(name)!r} and is {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if changed:
+        raise UserError(f"{rule}. Changed: {'; '.join(changed)}")
+
+
+def check_same_data(run: Run, data: Mapping[str, Any], rule: str) -> None:
+    """Raise a UserError if data differ from those in a run's environment.json. Arguments as `check_same`."""
+    recorded = run.environment["data"]
+    # An older version may have recorded less; the note says how the data were obtained.
+    names = (recorded.keys() & data.keys()) - {"note"}
+    check_same({name: recorded[name] for name in names}, {name: data[name] for name in names}, rule)
+
+
+def check_scored(run: Run, data: Mapping[str, Any], *, strict: bool) -> str:
+    """Compare the data that a run is scored on to the data that it was trained on.
+
+    Args:
+        run: The run.
+        data: As in its environment.json.
+        strict: Whether they must be the same.
+
+    Returns:
+        A note that a score on other data needs; "" where they are the same.
+
+    Raises:
+        UserError: `strict`, and they are not the same: every change is named, old value first.
+    """
+    source = run.environment["data"]["source"]
+    try:
+        check_same_data(run, data, f"{run.path} was trained on other data than {source} is now")
+    except UserError as error:
+        if strict:
+            anyway = shell_command("recipes", "evaluate", run.path, "--data.source", source)
+            raise UserError(f"{error}\nScore what is there now: {anyway}") from None
+        if data["source"] == source:
+            return f"{error}. What is scored here may have been trained on"
+        return f"{data['source']} is not the data that {run.path} was trained on: that was {source}"
+    return ""
