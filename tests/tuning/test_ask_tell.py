@@ -255,7 +255,7 @@ def test_refusals_for_different_reasons_do_not_end_a_search(make_search):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"number": 0, "values": {}, "no_such": 1}'])
-def test_a_damaged_trial_is_one_line(make_search, text):
+def test_a_damaged_trial_is_a_one_line_error(make_search, text):
     search = make_search(plan_of())
     search.directory.trial_path(0).mkdir()
     (search.directory.trial_path(0) / "trial.json").write_text(text)

@@ -43,7 +43,7 @@ def score(directory, number):
     return scores(directory, directory.trials())[number]
 
 
-def test_the_value_of_a_run_is_that_of_the_epoch_it_would_keep(directory):
+def test_the_value_of_a_run_is_that_of_the_epoch_that_would_be_kept(directory):
     assert value_by_epoch(write_run(directory, 0, [0.5, 0.7, 0.6]), plan_of()) == [0.5, 0.7, 0.7]
     late = write_run(directory, 1, [0.9, 0.8, 0.6], first_epoch=3)
     assert value_by_epoch(late, plan_of()) == [None, None, 0.6]

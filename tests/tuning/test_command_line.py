@@ -81,7 +81,7 @@ def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path):
     )
 
 
-def test_settings_of_a_file_are_where_training_starts(tmp_path):
+def test_training_starts_from_the_settings_of_a_file(tmp_path):
     from recipes.config import to_dict
     from recipes.runs.settings import read_settings
 
@@ -167,7 +167,7 @@ def test_a_second_process_at_a_search_is_refused_and_changes_nothing(make_direct
         (lambda plan: plan | {"settings": {"training": {"epochs": 0}}}, "epochs must be at least 1"),
     ],
 )
-def test_a_malformed_search_is_one_line(make_directory, capsys, change, said):
+def test_a_malformed_search_is_a_one_line_error(make_directory, capsys, change, said):
     directory = make_directory(plan_of())
     directory.plan_path.write_text(json.dumps(change(json.loads(directory.plan_path.read_text()))))
     for command, arguments in (
@@ -182,7 +182,7 @@ def test_a_malformed_search_is_one_line(make_directory, capsys, change, said):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"number": 0, "values": {}, "no_such": 1}'])
-def test_a_malformed_trial_is_one_line(make_directory, capsys, text):
+def test_a_malformed_trial_is_a_one_line_error(make_directory, capsys, text):
     directory = make_directory(plan_of())
     directory.trial_path(0).mkdir()
     (directory.trial_path(0) / "trial.json").write_text(text)
@@ -190,3 +190,7 @@ def test_a_malformed_trial_is_one_line(make_directory, capsys, text):
     assert status == 2
     assert "trials/0000/trial.json is not a trial: " in errors
     assert errors.count("\n") == 1
+
+
+def test_a_chief_listens_on_this_machine_only_unless_told_otherwise():
+    assert commands.ChiefArguments().address.startswith("127.0.0.1:")

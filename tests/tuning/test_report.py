@@ -34,7 +34,7 @@ def trials_of(plan, count, seed=0):
 
 @pytest.fixture
 def searched(make_directory) -> SearchDirectory:
-    """Give a search of eight trials, one that failed and one that was ended."""
+    """Give a search of eight finished trials, a failed one and a stopped one."""
     directory = make_directory(plan_of())
     for trial in trials_of(plan_of(), 8):
         write_run(directory, trial.number, [trial.value - 0.1, trial.value])
@@ -48,7 +48,7 @@ def searched(make_directory) -> SearchDirectory:
     return directory
 
 
-def test_the_table_has_a_row_a_trial_and_the_best_ones_settings_can_be_trained(searched):
+def test_the_table_has_a_row_for_each_trial_and_the_best_settings_can_be_trained(searched):
     best = write_tables(searched)
     rows = list(csv.DictReader((searched.path / "trials.csv").read_text().splitlines()))
     assert [row["trial"] for row in rows] == [str(number) for number in range(10)]
@@ -64,7 +64,7 @@ def test_the_table_has_a_row_a_trial_and_the_best_ones_settings_can_be_trained(s
     assert json.loads(searched.best_path.read_text())["recipe"] == "mnist-mlp"
 
 
-def test_the_best_trial_is_a_finished_one_where_there_is_one(searched):
+def test_the_best_trial_is_a_finished_one_if_there_is_one(searched):
     """A stopped trial's value may be of weights that no finished trial could keep."""
     finished = write_tables(searched)
     stopped = replace(searched.read_trial(9), value=0.9999)
@@ -91,7 +91,7 @@ def test_a_value_that_is_not_finite_is_a_failure_in_searches_of_older_versions_t
     assert f"became {bad}" in searched.report_path.read_text()
 
 
-def test_the_report_says_what_must_be_known_of_the_best_trial(searched):
+def test_the_report_states_the_baseline_the_edges_and_the_length_of_the_best_trial(searched):
     """Recipe: batches of 64 at a learning rate of 0.001, searched from 16 to 256 and 0.0001 to 0.01."""
 
     def said(*trials):

@@ -1,4 +1,4 @@
-"""A chief and workers in processes of their own, and what the death of each does."""
+"""Chief and workers in processes of their own; each of them is killed or stopped."""
 
 import contextlib
 import math
@@ -32,7 +32,7 @@ def address() -> str:
 
 @pytest.fixture
 def processes() -> Iterator[list[subprocess.Popen[str]]]:
-    """Give a list for processes, which are killed at the test's end."""
+    """Give a list of processes, which are killed at the end of the test."""
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
@@ -63,7 +63,7 @@ def test_two_workers_share_a_chiefs_trials(tmp_path, address, processes):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_gives_its_trial_back_and_a_killed_chief_goes_on(tmp_path, address, processes):
+def test_a_killed_worker_and_a_killed_chief_lose_no_trial(tmp_path, address, processes):
     flags = (*LONG, "--trials", 4)
     leader = chief(address, *flags, cwd=tmp_path)
     wait_until((tmp_path / "s" / "search.json").exists)
@@ -84,7 +84,7 @@ def test_a_killed_worker_gives_its_trial_back_and_a_killed_chief_goes_on(tmp_pat
 
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_path, address, processes):
-    """As Ctrl-Z stops it: it and the process of its trial."""
+    """Ctrl-Z stops the worker and the process of its trial."""
     leader = chief(address, *LONG, "--trials", 2, cwd=tmp_path)
     wait_until((tmp_path / "s" / "search.json").exists)
     stopped, other = worker(address, tmp_path), worker(address, tmp_path)
@@ -104,7 +104,7 @@ def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_
         assert "another process" not in log.read_text()
 
 
-def test_a_chief_that_is_not_there_is_said_after_the_time_limit(tmp_path, address):
+def test_a_missing_chief_is_an_error_after_the_timeout(tmp_path, address):
     done = run("worker", "--search-dir", "s", "--address", address, "--chief-timeout", 2, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: No chief answers at {address} for 2 s\n"

@@ -72,7 +72,7 @@ def test_an_invalid_space_is_refused_by_name(name, text, message):
         one(name, text)
 
 
-def test_values_become_settings_and_must_go_together():
+def test_values_become_settings_and_must_be_valid_together():
     dimensions = parse_space(CNN, {LEARNING_RATE: "1e-4:1e-1:log", "schedule.name": "cosine,wsd"})
     recipe = apply(CNN, dimensions, {LEARNING_RATE: 0.02, "schedule.name": "wsd"})
     assert (recipe.optimizer.learning_rate, recipe.schedule.name) == (0.02, "wsd")

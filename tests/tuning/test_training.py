@@ -62,7 +62,7 @@ def test_a_paused_trial_is_not_finished(plan_search):
 
 
 def test_a_trial_whose_objective_is_not_finite_has_failed(plan_search):
-    """One step an epoch: the loss of the step is finite, and what its weights make of validation is NaN."""
+    """One step per epoch: the training loss is finite, the validation loss of the new weights is NaN."""
     directory = plan_search({"training": {"epochs": 1}}, objective="validation_loss")
     trial = train(directory, values={"training.batch_size": 1024, "optimizer.learning_rate": 1e30})
     assert not math.isfinite(directory.runs(0)[0].history[0]["validation_loss"])
@@ -71,7 +71,7 @@ def test_a_trial_whose_objective_is_not_finite_has_failed(plan_search):
 
 
 @pytest.mark.parametrize("seconds", [None, 1e-3])
-def test_time_is_saved_by_the_median_rule_and_not_by_the_end_of_the_time(plan_search, seconds):
+def test_time_is_saved_by_the_median_rule_and_not_by_the_time_limit(plan_search, seconds):
     directory = plan_search({}, objective="validation_accuracy", seconds=seconds)
     for number in range(4):
         write_run(directory, number, [0.95 + number / 100, 0.96 + number / 100])

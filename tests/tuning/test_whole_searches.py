@@ -171,7 +171,7 @@ def test_hyperband_continues_the_best_from_their_pause(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_workers_and_two_seeds_a_trial(tmp_path):
+def test_two_workers_and_two_seeds_per_trial(tmp_path):
     own = ("--search-dir", "s", *TINY, "--trials", 4, "--workers", 2, "--executions", 2, "--no-early-ending")
     done = run("search", "mnist-mlp", *own, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
