@@ -150,15 +150,8 @@ def _opened(command: str, arguments: Sequence[str], own: Own) -> Iterator[tuple[
     resumes it is printed.
     """
     name, space, flags = _split(command, arguments)
-    found, given = find_recipe(name), command_line.value_of("--search-dir", flags)
-    path = Path(given) if given is not None else None
-    if path is None and "--resume" in flags:
-        latest = SEARCHES / found.folder / "latest"
-        if not latest.exists():
-            raise UserError(f"--resume: there is no search in {latest.parent}")
-        path = follow(latest)
-    if path is None and command == "chief":
-        raise UserError("chief needs --search-dir, a folder that its workers see too")
+    found = find_recipe(name)
+    path = _recorded_path(SEARCHES / found.folder, flags)
     recipe = found.recipe
     if path is not None and "--resume" in flags and SearchDirectory(path).plan_path.exists():
         recorded = SearchDirectory(path).plan
@@ -167,6 +160,8 @@ def _opened(command: str, arguments: Sequence[str], own: Own) -> Iterator[tuple[
         recipe, space = recorded.recipe, {**recorded.space, **space}
         own = dataclasses.replace(own, method=recorded.method)
     recipe, own = parse_flags(f"tuning {command} {name}", f"{found.summary}\n{SPACE}", recipe, own, flags)
+    if path is None and command == "chief":
+        raise UserError("chief needs --search-dir, a folder that its workers see too")
     plan = make_plan(name, recipe, space, own.method)
     place = claimed(SEARCHES / found.folder) if path is None else contextlib.nullcontext(path)
     with place as path, open_search(path, plan, resume=own.resume) as directory:
@@ -202,6 +197,16 @@ def _split(command: str, arguments: Sequence[str]) -> tuple[str, dict[str, str],
             text = rest.pop(0)
         space[setting.replace("-", "_")] = text
     return name, space, flags
+
+
+def _recorded_path(folder: Path, flags: Sequence[str]) -> Path | None:
+    """Return the given search directory, or with --resume the latest in a folder; None for a new one."""
+    given = command_line.value_of("--search-dir", flags)
+    if given is not None or "--resume" not in flags:
+        return Path(given) if given is not None else None
+    if not (folder / "latest").exists():
+        raise UserError(f"--resume: there is no search in {folder}")
+    return follow(folder / "latest")
 
 
 def _check_threads(threads: int | None) -> None:

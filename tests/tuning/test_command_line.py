@@ -48,7 +48,10 @@ def test_wrong_arguments_are_refused_before_anything_slow(tmp_path, arguments, s
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["search", "mnist-cnn", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["search", "--help"], ["search", "mnist-cnn", "--help"], ["chief", "mnist-cnn", "--help"]],
+)
 def test_help_does_not_import_tensorflow(arguments):
     code = (
         "import runpy, sys, atexit; "
