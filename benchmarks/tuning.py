@@ -1,15 +1,15 @@
-"""Compare searches: ours beside Optuna's in the same time, two workers beside one.
+"""Compare searches: this project's and Optuna's in the same time, and one worker with two.
 
-    TFDS_DATA_DIR=... python -m benchmarks.tuning                      an hour, on a machine that does nothing else
+    TFDS_DATA_DIR=... python -m benchmarks.tuning                      one hour, on an otherwise idle machine
     TFDS_DATA_DIR=... python -m benchmarks.tuning --recipes mnist-cnn --seconds 300
-    python -m benchmarks.tuning workers                                one worker against two
+    python -m benchmarks.tuning workers                                one worker and two
 
-Both search batch size and learning rate over the same space (`tuning.space.default_space`), begin with
-the recipe's own values, train by the recipe's own module in two processes that share the cores, and end
-their last trials with the epoch in which the time is over. The best is the best of the finished trials.
-Ours is `python -m tuning search --workers 2`, as `make tune-mnist` runs it. Optuna's is a study with its
-TPE sampler and its median pruner, which begin after 3 trials, as ours does with two settings; at their
-defaults of 10 and 5 there is no time for them to begin. They take turns: a slow minute meets both.
+Both search batch size and learning rate in the same space (`tuning.space.default_space`), start with the
+recipe's own values, train with the recipe's own module in two processes that share the cores, and stop
+their last trials after the epoch in which the time limit is reached. Only finished trials count.
+Ours is `python -m tuning search --workers 2`, the command of `make tune-mnist`. Optuna's is a study with its
+TPE sampler and its median pruner, both after 3 start-up trials, like ours with two settings; their defaults
+of 10 and 5 exceed the number of trials. The searches take turns, so that a slow minute affects both.
 """
 
 import argparse
@@ -22,12 +22,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import ROOT, command
 from recipes.catalog import CATALOG
 from recipes.runs.flags import parse_flags
-from tuning.plan import Method, Plan, SearchDirectory, best_trial, make_plan
+from tuning.directory import SearchDirectory
+from tuning.plan import Method, Plan, make_plan
 from tuning.space import own_values
+from tuning.trial import best_trial
 
-ROOT = Path(__file__).parent.parent
 FLAGS = {
     "mnist-cnn": ["--training.epochs", "2", "--data.source", "mnist"],
     "lm-transformer": [
@@ -46,21 +48,20 @@ STARTUP_TRIALS = 3
 
 
 def ours(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Search with this project's command; return the best value, and how many trials there were."""
+    """Search with this project's command; return the best value and the number of trials."""
     budget = ["--seconds", str(seconds), "--trials", str(MANY), "--seed", str(seed)]
     budget += ["--workers", str(PROCESSES), "--threads", str(THREADS)]
-    command = [sys.executable, "-m", "tuning", "search", recipe, "--search-dir", str(folder)]
-    subprocess.run([*command, *FLAGS[recipe], *budget], cwd=ROOT, check=True, stdout=sys.stderr)
-    search = SearchDirectory(folder)
-    trials = search.trials()
-    best = best_trial(trials, search.read_plan().sign)
+    command("tuning", "search", recipe, "--search-dir", folder, *FLAGS[recipe], *budget)
+    directory = SearchDirectory(folder)
+    trials = directory.trials()
+    best = best_trial(trials, directory.plan.sign)
     if best is None:
         raise RuntimeError(f"no trial of {folder} has a value")
     return {"best": best.known_value, "trials": len(trials)}
 
 
 def optunas(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Search with an Optuna study in processes of their own; return the same."""
+    """Search with an Optuna study in several processes; return the best value and the number of trials."""
     plan = plan_of(recipe)
     study = open_study(plan, seed, folder)
     study.enqueue_trial(own_values(plan.recipe, plan.dimensions) or {})
@@ -83,7 +84,7 @@ def optunas(recipe: str, seconds: float, seed: int, folder: Path) -> dict[str, A
 
 
 def plan_of(recipe_name: str) -> Plan:
-    """Return what both search."""
+    """Return the plan of both searches."""
     method = Method()
     recipe, _ = parse_flags("", "", CATALOG[recipe_name].recipe, method, FLAGS[recipe_name])
     return make_plan(recipe_name, recipe, {}, method)
@@ -113,7 +114,7 @@ def run_study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None
 
     from recipes.runs.directory import Run
     from recipes.tasks import task_of
-    from tuning.curves import value_by_epoch
+    from tuning.scores import value_by_epoch
     from tuning.space import apply
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
@@ -147,7 +148,7 @@ def run_study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None
 
 
 def compare(recipes: list[str], seconds: float, repetitions: int, folder: Path) -> None:
-    """Print the best values of both."""
+    """Print a table of the best values of both."""
     print(f"| recipe | search, {seconds:.0f} s | best, mean of {repetitions} ± spread | trials, mean |")
     print("|---|---|---|---|")
     for recipe in recipes:
@@ -159,29 +160,30 @@ def compare(recipes: list[str], seconds: float, repetitions: int, folder: Path) 
                 found[name].append(search(recipe, seconds, seed, place))
                 print(recipe, name, seed, found[name][-1], file=sys.stderr, flush=True)
         for name, results in found.items():
-            best = [result["best"] for result in results]
-            spread = statistics.stdev(best) if repetitions > 1 else 0.0
-            count = statistics.mean(result["trials"] for result in results)
-            print(
-                f"| `{recipe}` | {name} | {statistics.mean(best):.4f} ± {spread:.4f} | {count:.1f} |",
-                flush=True,
-            )
+            print(table_row(recipe, name, results), flush=True)
+
+
+def table_row(recipe: str, search: str, results: list[dict[str, Any]]) -> str:
+    """Return a row of the table: mean and standard deviation of the best values, mean number of trials."""
+    best = [result["best"] for result in results]
+    spread = statistics.stdev(best) if len(best) > 1 else 0.0
+    count = statistics.mean(result["trials"] for result in results)
+    return f"| `{recipe}` | {search} | {statistics.mean(best):.4f} ± {spread:.4f} | {count:.1f} |"
 
 
 def workers(folder: Path, trials: int = 8) -> None:
-    """Print the time of as many trials by one and by two workers, one thread each."""
-    command = [sys.executable, "-m", "tuning", "search", "mnist-mlp", "--data.source", "digits"]
+    """Print the time of the same number of trials with one and with two workers, one thread each."""
+    base = ("tuning", "search", "mnist-mlp", "--data.source", "digits")
     same = ["--trials", str(trials), "--threads", "1", "--training.epochs", "12", "--no-early-ending"]
     space = ["--space.training.batch-size", "8,9"]
     seconds = []
     print("| workers, one thread each | seconds |\n|---|---|")
     for count in (1, 2):
         started = time.monotonic()
-        flags = ["--workers", str(count), "--search-dir", str(folder / str(count))]
-        subprocess.run([*command, *same, *space, *flags], cwd=ROOT, check=True, stdout=sys.stderr)
+        command(*base, *same, *space, "--workers", count, "--search-dir", folder / str(count))
         seconds.append(time.monotonic() - started)
         print(f"| {count} | {seconds[-1]:.1f} |", flush=True)
-    print(f"two take {seconds[1] / seconds[0]:.2f} of one's time")
+    print(f"two workers take {seconds[1] / seconds[0]:.2f} of the time of one")
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Search for the settings of a recipe that give the best validation metric."""
+"""Hyperparameter search over the recipes' settings, on one machine or several."""

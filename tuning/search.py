@@ -1,133 +1,124 @@
-"""Run a search: workers that train trials, a table of how it goes, and the files about it."""
+"""Ask and tell: who trains which trial, decided from the trials' files under one lock.
 
-import contextlib
-import functools
-import signal
+A process opens a search directory and holds its lock until it ends; its threads, or workers on other
+machines through `tuning.service`, ask for trials and tell their results. Nothing is kept elsewhere, so a
+process that is killed at any moment loses nothing: the next one reads the same files.
+"""
+
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
-from recipes.command_line import shell_command
-from recipes.config import UserError
-from tuning import processes
-from tuning.oracles import build_oracle
-from tuning.plan import Plan, SearchDirectory
-from tuning.report import remarks, write_report, write_tables
-from tuning.table import Table
-from tuning.tuner import RecipeTuner, SearchEndedError, SearchFaultError
+from tuning.directory import SearchDirectory
+from tuning.samplers import Proposal, propose
+from tuning.scores import scores
+from tuning.trial import Trial, common_refusal, failed_unless_finite, seconds_used
 
-REFRESH_SECONDS = 0.5
+LEASE_SECONDS = 30.0
+"""A worker without a sign of life for this long has died, if no process holds its trial."""
 
-Job = Callable[[threading.Event], None]
+Answer = Trial | Literal["wait", "end"]
 
 
-def run_search(search: SearchDirectory, *, workers: int, threads: int) -> None:
-    """Search to the end with workers in this process; each trains its trials in processes of their own.
+class Search:
+    """A search whose directory this process holds.
 
     Args:
-        search: The search, which this process holds.
-        workers: Trials at once.
-        threads: Threads of each.
-
-    Raises:
-        UserError: All trials are refused alike, or none has a value.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept.
+        directory: The search directory.
+        remote_workers: Whether workers are other processes, which may have outlived an earlier chief:
+            their trials are lost only after a lease. Otherwise a running trial of an earlier process is
+            lost at once.
     """
-    plan = search.read_plan()
-    table = Table(search, plan)
-    processes.prepare()
-    oracle = build_oracle(plan, search)
-    oracle.read(workers_live=False)
-    oracle.write()
 
-    def work(number: int, stop: threading.Event) -> None:
-        tuner = RecipeTuner(oracle, search, threads=threads, stop=stop, tell=table.tell)
-        tuner.tuner_id = f"worker-{number}"
-        tuner.search()
+    def __init__(self, directory: SearchDirectory, *, remote_workers: bool = False) -> None:
+        self.directory = directory
+        self.remote_workers = remote_workers
+        self.opened = time.time()
+        self.lock = threading.Lock()
 
-    watch(search, plan, table, [functools.partial(work, number) for number in range(workers)])
-    finish(search, plan)
+    def ask(self, worker: str) -> Answer:
+        """Return the next trial of a worker, "wait" if there is none at present, or "end".
 
+        A worker that asks again, because an answer was lost, is given the same trial. The trials of lost
+        workers come before new ones.
+        """
+        with self.lock:
+            trials = self.directory.trials()
+            running = [trial for trial in trials if trial.status == "running"]
+            own = [trial for trial in running if trial.worker == worker]
+            for trial in own or filter(self._is_lost, running):
+                return self._give(self._with_epoch_limit(trial, trials), worker)
+            proposal = None if self._is_spent(trials) else self._propose(trials)
+            if proposal is None:
+                return "wait" if running else "end"
+            numbers = {trial.number for trial in trials}
+            number = next(number for number in itertools.count() if number not in numbers)
+            return self._give(Trial(number=number, **vars(proposal)), worker)
 
-def watch(search: SearchDirectory, plan: Plan, table: Table, jobs: list[Job]) -> None:
-    """Run jobs in threads until all have ended, and show meanwhile how the search goes.
+    def heartbeat(self, number: int) -> None:
+        """Record a sign of life of a trial's worker, and with it the time used.
 
-    Args:
-        search: The search.
-        plan: What it is to do.
-        table: What shows it.
-        jobs: What runs; each ends soon after its event is set.
+        Raises:
+            KeyError: There is no such trial.
+        """
+        with self.lock:
+            trial = self.directory.read_trial(number)
+            if trial.status == "running":
+                self.directory.write_trial(trial.trained_until(time.time()))
 
-    Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
-    """
-    stop = threading.Event()
-    faults: list[BaseException] = []
-    threads = [threading.Thread(target=_guarded, args=(job, stop, faults)) for job in jobs]
-    with table, _terminated_like_interrupted():
-        for thread in threads:
-            thread.start()
-        try:
-            while any(thread.is_alive() for thread in threads):
-                time.sleep(REFRESH_SECONDS)
-                if table.refresh():
-                    write_tables(search, plan)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        table.refresh()
-    if faults:
-        raise faults[0]
+    def tell(self, trial: Trial) -> None:
+        """Record the end of a trial. Only the first end of a trial counts.
 
+        Raises:
+            KeyError: There is no such trial.
+        """
+        with self.lock:
+            recorded = self.directory.read_trial(trial.number)
+            if recorded.status == "running":
+                now = time.time()
+                ended = replace(
+                    trial,
+                    started=recorded.started,
+                    ended=now,
+                    worker=recorded.worker,
+                    sessions=recorded.sessions,
+                )
+                self.directory.write_trial(failed_unless_finite(ended).trained_until(now))
 
-def _guarded(job: Job, stop: threading.Event, faults: list[BaseException]) -> None:
-    """Run a job; with a fault in one, all end."""
-    try:
-        job(stop)
-    except SearchEndedError:
-        pass
-    except SearchFaultError as fault:
-        faults.append(fault.__cause__ or fault)
-        stop.set()
-    except BaseException as error:
-        faults.append(error)
-        stop.set()
+    def is_over(self) -> bool:
+        """Return whether the budget is used up and no trial is running."""
+        trials = self.directory.trials()
+        return self._is_spent(trials) and all(trial.status != "running" for trial in trials)
 
+    def _is_spent(self, trials: Sequence[Trial]) -> bool:
+        method = self.directory.plan.method
+        late = method.seconds is not None and seconds_used(trials) >= method.seconds
+        return late or len(trials) >= method.trials or bool(common_refusal(trials))
 
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Treat SIGTERM, as a cluster sends it, like Ctrl-C."""
+    def _is_lost(self, trial: Trial) -> bool:
+        """Return whether the worker of a running trial has died.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        A worker that is only stopped keeps its trial: its process holds the trial's lock.
+        """
+        silent = time.time() - max(trial.last_seen, self.opened) > LEASE_SECONDS
+        of_earlier_process = trial.last_seen < self.opened and not self.remote_workers
+        return (silent or of_earlier_process) and not self.directory.is_held(trial.number)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def _propose(self, trials: Sequence[Trial]) -> Proposal | None:
+        return propose(self.directory.plan, trials, scores(self.directory, trials))
 
+    def _with_epoch_limit(self, trial: Trial, trials: Sequence[Trial]) -> Trial:
+        """Add what earlier versions did not record in a trial of Hyperband: it was in `oracle.json`."""
+        if self.directory.plan.method.algorithm != "hyperband" or trial.epoch_limit is not None:
+            return trial
+        proposal = self._propose([earlier for earlier in trials if earlier.number < trial.number])
+        return replace(trial, **vars(proposal) | {"values": trial.values}) if proposal else trial
 
-def finish(search: SearchDirectory, plan: Plan) -> None:
-    """Write the tables and the report of a search, and say what came out.
-
-    Raises:
-        UserError: No trial came to a value.
-    """
-    trials = search.trials()
-    best = write_tables(search, plan)
-    if best is None:
-        reasons = [trial.reason for trial in trials if trial.reason]
-        raise UserError(f"none of {len(trials)} trials came to a value. The last: {(reasons or ['?'])[-1]}")
-    write_report(search, plan)
-    values = ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in best.values.items()
-    )
-    print(f"best {plan.objective} {best.value:.6g} in trial {best.number} of {len(trials)}: {values}")
-    print("\n".join(remarks(plan, trials, best)))
-    print(f"settings: {search.best_path}\nreport: {search.report_path}")
-    command = shell_command("recipes", "train", plan.name, "--settings", search.best_path)
-    print(f"train with them: {command}")
+    def _give(self, trial: Trial, worker: str) -> Trial:
+        now = time.time()
+        trial = replace(trial, worker=worker, sessions=(*trial.sessions, (now, now)))
+        self.directory.write_trial(trial)
+        return trial

@@ -1,8 +1,8 @@
-"""What a search varies: settings of a recipe, each with its range or its choices.
+"""The search space: settings of a recipe, each with a range or choices.
 
 training.batch_size        32:256          the powers of two in the range
-optimizer.learning_rate    1e-4:1e-1:log   even on a log scale
-model.dropout              0:0.5           even
+optimizer.learning_rate    1e-4:1e-1:log   uniform on a log scale
+model.dropout              0:0.5           uniform
 schedule.name              cosine,wsd      one of these
 """
 
@@ -27,7 +27,7 @@ COUNTED = (
     "pruning.end",
     "pruning.settle",
 )
-"""Settings in epochs or steps: they belong to the length of the training that they are for."""
+"""Settings in epochs or steps: they depend on the length of the training."""
 RANGE = "LOW:HIGH, LOW:HIGH:log, or values with commas between them"
 
 Value = int | float | str | bool
@@ -35,14 +35,14 @@ Value = int | float | str | bool
 
 @dataclass(frozen=True)
 class Dimension:
-    """A setting and what it may be.
+    """A searched setting.
 
     Attributes:
-        name: The setting, as `optimizer.learning_rate`.
+        name: Name of the setting, such as `optimizer.learning_rate`.
         low: Lower end of a range.
-        high: Upper end of a range.
-        log: Whether the range is even on a log scale.
-        choices: What it may be, instead of a range.
+        high: Upper end of a range, inclusive.
+        log: Whether the range is uniform on a log scale.
+        choices: The possible values, instead of a range.
     """
 
     name: str
@@ -53,30 +53,58 @@ class Dimension:
 
     @property
     def text(self) -> str:
-        """Its range or its choices, for people."""
+        """The range or the choices, for people."""
         ends = (self.low, self.high)
         return ", ".join(map(str, self.choices)) if self.choices else f"{ends[0]:g} to {ends[1]:g}"
 
-    def at_edge(self, value: Any) -> bool:
-        """Tell whether a number is so near an end that the best may lie beyond: in a twentieth of the range.
+    @property
+    def ordered(self) -> bool:
+        """Whether the values are numbers."""
+        return not any(isinstance(choice, str | bool) for choice in self.choices)
 
-        Of numbers to choose from, at least three, it is the least or the greatest.
+    def place(self, value: Any) -> float:
+        """Return the position of a value in the dimension, from 0 to 1."""
+        if self.choices:
+            return (self.choices.index(value) + 0.5) / len(self.choices)
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return float((value - self.low) / (self.high - self.low))
+
+    def value_at(self, place: float) -> Value:
+        """Return the value at a position, at least 0 and below 1."""
+        if self.choices:
+            return self.choices[int(place * len(self.choices))]
+        whole = isinstance(self.low, int)
+        high = self.high + 1 if whole else self.high
+        value = (
+            self.low * math.pow(high / self.low, place) if self.log else place * (high - self.low) + self.low
+        )
+        return min(int(value), int(self.high)) if whole else value
+
+    def grid(self) -> list[Value]:
+        """Return the values of a grid search: all choices or whole numbers, ten values of any other range."""
+        if self.choices:
+            return list(self.choices)
+        if isinstance(self.low, int) and not self.log:
+            return list(range(self.low, int(self.high) + 1))
+        return sorted({self.value_at(step * 0.1 + 0.05) for step in range(10)})
+
+    def at_edge(self, value: Any) -> bool:
+        """Return whether a number is within a twentieth of the range of an end, so the optimum may be outside.
+
+        Of at least three numbers to choose from, the lowest and the highest are at the edge.
         """
         if self.choices:
-            numbers = all(isinstance(choice, int | float) for choice in self.choices)
-            return numbers and len(self.choices) > 2 and value in (min(self.choices), max(self.choices))
-        low, high, number = self.low, self.high, float(value)
-        if self.log:
-            low, high, number = math.log(low), math.log(high), math.log(number)
-        return min(number - low, high - number) <= (high - low) / 20
+            return self.ordered and len(self.choices) > 2 and value in (min(self.choices), max(self.choices))
+        return min(self.place(value), 1 - self.place(value)) <= 1 / 20
 
-    def holds(self, value: Any) -> bool:
-        """Tell whether a value is in the range, or one of the choices."""
+    def contains(self, value: Any) -> bool:
+        """Return whether a value is in the range, or one of the choices."""
         return value in self.choices if self.choices else value is not None and self.low <= value <= self.high
 
 
 def default_space(recipe: Recipe) -> dict[str, str]:
-    """Return batch sizes to four times smaller and larger than a recipe's, and rates to ten times."""
+    """Return the default space: a recipe's batch size divided and multiplied by 4, its learning rate by 10."""
     batch, rate = recipe.training.batch_size, recipe.optimizer.learning_rate
     return {
         BATCH_SIZE: f"{max(1, batch // 4)}:{batch * 4}",
@@ -85,15 +113,15 @@ def default_space(recipe: Recipe) -> dict[str, str]:
 
 
 def parse_space(recipe: Recipe, space: Mapping[str, str]) -> list[Dimension]:
-    """Read what a search varies.
+    """Parse a search space.
 
     Args:
-        recipe: Whose settings they are.
+        recipe: The recipe.
         space: A range or choices as text for each setting.
 
     Raises:
-        UserError: A setting that the recipe does not have or that is no number or name, an empty or
-            reversed range, a log scale from 0, or a value that the setting does not take.
+        UserError: The recipe has no such setting, or it is not a number or a name; the range is empty,
+            reversed, or on a log scale from 0; the setting does not accept one of the values.
     """
     dimensions = [parse_dimension(recipe, name, text) for name, text in space.items()]
     for dimension in dimensions:
@@ -103,7 +131,7 @@ def parse_space(recipe: Recipe, space: Mapping[str, str]) -> list[Dimension]:
 
 
 def parse_dimension(recipe: Recipe, name: str, text: str) -> Dimension:
-    """Read a range or choices. Errors as `parse_space`."""
+    """Parse the range or the choices of one setting. Raises the errors of `parse_space`."""
     kind = _kind_of(recipe, name)
     flag = f"--space.{name.replace('_', '-')}"
     if ":" not in text:
@@ -125,7 +153,7 @@ def parse_dimension(recipe: Recipe, name: str, text: str) -> Dimension:
 
 
 def _kind_of(recipe: Recipe, name: str) -> Any:
-    """Return int, float, str, bool or a Literal: the type of a setting, None left aside."""
+    """Return the type of a setting without None: int, float, str, bool or a Literal."""
     group, kind = recipe, None
     for part in name.split("."):
         hints = typing.get_type_hints(type(group)) if dataclasses.is_dataclass(group) else {}
@@ -133,7 +161,7 @@ def _kind_of(recipe: Recipe, name: str) -> Any:
             names = [setting for setting, _ in flatten(to_dict(recipe))]
             raise UserError(f"--space: the recipe has no setting {name!r}. {nearest(name, names)}")
         group, kind = getattr(group, part), hints[part]
-    if typing.get_origin(kind) is types.UnionType:
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
         kind = next(argument for argument in typing.get_args(kind) if argument is not types.NoneType)
     if kind not in (int, float, str, bool) and typing.get_origin(kind) is not Literal:
         raise UserError(f"--space.{name}: only numbers and names can be searched")
@@ -153,25 +181,35 @@ def _value(kind: Any, text: str, flag: str) -> Any:
 
 
 def own_values(recipe: Recipe, dimensions: list[Dimension]) -> dict[str, Value] | None:
-    """Return the recipe's own values of what is varied, if all of them are in the space."""
+    """Return the recipe's own values of the searched settings, or None if one is outside the space."""
     own = dict(flatten(to_dict(recipe)))
-    inside = all(dimension.holds(own[dimension.name]) for dimension in dimensions)
+    inside = all(dimension.contains(own[dimension.name]) for dimension in dimensions)
     return {dimension.name: own[dimension.name] for dimension in dimensions} if inside else None
+
+
+def same_values(values: Mapping[str, Value], others: Mapping[str, Value]) -> bool:
+    """Return whether values are equal, up to the float32 rounding of searches by earlier versions."""
+    return all(
+        math.isclose(value, float(others[name]), rel_tol=1e-6)
+        if isinstance(value, float)
+        else value == others[name]
+        for name, value in values.items()
+    )
 
 
 def apply(recipe: Recipe, dimensions: list[Dimension], values: Mapping[str, Value]) -> Recipe:
     """Return the recipe of a trial.
 
-    Where an epoch is a number of steps and the batch size is varied, the steps change with it: each
-    trial sees as many examples, or the largest batch would win by seeing most.
+    If an epoch is a number of steps and the batch size is searched, the steps are adjusted: every trial
+    is trained on the same number of examples. Otherwise the largest batch would win with the most data.
 
     Args:
         recipe: The recipe that is searched.
-        dimensions: What is varied.
-        values: What was chosen, by setting.
+        dimensions: The searched settings.
+        values: Value of each.
 
     Raises:
-        UserError: The values do not go together.
+        UserError: The values are invalid together.
     """
     chosen = dict(values)
     steps = getattr(recipe.training, "steps_per_epoch", None)
@@ -190,22 +228,22 @@ def apply(recipe: Recipe, dimensions: list[Dimension], values: Mapping[str, Valu
 def for_own_length(
     own: Recipe, recipe: Recipe, dimensions: list[Dimension], values: Mapping[str, Value]
 ) -> dict[str, Any]:
-    """Return the settings of a trial, as nested dicts, for a training as long as the recipe's own.
+    """Return the settings of a trial, as nested dicts, for a training of the recipe's own length.
 
-    A search's trials may be shorter: epochs and steps are then the catalog's, and with them what is
-    counted in epochs or steps. What was searched stays.
+    The trials of a search may be shorter. Epochs, steps and the settings that are counted in them are
+    then those of the catalog, unless they were searched.
 
     Args:
-        own: The recipe as the catalog has it.
-        recipe: The recipe that is searched.
-        dimensions: What was varied.
-        values: What was chosen, by setting.
+        own: The recipe in the catalog.
+        recipe: The recipe that was searched.
+        dimensions: The searched settings.
+        values: Value of each.
     """
     tree = to_dict(apply(recipe, dimensions, values))
     before, searched = dict(flatten(to_dict(own))), {each.name for each in dimensions}
     now = dict(flatten(tree))
     length = [name for name in (EPOCHS, STEPS_PER_EPOCH) if name in now and name not in searched]
-    if STEPS_PER_EPOCH in length:  # as many examples at any batch size, as `apply` has it
+    if STEPS_PER_EPOCH in length:  # the same number of examples, as in `apply`
         examples = before[STEPS_PER_EPOCH] * recipe.training.batch_size
         before[STEPS_PER_EPOCH] = max(1, round(examples / now[BATCH_SIZE]))
     if all(before[name] == now[name] for name in length):

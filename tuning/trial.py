@@ -1,149 +1,129 @@
-"""What runs in the process of a trial: the recipe's own training, once for each seed."""
+"""A trial: one choice of settings, and the result of training with it."""
 
-import contextlib
-import resource
-import shutil
-import statistics
+import itertools
+import math
 import time
-import traceback
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-import tensorflow as tf
+from tuning.space import Value
 
-from recipes.config import DivergedError, Recipe, UserError
-from recipes.runs.directory import Run
-from recipes.runs.lock import only_writer
-from recipes.runs.settings import with_settings
-from recipes.tasks import task_of
-from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused, Tell
-from tuning.curves import value_by_epoch
-from tuning.hparams import write_hparams
-from tuning.plan import Order, Plan, SearchDirectory, Trial
-from tuning.space import apply
+Session = tuple[float, float]
+"""Unix times of the start and of the last sign of life of a worker that trained a trial."""
 
 
-def train_trial(order: Order, tell: Callable[[int, float | None], None]) -> Trial:
-    """Train a trial, from its checkpoint if it has one, and return it with its result.
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """The content of `trial.json`.
 
-    Args:
-        order: The trial.
-        tell: Takes the epochs done and the value of the weights that would be kept, after each epoch.
+    Attributes:
+        number: Number of the trial, from 0.
+        values: Value of each searched setting.
+        status: running; finished; stopped before its last epoch; failed.
+        value: Objective of the weights that were kept, mean over the seeds, finite. None while the trial
+            runs, if it failed, or if it was stopped before the first epoch that could be kept.
+        reason: Why it was stopped or failed.
+        refused: Whether its settings or data were invalid, so that training did not begin.
+        started: Unix time of its start, s.
+        ended: Unix time of its end, s.
+        epochs: Epochs trained, all seeds together.
+        saved_seconds: Estimated training time that the median rule saved.
+        memory_mib: Peak memory of its process.
+        worker: Name of the worker that trains it.
+        sessions: When it was trained: an interrupted trial has more than one session.
+        epoch_limit: Hyperband: the epoch after which it pauses. None trains all epochs.
+        follows: Hyperband: number of the trial whose checkpoint it continues from.
     """
-    search = SearchDirectory(order.search)
-    tf.config.threading.set_intra_op_parallelism_threads(order.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(order.threads)
-    plan = search.read_plan()
-    trial = order.trial
-    values: list[float | None] = []
-    saved, reason, paused = 0.0, "", ""
-    try:
-        recipe = apply(plan.recipe, plan.dimensions, trial.values)
-        for execution in range(plan.method.executions):
-            seeded = with_settings(recipe, {"training": {"seed": recipe.training.seed + execution}})
-            run = search.seed_run(trial.number, seeded.training.seed)
-            reason, hopeless = _train(order, search, plan, seeded, run, tell)
-            if hopeless:
-                saved = _seconds_left(run, recipe.training.epochs, plan.method.executions - execution - 1)
-            if not (reason and values):  # a seed that was cut short says less than those that were not
-                values.append(value_by_epoch(run, plan)[-1])
-            if reason:
-                break
-            if not run.finished:
-                paused = f"paused after epoch {order.epochs}"
-        trial = replace(trial, **_result(plan, values, reason or paused))
-    except DivergedError as error:
-        trial = replace(trial, status="failed", reason=str(error))
-    except UserError as error:
-        trial = replace(trial, status="failed", reason=str(error), refused=True)
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        trial = replace(trial, status="failed", reason=f"out of memory: {_first_line(error)}")
-    except Exception as error:
-        traceback.print_exc()
-        trial = replace(trial, status="failed", reason=f"{type(error).__name__}: {_first_line(error)}")
-    trial = replace(
-        trial,
-        epochs=sum(len(run.history) for run in search.runs(trial.number) if run.history_path.exists()),
-        saved_seconds=round(saved, 3),
-        memory_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+
+    number: int
+    values: dict[str, Value]
+    status: Literal["running", "finished", "stopped", "failed"] = "running"
+    value: float | None = None
+    reason: str = ""
+    refused: bool = False
+    started: float = field(default_factory=time.time)
+    ended: float | None = None
+    epochs: int = 0
+    saved_seconds: float = 0.0
+    memory_mib: float = 0.0
+    worker: str = ""
+    sessions: tuple[Session, ...] = ()
+    epoch_limit: int | None = None
+    follows: int | None = None
+
+    @property
+    def known_value(self) -> float:
+        """The value of a trial that has one."""
+        if self.value is None:
+            raise ValueError(f"trial {self.number} has no value")
+        return self.value
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from its start to its end, s; 0 while it runs."""
+        return 0.0 if self.ended is None else self.ended - self.started
+
+    @property
+    def last_seen(self) -> float:
+        """Unix time of the last sign of life of its worker, s."""
+        return self.sessions[-1][1]
+
+    def trained_until(self, now: float) -> "Trial":
+        """Return the trial with its last session extended to a Unix time."""
+        *earlier, (start, _) = self.sessions
+        return replace(self, sessions=(*earlier, (start, now)))
+
+
+def trial_from_json(tree: Any) -> Trial:
+    """Return a trial from the content of its file, also one of an earlier version.
+
+    Earlier versions recorded no sessions, and called a trial with a value that is not finite finished.
+
+    Raises:
+        TypeError, ValueError: The content is invalid.
+    """
+    trial = Trial(**tree)
+    last_known = trial.started if trial.ended is None else trial.ended
+    sessions = tuple((float(start), float(end)) for start, end in trial.sessions)
+    return failed_unless_finite(replace(trial, sessions=sessions or ((trial.started, last_known),)))
+
+
+def failed_unless_finite(trial: Trial) -> Trial:
+    """Return the trial, as a failed one if its value is NaN or infinite."""
+    if trial.value is None or math.isfinite(trial.value):
+        return trial
+    return replace(trial, status="failed", value=None, reason=f"the objective became {trial.value}")
+
+
+def seconds_used(trials: Sequence[Trial]) -> float:
+    """Return the time in which at least one trial was trained, s."""
+    used, until = 0.0, -math.inf
+    for start, end in sorted(itertools.chain.from_iterable(trial.sessions for trial in trials)):
+        used += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return used
+
+
+def ranked(trials: Sequence[Trial], sign: int) -> list[Trial]:
+    """Return the finished trials, the stopped ones, then those without a value; the best of each first."""
+    return sorted(
+        trials,
+        key=lambda trial: (trial.value is None, trial.status != "finished", -sign * (trial.value or 0.0)),
     )
-    write_hparams(search.trial_path(trial.number) / "tensorboard", plan, trial)
-    return trial
 
 
-def _result(plan: Plan, values: list[float | None], reason: str) -> dict[str, Any]:
-    """Return status, value and reason of a trial by its seeds' values and by what stopped it, if anything."""
-    known = [value for value in values if value is not None]
-    value = statistics.mean(known) if len(known) == len(values) else None
-    if reason or value is not None:
-        return {"status": "stopped" if reason else "finished", "value": value, "reason": reason}
-    return {"status": "failed", "reason": f"{plan.objective} was not finite in any epoch that could be kept"}
+def best_trial(trials: Sequence[Trial], sign: int) -> Trial | None:
+    """Return the best finished trial, the first of equal ones; the best stopped one if none is finished."""
+    best = ranked(trials, sign)[:1]
+    return best[0] if best and best[0].value is not None else None
 
 
-def _seconds_left(run: Run, epochs: int, more_seeds: int) -> float:
-    """Return what the rest of a run would have taken, and further seeds after it, s."""
-    seconds = [row["seconds"] for row in run.history]
-    return statistics.mean(seconds) * (epochs * (1 + more_seeds) - len(seconds))
+def common_refusal(trials: Sequence[Trial], enough: int = 3) -> str:
+    """Return the reason for which all trials, at least `enough`, were refused; "" if there is none.
 
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
-def _train(
-    order: Order,
-    search: SearchDirectory,
-    plan: Plan,
-    recipe: Recipe,
-    run: Run,
-    tell: Callable[[int, float | None], None],
-) -> tuple[str, bool]:
-    """Train one seed to its end or its pause; return what stopped it or "", and whether that saved time."""
-    if run.finished:  # a kill came between its end and the trial's
-        return _stopped_before(run, recipe), False
-    if order.follows is not None and not run.path.exists():
-        _copy_run(search.seed_run(order.follows, recipe.training.seed), run)
-    hopeless, late = EndHopeless(search, plan, run), EndInTime(search.deadline(plan))
-    ends_early = plan.method.early_ending and plan.method.algorithm != "hyperband"
-    pauses = [PauseAfter(order.epochs)] if order.epochs else []
-    going_on = (run.path / "config.json").exists()
-    if going_on:
-        _wait_for(run)
-    with contextlib.suppress(Paused):
-        task_of(plan.name, recipe).train(
-            run.path,
-            resume=going_on,
-            callbacks=[Tell(plan, run, tell), *([hopeless] if ends_early else []), late, *pauses],
-            final=False,
-        )
-    reason = "; ".join(ender.reason for ender in (hopeless, late) if ender.reason)
-    if not reason and run.finished:
-        reason = _stopped_before(run, recipe)
-    return reason, bool(hopeless.reason and not late.reason)
-
-
-def _stopped_before(run: Run, recipe: Recipe) -> str:
-    """Return why a finished run is not whole, "" if it is: it was stopped by a search that was killed then."""
-    epochs, patience = int(run.metrics["epochs"]), recipe.early_stopping.patience
-    out_of_patience = patience is not None and epochs - int(run.metrics["best_epoch"]) >= patience
-    whole = epochs == recipe.training.epochs or out_of_patience
-    return "" if whole else f"it was stopped after epoch {epochs}, before the search was killed"
-
-
-def _wait_for(run: Run) -> None:
-    """Wait a little for a process that still holds the run: one whose search was killed ends at once."""
-    for _ in range(100):
-        try:
-            with only_writer(run.path):
-                return
-        except UserError:
-            time.sleep(0.1)
-
-
-def _copy_run(source: Run, target: Run) -> None:
-    """Copy a paused run, whole or not at all."""
-    beside = target.path.with_name(f".{target.path.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source.path, beside)
-    beside.replace(target.path)
+    The cause is then not in the searched settings, and further trials would be refused too.
+    """
+    reasons = {trial.reason for trial in trials}
+    refused = len(trials) >= enough and all(trial.refused for trial in trials) and len(reasons) == 1
+    return reasons.pop() if refused else ""

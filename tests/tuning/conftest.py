@@ -1,15 +1,18 @@
-"""A search without training: oracles asked for values, and told what a formula makes of them."""
+"""A search without training: trials that are asked for, and told a value of a formula."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recipes.config import ImageData, ImageModel, ImageRecipe, Training
-from tuning.oracles import build_oracle
-from tuning.plan import Method, Plan, SearchDirectory, make_plan
+from tuning.directory import SearchDirectory
+from tuning.plan import Method, Plan, make_plan
+from tuning.search import Search
+from tuning.trial import Trial
 
 TINY = ImageRecipe(
     data=ImageData(source="digits"),
@@ -30,12 +33,35 @@ def bowl(values: dict[str, Any]) -> float:
     return 1 - 0.2 * rate**2 - 0.01 * batch**2
 
 
+def finish(search: Search, trial: Trial, value: float) -> None:
+    """Tell the value of a trial."""
+    search.tell(replace(trial, status="finished", value=value, epochs=2))
+
+
+def fail(search: Search, trial: Trial) -> None:
+    """Tell that a trial failed."""
+    search.tell(replace(trial, status="failed", reason="loss is NaN"))
+
+
+def search_to_the_end(search: Search, value_of: Callable[[dict[str, Any]], float] = bowl) -> list[Trial]:
+    """Ask for trials until the search ends and tell the value of each; return them."""
+    asked = []
+    while isinstance(trial := search.ask("a"), Trial):
+        asked.append(trial)
+        finish(search, trial, value_of(trial.values))
+    assert trial == "end"
+    return asked
+
+
 @pytest.fixture
-def search(tmp_path: Path) -> Callable[..., SearchDirectory]:
-    """Give a search directory with a plan."""
+def make_directory(tmp_path: Path) -> Callable[[Plan], SearchDirectory]:
+    """Give a search directory with a plan: a new one for each plan, the same one for the same plan."""
+    known: list[Plan] = []
 
     def make(plan: Plan) -> SearchDirectory:
-        directory = SearchDirectory(tmp_path / "search")
+        if plan not in known:
+            known.append(plan)
+        directory = SearchDirectory(tmp_path / f"search-{known.index(plan)}")
         directory.write_plan(plan)
         return directory
 
@@ -43,12 +69,10 @@ def search(tmp_path: Path) -> Callable[..., SearchDirectory]:
 
 
 @pytest.fixture
-def oracle(tmp_path: Path) -> Callable[..., Any]:
-    """Give an oracle of a plan, from where an earlier one of the same test stood."""
+def make_search(make_directory: Callable[[Plan], SearchDirectory]) -> Callable[..., Search]:
+    """Give a search of a plan, as a new process opens it: it continues an earlier one of the same plan."""
 
-    def make(plan: Plan, **flags: Any) -> Any:
-        built = build_oracle(plan, SearchDirectory(tmp_path))
-        built.read(workers_live=flags.get("workers_live", False))
-        return built
+    def make(plan: Plan, **flags: bool) -> Search:
+        return Search(make_directory(plan), **flags)
 
     return make

@@ -5,15 +5,16 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tuning.conftest import plan_of
-from tuning.callbacks import EndHopeless, EndInTime, PauseAfter, Paused
-from tuning.curves import score, value_by_epoch
-from tuning.plan import Method, Trial, make_plan
+from tuning.callbacks import PauseAfter, Paused, StopAtDeadline, StopBelowMedian
+from tuning.plan import Method, make_plan
+from tuning.scores import scores, value_by_epoch
+from tuning.trial import Trial
 
 
 def write_run(directory, number, values, status="finished", first_epoch=1):
-    """Write a trial whose validation accuracy went like this, and return its run.
+    """Write a trial with a validation accuracy for each epoch, and return its run.
 
-    No epoch before the first one can be kept.
+    No epoch before `first_epoch` can be kept.
     """
     kept = [max(values[first_epoch - 1 : epoch], default=-math.inf) for epoch in range(1, len(values) + 1)]
     value = kept[-1] if math.isfinite(kept[-1]) else None
@@ -34,17 +35,21 @@ def after_epoch(callback, epoch, epochs=4):
 
 
 @pytest.fixture
-def directory(search):
-    return search(plan_of())
+def directory(make_directory):
+    return make_directory(plan_of())
 
 
-def test_the_value_of_a_run_is_that_of_the_epoch_it_would_keep(directory):
+def score(directory, number):
+    return scores(directory, directory.trials())[number]
+
+
+def test_the_value_of_a_run_is_that_of_the_epoch_that_would_be_kept(directory):
     assert value_by_epoch(write_run(directory, 0, [0.5, 0.7, 0.6]), plan_of()) == [0.5, 0.7, 0.7]
     late = write_run(directory, 1, [0.9, 0.8, 0.6], first_epoch=3)
     assert value_by_epoch(late, plan_of()) == [None, None, 0.6]
 
 
-def test_a_loss_that_is_not_finite_is_no_value(directory):
+def test_a_loss_that_is_not_finite_has_no_value(directory):
     run = write_run(directory, 0, [0.5])
     run.history_path.write_text("epoch,best_validation_loss\n1,inf\n2,nan\n3,0.5\n")
     loss = make_plan("mnist-mlp", plan_of().recipe, {}, Method(objective="validation_loss"))
@@ -52,78 +57,78 @@ def test_a_loss_that_is_not_finite_is_no_value(directory):
 
 
 @pytest.mark.parametrize(("own", "ends"), [(0.64, True), (0.65, False), (0.9, False)])
-def test_a_trial_below_the_median_of_the_finished_ones_ends(directory, own, ends):
+def test_a_trial_below_the_median_of_the_finished_ones_is_stopped(directory, own, ends):
     for number, second in enumerate([0.5, 0.6, 0.7, 0.8]):  # median 0.65
         write_run(directory, number, [0.1, second, 0.9, 0.9 + second / 10])
-    callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.2, own], "running"))
+    callback = StopBelowMedian(directory, write_run(directory, 4, [0.2, own], "running"))
     assert after_epoch(callback, 2) is ends
     assert callback.reason == ("0.64 after epoch 2, where the median is 0.65" if ends else "")
 
 
-def test_no_trial_ends_where_those_that_began_worst_ended_best(directory):
-    """As high learning rates do under a schedule that ends at 0."""
+def test_no_trial_is_stopped_if_early_values_do_not_predict_final_ones(directory):
+    """High learning rates with a schedule that decays to 0 begin worst and end best."""
     for number, second in enumerate([0.5, 0.6, 0.7, 0.8]):
         write_run(directory, number, [0.1, second, 0.9, 1 - second / 10])
-    callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.2, 0.3], "running"))
+    callback = StopBelowMedian(directory, write_run(directory, 4, [0.2, 0.3], "running"))
     assert after_epoch(callback, 2) is False
 
 
-def test_no_trial_ends_at_an_epoch_that_it_could_not_keep(directory):
+def test_no_trial_is_stopped_at_an_epoch_that_it_could_not_keep(directory):
     """Dense epochs of sparse recipes: 0.1 is worse than all, and says nothing of the sparse ones to come."""
     for number in range(4):
         values = [0.8, 0.8 + number / 100, 0.5 + number / 100, 0.5 + number / 100]
         write_run(directory, number, values, first_epoch=3)
     early = write_run(directory, 4, [0.1, 0.1], "running", first_epoch=3)
-    assert after_epoch(EndHopeless(directory, plan_of(), early), 2) is False
+    assert after_epoch(StopBelowMedian(directory, early), 2) is False
     late = write_run(directory, 5, [0.9, 0.9, 0.4], "running", first_epoch=3)
-    assert after_epoch(EndHopeless(directory, plan_of(), late), 3) is True
+    assert after_epoch(StopBelowMedian(directory, late), 3) is True
 
 
-def test_there_is_no_median_of_three_or_of_ended_or_shorter_trials(directory):
+def test_three_finished_stopped_or_shorter_trials_give_no_median(directory):
     for number in range(3):
         write_run(directory, number, [0.8, 0.9])
     write_run(directory, 3, [0.8, 0.9], "stopped")
     write_run(directory, 4, [0.8])
-    callback = EndHopeless(directory, plan_of(), write_run(directory, 5, [0.1, 0.1], "running"))
+    callback = StopBelowMedian(directory, write_run(directory, 5, [0.1, 0.1], "running"))
     assert after_epoch(callback, 2) is False
 
 
-def test_a_trial_in_its_last_epoch_has_nothing_to_save(directory):
+def test_a_trial_is_not_stopped_in_its_last_epoch(directory):
     for number in range(4):
         write_run(directory, number, [0.8, 0.9])
-    callback = EndHopeless(directory, plan_of(), write_run(directory, 4, [0.1, 0.1], "running"))
+    callback = StopBelowMedian(directory, write_run(directory, 4, [0.1, 0.1], "running"))
     assert after_epoch(callback, 2, epochs=2) is False
 
 
-def test_a_stopped_trial_is_forecast_to_go_on_as_the_finished_ones_did(directory):
+def test_a_stopped_trial_is_forecast_to_improve_like_the_finished_ones(directory):
     """They went from 0.5, 0.6 and 0.7 after two epochs up by 0.3, 0.2 and 0.1: median 0.2."""
     for number, (second, last) in enumerate([(0.5, 0.8), (0.6, 0.8), (0.7, 0.8)]):
         write_run(directory, number, [0.1, second, last])
     write_run(directory, 3, [0.2, 0.55], "stopped")
-    assert score(directory, plan_of(), directory.read_trial(3)) == pytest.approx(0.75)
-    write_run(directory, 4, [0.2, 0.3, 0.4], "stopped")  # none went on from there
-    assert score(directory, plan_of(), directory.read_trial(4)) == 0.4
+    assert score(directory, 3) == pytest.approx(0.75)
+    write_run(directory, 4, [0.2, 0.3, 0.4], "stopped")  # no finished trial is longer
+    assert score(directory, 4) == 0.4
 
 
-def test_a_trial_that_was_stopped_before_an_epoch_that_counts_is_taken_for_an_average_one(directory):
+def test_a_trial_stopped_before_an_epoch_that_counts_scores_the_median(directory):
     """Its 0.9 is of dense weights; finished, sparse trials have 0.5, 0.6 and 0.7."""
     for number, last in enumerate([0.5, 0.6, 0.7]):
         write_run(directory, number, [0.9, 0.9, last], first_epoch=3)
     write_run(directory, 3, [0.9], "stopped", first_epoch=3)
     assert directory.read_trial(3).value is None
-    assert score(directory, plan_of(), directory.read_trial(3)) == 0.6
+    assert score(directory, 3) == 0.6
 
 
-def test_hyperband_compares_paused_trials_by_what_their_weights_reach(directory):
-    plan = plan_of(algorithm="hyperband")
+def test_hyperband_compares_paused_trials_by_their_current_weights(make_directory):
+    directory = make_directory(plan_of(algorithm="hyperband"))
     write_run(directory, 0, [0.7, 0.6], "stopped", first_epoch=3)
     assert directory.read_trial(0).value is None
-    assert score(directory, plan, directory.read_trial(0)) == 0.6
+    assert score(directory, 0) == 0.6
 
 
-def test_the_end_of_the_time_ends_a_trial_with_its_epoch():
-    assert after_epoch(EndInTime(time.time() + 60), 1) is False
-    late = EndInTime(time.time() - 1)
+def test_the_deadline_stops_a_trial_after_its_epoch():
+    assert after_epoch(StopAtDeadline(time.time() + 60), 1) is False
+    late = StopAtDeadline(time.time() - 1)
     assert after_epoch(late, 1) is True
     assert late.reason == "the search's time was over after epoch 1"
 

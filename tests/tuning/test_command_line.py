@@ -43,12 +43,15 @@ def assert_refused(done, *said):
         (["worker", "--search-dir", "s", "--address", "8765"], ["--address must be HOST:PORT"]),
     ],
 )  # fmt: skip
-def test_wrong_words_are_refused_before_anything_slow(tmp_path, arguments, said):
+def test_wrong_arguments_are_refused_before_anything_slow(tmp_path, arguments, said):
     assert_refused(run(*arguments, cwd=tmp_path), *said)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["search", "mnist-cnn", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["search", "--help"], ["search", "mnist-cnn", "--help"], ["chief", "mnist-cnn", "--help"]],
+)
 def test_help_does_not_import_tensorflow(arguments):
     code = (
         "import runpy, sys, atexit; "
@@ -63,7 +66,7 @@ def test_help_does_not_import_tensorflow(arguments):
 def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path):
     begin = [*SEARCH, "--search-dir", "s", *TINY, "--trials", 1]
     assert run(*begin, cwd=tmp_path).returncode == 0
-    assert_refused(run(*begin, cwd=tmp_path), "s is a search already: --resume goes on with it")
+    assert_refused(run(*begin, cwd=tmp_path), "s is a search already: --resume continues it")
     resume = [*SEARCH, "--search-dir", "s", "--resume"]
     for changed, said in [
         (["--space.training.batch-size", "32:64"], "space.training.batch_size was '16:256' and is '32:64'"),
@@ -81,7 +84,7 @@ def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path):
     )
 
 
-def test_settings_of_a_file_are_where_training_starts(tmp_path):
+def test_training_starts_from_the_settings_of_a_file(tmp_path):
     from recipes.config import to_dict
     from recipes.runs.settings import read_settings
 
@@ -140,8 +143,8 @@ def call(capsys, command, *arguments):
     return status, capsys.readouterr().err
 
 
-def test_a_second_process_at_a_search_is_refused_and_changes_nothing(search, capsys):
-    directory = search(plan_of(trials=16))
+def test_a_second_process_at_a_search_is_refused_and_changes_nothing(make_directory, capsys):
+    directory = make_directory(plan_of(trials=16))
     before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
     flags = ("mnist-mlp", "--resume", "--search-dir", directory.path, "--trials", 2, "--seconds", 5)
     with only_writer(directory.path):
@@ -167,8 +170,8 @@ def test_a_second_process_at_a_search_is_refused_and_changes_nothing(search, cap
         (lambda plan: plan | {"settings": {"training": {"epochs": 0}}}, "epochs must be at least 1"),
     ],
 )
-def test_a_malformed_search_is_one_line(search, capsys, change, said):
-    directory = search(plan_of())
+def test_a_malformed_search_is_a_one_line_error(make_directory, capsys, change, said):
+    directory = make_directory(plan_of())
     directory.plan_path.write_text(json.dumps(change(json.loads(directory.plan_path.read_text()))))
     for command, arguments in (
         (commands.report, [directory.path]),
@@ -182,11 +185,15 @@ def test_a_malformed_search_is_one_line(search, capsys, change, said):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"number": 0, "values": {}, "no_such": 1}'])
-def test_a_malformed_trial_is_one_line(search, capsys, text):
-    directory = search(plan_of())
+def test_a_malformed_trial_is_a_one_line_error(make_directory, capsys, text):
+    directory = make_directory(plan_of())
     directory.trial_path(0).mkdir()
     (directory.trial_path(0) / "trial.json").write_text(text)
     status, errors = call(capsys, commands.report, directory.path)
     assert status == 2
-    assert "trials/0000/trial.json is not a trial's: " in errors
+    assert "trials/0000/trial.json is not a trial: " in errors
     assert errors.count("\n") == 1
+
+
+def test_a_chief_listens_on_this_machine_only_unless_told_otherwise():
+    assert commands.ChiefArguments().address.startswith("127.0.0.1:")

@@ -15,10 +15,11 @@ from tensorboard.plugins.hparams import metadata
 from recipes.runs.settings import read_settings
 from tests.tuning.conftest import bowl, plan_of
 from tests.tuning.test_callbacks import write_run
-from tuning.hparams import write_hparams
-from tuning.importance import importance
-from tuning.plan import SearchDirectory, Trial, best_trial
-from tuning.report import remarks, write_report, write_tables
+from tuning.directory import SearchDirectory
+from tuning.report.importance import importance
+from tuning.report.page import remarks, write_report, write_tables
+from tuning.training import write_hparams
+from tuning.trial import Trial, best_trial
 
 
 def trials_of(plan, count, seed=0):
@@ -32,9 +33,9 @@ def trials_of(plan, count, seed=0):
 
 
 @pytest.fixture
-def searched(search) -> SearchDirectory:
-    """Give a search of eight trials, one that failed and one that was ended."""
-    directory = search(plan_of())
+def searched(make_directory) -> SearchDirectory:
+    """Give a search of eight finished trials, a failed one and a stopped one."""
+    directory = make_directory(plan_of())
     for trial in trials_of(plan_of(), 8):
         write_run(directory, trial.number, [trial.value - 0.1, trial.value])
         directory.write_trial(trial)
@@ -47,9 +48,9 @@ def searched(search) -> SearchDirectory:
     return directory
 
 
-def test_the_table_has_a_row_a_trial_and_the_best_ones_settings_can_be_trained(searched):
-    best = write_tables(searched, plan_of())
-    rows = list(csv.DictReader(searched.table_path.read_text().splitlines()))
+def test_the_table_has_a_row_for_each_trial_and_the_best_settings_can_be_trained(searched):
+    best = write_tables(searched)
+    rows = list(csv.DictReader((searched.path / "trials.csv").read_text().splitlines()))
     assert [row["trial"] for row in rows] == [str(number) for number in range(10)]
     assert rows[8]["reason"] == "loss is NaN in epoch 1"
     assert rows[8]["validation_accuracy"] == ""
@@ -63,13 +64,13 @@ def test_the_table_has_a_row_a_trial_and_the_best_ones_settings_can_be_trained(s
     assert json.loads(searched.best_path.read_text())["recipe"] == "mnist-mlp"
 
 
-def test_the_best_trial_is_a_finished_one_where_there_is_one(searched):
+def test_the_best_trial_is_a_finished_one_if_there_is_one(searched):
     """A stopped trial's value may be of weights that no finished trial could keep."""
-    finished = write_tables(searched, plan_of())
+    finished = write_tables(searched)
     stopped = replace(searched.read_trial(9), value=0.9999)
     searched.write_trial(stopped)
-    assert write_tables(searched, plan_of()) == finished
-    write_report(searched, plan_of())
+    assert write_tables(searched) == finished
+    write_report(searched)
     table = searched.report_path.read_text().split("Trials, best first")[1]
     rows = re.findall(r"<tr><td>(\d+)</td><td>(\w+)</td>", re.sub(r">\s+<", "><", table))
     assert rows[0] == (str(finished.number), "finished")
@@ -78,26 +79,26 @@ def test_the_best_trial_is_a_finished_one_where_there_is_one(searched):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_a_failure_in_searches_of_older_versions_too(searched, bad):
-    before = write_tables(searched, plan_of())
+    before = write_tables(searched)
     for number in (3, 9):
         searched.write_trial(replace(searched.read_trial(number), value=bad))
-    best = write_tables(searched, plan_of())
+    best = write_tables(searched)
     assert best == before
-    write_report(searched, plan_of())
-    rows = list(csv.DictReader(searched.table_path.read_text().splitlines()))
+    write_report(searched)
+    rows = list(csv.DictReader((searched.path / "trials.csv").read_text().splitlines()))
     assert [row["status"] for row in rows].count("failed") == 3
     assert rows[3]["validation_accuracy"] == ""
     assert f"became {bad}" in searched.report_path.read_text()
 
 
-def test_the_report_says_what_must_be_known_of_the_best_trial(searched):
+def test_the_report_states_the_baseline_the_edges_and_the_length_of_the_best_trial(searched):
     """Recipe: batches of 64 at a learning rate of 0.001, searched from 16 to 256 and 0.0001 to 0.01."""
 
     def said(*trials):
         for trial in trials:
             searched.write_trial(trial)
         found = searched.trials()
-        return " ".join(remarks(plan_of(), found, write_tables(searched, plan_of())))
+        return " ".join(remarks(plan_of(), found, write_tables(searched)))
 
     own = {"training.batch_size": 64, "optimizer.learning_rate": 0.001}
     best = replace(searched.read_trial(0), values={**own, "training.batch_size": 128}, value=0.9991)
@@ -107,27 +108,27 @@ def test_the_report_says_what_must_be_known_of_the_best_trial(searched):
     assert "No finished trial had the recipe's own settings" in said(stopped)
     assert "The recipe's own settings reached 0.9 in trial 1." in said(replace(stopped, status="finished"))
     assert "edge" not in said()
-    assert "No trial beat the recipe's own settings." in said(
+    assert "No trial was better than the recipe's own settings." in said(
         replace(stopped, status="finished", value=best.value)
     )
     edge = replace(best, values={"training.batch_size": 256, "optimizer.learning_rate": 0.0095}, value=0.9995)
     text = said(edge)
-    assert "training.batch_size 256 is at the edge of what was searched, 16, 32, 64, 128, 256." in text
-    assert "optimizer.learning_rate 0.0095 is at the edge of what was searched, 0.0001 to 0.01." in text
+    assert "training.batch_size 256 is at the edge of the search space, 16, 32, 64, 128, 256." in text
+    assert "optimizer.learning_rate 0.0095 is at the edge of the search space, 0.0001 to 0.01." in text
     assert "The trials had 2 epochs; best.json is for the recipe's own 20." in text
-    write_report(searched, plan_of())
+    write_report(searched)
     page = html.unescape(searched.report_path.read_text())
     assert all(sentence in page for sentence in text.split(". ")[:-1])
 
 
 def test_best_json_trains_for_the_recipes_own_length(searched):
     """The search's trials had two epochs."""
-    write_tables(searched, plan_of())
+    write_tables(searched)
     assert read_settings("mnist-mlp", searched.best_path).training.epochs == 20
 
 
 def test_the_report_holds_its_pictures_and_every_trial(searched):
-    write_report(searched, plan_of())
+    write_report(searched)
     page = searched.report_path.read_text()
     assert page.count("data:image/png;base64,") == 5
     for words in ("loss is NaN in epoch 1", "1 failed", "8 finished", "1 stopped", "4 s"):
@@ -136,12 +137,12 @@ def test_the_report_holds_its_pictures_and_every_trial(searched):
         assert np.asarray(Image.open(picture).convert("L")).std() > 5, picture
 
 
-def test_a_search_of_one_trial_has_a_report_too(search):
-    directory = search(plan_of())
+def test_a_search_of_one_trial_has_a_report_too(make_directory):
+    directory = make_directory(plan_of())
     trial = next(trials_of(plan_of(), 1))
     write_run(directory, 0, [0.5])
     directory.write_trial(trial)
-    write_report(directory, plan_of())
+    write_report(directory)
     assert directory.report_path.read_text().count("data:image/png;base64,") == 4  # no importance of one
 
 

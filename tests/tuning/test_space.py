@@ -21,7 +21,7 @@ def one(name, text, recipe=CNN):
     return parse_space(recipe, {name: text})[0]
 
 
-def test_the_space_as_it_comes_is_around_the_recipe():
+def test_the_default_space_is_around_the_recipes_own_values():
     space = default_space(CNN)
     assert space == {BATCH_SIZE: "32:512", LEARNING_RATE: "0.0004:0.04:log"}
     batch, rate = parse_space(CNN, space)
@@ -67,12 +67,12 @@ def test_ranges_and_choices(name, text, dimension):
         ("training.batch_size", "0,64", "training.batch_size must be at least 1"),
     ],
 )
-def test_what_is_no_space_is_refused_by_name(name, text, message):
+def test_an_invalid_space_is_refused_by_name(name, text, message):
     with pytest.raises(UserError, match=message):
         one(name, text)
 
 
-def test_values_become_settings_and_must_go_together():
+def test_values_become_settings_and_must_be_valid_together():
     dimensions = parse_space(CNN, {LEARNING_RATE: "1e-4:1e-1:log", "schedule.name": "cosine,wsd"})
     recipe = apply(CNN, dimensions, {LEARNING_RATE: 0.02, "schedule.name": "wsd"})
     assert (recipe.optimizer.learning_rate, recipe.schedule.name) == (0.02, "wsd")
@@ -81,7 +81,7 @@ def test_values_become_settings_and_must_go_together():
         apply(CNN, dimensions, {"schedule.name": "cosine", "schedule.decay_fraction": 0.5})
 
 
-def test_every_trial_of_a_text_recipe_sees_as_many_tokens():
+def test_every_trial_of_a_text_recipe_has_the_same_number_of_tokens():
     dimensions = parse_space(LM, {BATCH_SIZE: "2:16"})
     for batch in (2, 4, 8, 16):
         training = apply(LM, dimensions, {BATCH_SIZE: batch}).training
@@ -91,12 +91,12 @@ def test_every_trial_of_a_text_recipe_sees_as_many_tokens():
     assert (chosen.batch_size, chosen.steps_per_epoch) == (8, 15)
 
 
-def test_own_values_outside_of_the_space_are_none():
+def test_own_values_outside_the_space_are_none():
     assert own_values(CNN, parse_space(CNN, {BATCH_SIZE: "8:64"})) is None
     assert own_values(CNN, parse_space(CNN, {"model.dropout": "0:0.3"})) is None
 
 
-def test_what_a_short_search_found_is_for_the_recipes_own_length():
+def test_the_settings_of_a_short_search_are_for_the_recipes_own_length():
     """lm-transformer: batches of 4, 350 steps an epoch; searched for 2 epochs of 60 steps of 8."""
     short = with_settings(
         LM,
@@ -117,7 +117,7 @@ def test_what_a_short_search_found_is_for_the_recipes_own_length():
     assert found.model.dropout == 0.25
 
 
-def test_a_searched_length_and_the_settings_of_a_search_as_long_as_the_recipe_stay():
+def test_a_searched_length_and_the_settings_of_a_full_length_search_are_kept():
     epochs = parse_space(CNN, {"training.epochs": "2,4,8"})
     assert for_own_length(CNN, CNN, epochs, {"training.epochs": 4})["training"]["epochs"] == 4
     patient = with_settings(CNN, {"early_stopping": {"patience": 3}})
@@ -146,3 +146,29 @@ def test_the_edge_of_a_range_is_a_twentieth_of_it(text, value, edge):
 
 def test_names_have_no_edge():
     assert one("schedule.name", "cosine,wsd,constant").at_edge("cosine") is False
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("model.dropout", "0:0.5", [0.025, 0.075, 0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475]),
+        ("model.kernel_size", "3:7", [3, 4, 5, 6, 7]),
+        ("training.epochs", "1:1000:log", [1, 2, 5, 11, 22, 44, 89, 177, 354, 707]),
+        ("schedule.name", "cosine,wsd", ["cosine", "wsd"]),
+    ],
+)
+def test_a_grid_has_ten_steps_of_a_range_and_all_choices_and_whole_numbers(name, text, values):
+    assert one(name, text).grid() == pytest.approx(values) if "." in str(values[0]) else values
+
+
+@pytest.mark.parametrize("text", ["0:0.5", "1e-4:1e-2:log", "0.1,0.2,0.3"])
+def test_a_value_at_a_place_has_that_place(text):
+    dimension = one("optimizer.learning_rate" if "log" in text else "model.dropout", text)
+    for place in (0.0, 0.1, 0.5, 0.9, 0.999):
+        found = dimension.place(dimension.value_at(place))
+        assert found == pytest.approx(place, abs=1 / 6 if dimension.choices else 1e-9)
+
+
+def test_all_whole_numbers_of_a_range_can_be_drawn():
+    dimension = one("model.kernel_size", "3:7")
+    assert {dimension.value_at(step / 1000) for step in range(1000)} == {3, 4, 5, 6, 7}

@@ -1,21 +1,24 @@
-"""A chief and workers in processes of their own, and what the death of each does."""
+"""Chief and workers in processes of their own; each of them is killed or stopped."""
 
 import contextlib
+import math
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
+from dataclasses import replace
 
-import grpc
 import pytest
 
 from tests.processes import kill, wait_until
-from tests.tuning.processes import TINY, assert_whole, ended, run, start, trial_processes, trials
-from tuning.distributed import PatientOracle
-from tuning.oracles.durable import LEASE_SECONDS
+from tests.tuning.conftest import plan_of
+from tests.tuning.processes import TINY, assert_complete, ended, run, start, trial_processes, trials
+from tuning.search import LEASE_SECONDS
+from tuning.service import Chief, ChiefClient
+from tuning.trial import Trial
 
 LONG = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "60", "--no-early-ending")
 
@@ -29,7 +32,7 @@ def address() -> str:
 
 @pytest.fixture
 def processes() -> Iterator[list[subprocess.Popen[str]]]:
-    """Give a list for processes, which are killed at the test's end."""
+    """Give a list of processes, which are killed at the end of the test."""
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
@@ -48,22 +51,22 @@ def worker(address, cwd):
 @pytest.mark.slow
 def test_two_workers_share_a_chiefs_trials(tmp_path, address, processes):
     leader = chief(address, *TINY, "--trials", 4, cwd=tmp_path)
-    wait_until((tmp_path / "s" / "oracle.json").exists)
+    wait_until((tmp_path / "s" / "search.json").exists)
     processes += [leader, worker(address, tmp_path), worker(address, tmp_path)]
     for process in processes:
         output, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
         if process is leader:
             assert "best validation_accuracy" in output
-    assert_whole(tmp_path / "s", 4)
+    assert_complete(tmp_path / "s", 4)
     assert (tmp_path / "s" / "report.html").exists()
 
 
 @pytest.mark.slow
-def test_a_killed_worker_gives_its_trial_back_and_a_killed_chief_goes_on(tmp_path, address, processes):
+def test_a_killed_worker_and_a_killed_chief_lose_no_trial(tmp_path, address, processes):
     flags = (*LONG, "--trials", 4)
     leader = chief(address, *flags, cwd=tmp_path)
-    wait_until((tmp_path / "s" / "oracle.json").exists)
+    wait_until((tmp_path / "s" / "search.json").exists)
     doomed, other = worker(address, tmp_path), worker(address, tmp_path)
     processes += [leader, doomed, other]
     wait_until(lambda: len(list((tmp_path / "s").glob("trials/*/seed-0/history.csv"))) == 2)
@@ -76,14 +79,14 @@ def test_a_killed_worker_gives_its_trial_back_and_a_killed_chief_goes_on(tmp_pat
     for process in (other, again):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    assert_whole(tmp_path / "s", 4, epochs=(60,))
+    assert_complete(tmp_path / "s", 4, epochs=(60,))
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_path, address, processes):
-    """As Ctrl-Z stops it: it and the process of its trial."""
+    """Ctrl-Z stops the worker and the process of its trial."""
     leader = chief(address, *LONG, "--trials", 2, cwd=tmp_path)
-    wait_until((tmp_path / "s" / "oracle.json").exists)
+    wait_until((tmp_path / "s" / "search.json").exists)
     stopped, other = worker(address, tmp_path), worker(address, tmp_path)
     processes += [leader, stopped, other]
     wait_until(lambda: len(list((tmp_path / "s").glob("trials/*/seed-0/history.csv"))) == 2)
@@ -96,12 +99,12 @@ def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_
     for process in processes:
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
-    assert_whole(tmp_path / "s", 2, epochs=(60,))
+    assert_complete(tmp_path / "s", 2, epochs=(60,))
     for log in (tmp_path / "s").glob("trials/*/log.txt"):
         assert "another process" not in log.read_text()
 
 
-def test_a_chief_that_is_not_there_is_said_after_the_time_limit(tmp_path, address):
+def test_a_missing_chief_is_an_error_after_the_timeout(tmp_path, address):
     done = run("worker", "--search-dir", "s", "--address", address, "--chief-timeout", 2, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: No chief answers at {address} for 2 s\n"
@@ -122,23 +125,45 @@ def test_a_second_chief_on_the_port_is_refused(tmp_path, address, processes):
     assert trials(tmp_path / "t") == []
 
 
-def test_what_a_dying_chief_did_not_answer_is_asked_again():
-    class Died(grpc.RpcError):
-        def code(self):
-            return grpc.StatusCode.UNAVAILABLE
+def test_a_client_asks_and_tells_the_same_as_in_the_chiefs_process(make_search, address):
+    host, port = address.split(":")
+    chief = Chief(make_search(plan_of(algorithm="random", trials=2), remote_workers=True), host, int(port))
+    chief.server.start()
+    client = ChiefClient(address, 20)
+    try:
+        first = client.ask("a")
+        assert first == chief.search.directory.read_trial(0)
+        assert client.ask("a").number == first.number  # the answer was lost
+        client.heartbeat(first.number)
+        second = client.ask("b")
+        assert client.ask("c") == "wait"
+        assert not chief.is_done(0)
+        client.tell(replace(first, status="finished", value=0.1 + 0.2))
+        client.tell(replace(first, status="finished", value=0.9))  # repeated
+        client.tell(replace(second, status="finished", value=math.nan))
+        assert client.ask("c") == "end"
+        assert chief.is_done(0)
+        assert not chief.is_done(5)
+    finally:
+        chief.server.stop(0).wait()
+    values = [(trial.status, trial.value) for trial in chief.search.directory.trials()]
+    assert values == [("finished", 0.1 + 0.2), ("failed", None)]
 
-    class Client:
-        objective = "validation_accuracy"
-        asked = 0
 
-        def get_trial(self, trial_id):
-            self.asked += 1
-            if self.asked == 1:
-                raise Died
-            return trial_id
-
-    reached = []
-    oracle = PatientOracle(Client(), SimpleNamespace(reach=lambda: reached.append(1)))
-    assert oracle.get_trial("0001") == "0001"
-    assert oracle.objective == "validation_accuracy"
-    assert len(reached) == 2
+def test_a_client_waits_for_a_chief_that_is_started_again(make_search, address):
+    host, port = address.split(":")
+    plan = plan_of(algorithm="random", trials=2)
+    first = Chief(make_search(plan, remote_workers=True), host, int(port))
+    first.server.start()
+    client = ChiefClient(address, 20)
+    trial = client.ask("a")
+    first.server.stop(0).wait()
+    asked: list[Trial] = []
+    waiting = threading.Thread(target=lambda: asked.append(client.ask("a")))
+    waiting.start()
+    time.sleep(0.5)
+    second = Chief(make_search(plan, remote_workers=True), host, int(port))
+    second.server.start()
+    waiting.join(20)
+    second.server.stop(0).wait()
+    assert [each.number for each in asked] == [trial.number]

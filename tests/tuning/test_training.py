@@ -1,6 +1,7 @@
 """One trial, trained in this process."""
 
 import math
+import time
 
 import pytest
 import tensorflow as tf
@@ -8,15 +9,15 @@ import tensorflow as tf
 from recipes.runs.settings import with_settings
 from tests.tuning.conftest import TINY
 from tests.tuning.test_callbacks import write_run
-from tuning.oracles import build_oracle
-from tuning.plan import Method, Order, Trial, make_plan
-from tuning.trial import train_trial
+from tuning.plan import Method, make_plan
+from tuning.training import train_trial
+from tuning.trial import Trial
 
 OWN = {"training.batch_size": 64, "optimizer.learning_rate": 0.001}
 
 
 @pytest.fixture
-def plan_search(search, monkeypatch):
+def plan_search(make_directory, monkeypatch):
     """Give a search of a tiny image recipe with some of its settings changed."""
     for name in ("set_intra_op_parallelism_threads", "set_inter_op_parallelism_threads"):
         monkeypatch.setattr(
@@ -25,18 +26,16 @@ def plan_search(search, monkeypatch):
 
     def make(settings, **method):
         plan = make_plan("mnist-mlp", with_settings(TINY, settings), {}, Method(**method))
-        directory = search(plan)
-        build_oracle(plan, directory).write()
-        return directory
+        return make_directory(plan)
 
     return make
 
 
-def train(directory, number=0, values=OWN, told=None, **order):
-    trial = Trial(number=number, values=values)
+def train(directory, number=0, values=OWN, **fields):
+    now = time.time()
+    trial = Trial(number=number, values=values, sessions=((now, now),), **fields)
     directory.write_trial(trial)
-    told = [] if told is None else told
-    return train_trial(Order(directory.path, trial, 1, **order), lambda *progress: told.append(progress))
+    return train_trial(directory, trial, threads=1)
 
 
 def test_a_trial_has_no_value_before_an_epoch_that_could_be_kept(plan_search):
@@ -47,25 +46,23 @@ def test_a_trial_has_no_value_before_an_epoch_that_could_be_kept(plan_search):
         },
         seconds=1e-3,
     )
-    told = []
-    trial = train(directory, told=told)
+    trial = train(directory)
     assert (trial.status, trial.value, trial.epochs) == ("stopped", None, 1)
     assert trial.reason == "the search's time was over after epoch 1"
     assert trial.saved_seconds == 0  # the time was over: nothing was saved
-    assert told == [(1, None)]
 
 
-def test_a_paused_trial_is_no_finished_one(plan_search):
+def test_a_paused_trial_is_not_finished(plan_search):
     directory = plan_search({"early_stopping": {"start_fraction": 0.5}}, algorithm="hyperband")
-    trial = train(directory, epochs=1)
+    trial = train(directory, epoch_limit=1)
     assert (trial.status, trial.value, trial.reason) == ("stopped", None, "paused after epoch 1")
-    going_on = train(directory)
-    assert (going_on.status, going_on.epochs) == ("finished", 2)
-    assert going_on.value == directory.runs(0)[0].history[1]["validation_loss"]
+    continued = train(directory)
+    assert (continued.status, continued.epochs) == ("finished", 2)
+    assert continued.value == directory.runs(0)[0].history[1]["validation_loss"]
 
 
 def test_a_trial_whose_objective_is_not_finite_has_failed(plan_search):
-    """One step an epoch: the loss of the step is finite, and what its weights make of validation is NaN."""
+    """One step per epoch: the training loss is finite, the validation loss of the new weights is NaN."""
     directory = plan_search({"training": {"epochs": 1}}, objective="validation_loss")
     trial = train(directory, values={"training.batch_size": 1024, "optimizer.learning_rate": 1e30})
     assert not math.isfinite(directory.runs(0)[0].history[0]["validation_loss"])
@@ -74,7 +71,7 @@ def test_a_trial_whose_objective_is_not_finite_has_failed(plan_search):
 
 
 @pytest.mark.parametrize("seconds", [None, 1e-3])
-def test_time_is_saved_by_the_median_rule_and_not_by_the_end_of_the_time(plan_search, seconds):
+def test_time_is_saved_by_the_median_rule_and_not_by_the_time_limit(plan_search, seconds):
     directory = plan_search({}, objective="validation_accuracy", seconds=seconds)
     for number in range(4):
         write_run(directory, number, [0.95 + number / 100, 0.96 + number / 100])

@@ -1,0 +1,1 @@
+"""What a search shows: the live table, the tables, the report and its plots."""
