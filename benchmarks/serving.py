@@ -1,10 +1,10 @@
-"""Print the README's table of serving: requests a second and latencies of the MNIST CNN.
+"""Print the README's table of serving: requests per second and latencies of the MNIST CNN.
 
     python -m benchmarks.serving                           the embedded server, batching on and off
-    python -m benchmarks.serving --address localhost:8500  a server that runs already: a real TF Serving
+    python -m benchmarks.serving --address localhost:8500  another running server: a real TF Serving
 
-Server and client share the machine. The last rows are the ceiling: the same client and requests on
-a gRPC server in Python that answers at once, without a model.
+Server and client share the machine. The last rows are the upper limit: the same client and requests with a
+gRPC server in Python that has no model.
 """
 
 import argparse
@@ -18,17 +18,18 @@ import grpc.aio
 import uvloop
 
 from benchmarks.commands import ROOT, command
-from serving.client import PREDICTION, Client, ServingError
-from serving.load import made_up_request, measure
+from serving.client import Client, ServingError
+from serving.load import measure, random_request
+from serving.protocol import PREDICTION
 
 PORT = 8599
 ADDRESS = f"localhost:{PORT}"
 LOADS = ((1, 1), (8, 1), (32, 1), (1, 100))
-HEADER = "| server | callers | images a request | requests/s | images/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|"
+HEADER = "| server | clients | images per request | requests/s | images/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|"
 
 
-def wait_until_served(address: str, model: str) -> None:
-    """Wait until a server has a version of a model."""
+def wait_until_available(address: str, model: str) -> None:
+    """Wait until a version of a model is available."""
     with Client(address) as client:
         for _ in range(100):
             try:
@@ -41,18 +42,18 @@ def wait_until_served(address: str, model: str) -> None:
 
 def measure_all(server: str, address: str, requests: dict[int, bytes], seconds: float) -> None:
     """Print a row for each load."""
-    for callers, batch_size in LOADS:
-        result = measure(address, requests[batch_size], callers, seconds)
+    for clients, batch_size in LOADS:
+        result = measure(address, requests[batch_size], clients, seconds)
         rate = result.requests_per_second
         print(
-            f"| {server} | {callers} | {batch_size} | {rate:,.0f} | {rate * batch_size:,.0f} "
+            f"| {server} | {clients} | {batch_size} | {rate:,.0f} | {rate * batch_size:,.0f} "
             f"| {result.percentile(0.5):.2f} | {result.percentile(0.99):.2f} |",
             flush=True,
         )
 
 
-async def answer_at_once() -> None:
-    """Serve Predict with 100 bytes, for ever."""
+async def serve_without_model() -> None:
+    """Answer Predict with the first 100 bytes of the request, until the process ends."""
 
     async def call(content: bytes, context: object) -> bytes:
         return content[:100]
@@ -67,25 +68,25 @@ async def answer_at_once() -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--address", help="measure this server instead of starting one")
     parser.add_argument(
-        "--run", type=Path, help="the run to export (none: train mnist-cnn for an epoch on digits)"
+        "--run", type=Path, help="the run to export (default: train mnist-cnn for an epoch on digits)"
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
     parser.add_argument("--ceiling", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.ceiling:
-        uvloop.run(answer_at_once())
+        uvloop.run(serve_without_model())
         return
     print(HEADER, flush=True)
     if arguments.address:
         with Client(arguments.address) as client:
             signatures = client.metadata("mnist")
-        requests = {size: made_up_request(signatures, "mnist", size) for _, size in LOADS}
+        requests = {size: random_request(signatures, "mnist", size) for _, size in LOADS}
         measure_all(arguments.address, arguments.address, requests, arguments.seconds)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -110,10 +111,10 @@ def main() -> None:
                 [sys.executable, "-m", *serve, flag], cwd=ROOT, stderr=subprocess.DEVNULL
             )
             try:
-                wait_until_served(ADDRESS, "mnist")
+                wait_until_available(ADDRESS, "mnist")
                 with Client(ADDRESS) as client:
                     signatures = client.metadata("mnist")
-                requests = {size: made_up_request(signatures, "mnist", size) for _, size in LOADS}
+                requests = {size: random_request(signatures, "mnist", size) for _, size in LOADS}
                 measure_all(f"embedded, {name}", ADDRESS, requests, arguments.seconds)
             finally:
                 process.terminate()
@@ -121,7 +122,7 @@ def main() -> None:
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.serving", "--ceiling"], cwd=ROOT)
         try:
             time.sleep(3)
-            measure_all("no model, answers at once", ADDRESS, requests, arguments.seconds)
+            measure_all("no model", ADDRESS, requests, arguments.seconds)
         finally:
             process.terminate()
             process.wait()
