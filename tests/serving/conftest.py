@@ -229,7 +229,7 @@ def servers_at_hand() -> list[str]:
 
 @pytest.fixture(scope="session", params=servers_at_hand())
 def server(request: pytest.FixtureRequest, exported: Path, tmp_path_factory) -> Iterator[ServerProcess]:
-    """Each server at hand, serving the export as model `mnist`.
+    """Each available server, serving the export as model `mnist`.
 
     TF_SERVING_ADDRESS names one that runs already, host:port of gRPC with REST on the next port.
     """

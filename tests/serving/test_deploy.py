@@ -90,7 +90,7 @@ def test_any_version_is_rolled_out_promoted_and_rolled_back(place):
 
 
 @pytest.mark.parametrize(
-    ("move", "version", "model", "said"),
+    ("move", "version", "model", "message"),
     [
         ("roll-out", 4, "mnist", "mnist has no version 4. It has: 1, 2, 3, 12"),
         ("roll-back", 0, "mnist", "has no version 0"),
@@ -99,11 +99,11 @@ def test_any_version_is_rolled_out_promoted_and_rolled_back(place):
         ("roll-out", "two", "mnist", "invalid int value: 'two'"),
     ],
 )
-def test_an_invalid_command_is_refused_and_changes_nothing(place, move, version, model, said):
+def test_an_invalid_command_is_refused_and_changes_nothing(place, move, version, model, message):
     before = (place / "models.config").read_text()
     done = release(place, move, version, model=model)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert (place / "models.config").read_text() == before
 

@@ -135,7 +135,7 @@ def test_folders_of_killed_exports_are_removed_and_of_running_ones_are_not(run, 
     left = base / ".export-left" / "export"
     left.mkdir(parents=True)
     (left / "saved_model.pb").write_text("half of it")
-    with exporting.folder_beside(base) as first, exporting.folder_beside(base) as second:
+    with exporting.temporary_folder(base) as first, exporting.temporary_folder(base) as second:
         (first / "export").mkdir()
         assert export(run, tmp_path).path.name == "1"
         assert sorted(path.name for path in base.iterdir()) == sorted(["1", first.name, second.name])
@@ -145,7 +145,7 @@ def test_folders_of_killed_exports_are_removed_and_of_running_ones_are_not(run, 
 def test_exports_that_start_at_once_do_not_remove_each_others_folders(tmp_path):
     def one(_):
         for _ in range(20):
-            with exporting.folder_beside(tmp_path) as folder:
+            with exporting.temporary_folder(tmp_path) as folder:
                 (folder / "file").write_text("")
 
     with ThreadPoolExecutor(8) as pool:
@@ -172,13 +172,13 @@ def test_an_export_is_flushed_to_the_disk_before_it_is_renamed(tmp_path, monkeyp
     fsync, rename = os.fsync, os.rename
     monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
     monkeypatch.setattr(os, "rename", lambda old, new: (rename(old, new), done.append(str(new))))
-    beside = tmp_path / ".export-x"
-    (beside / "variables").mkdir(parents=True)
-    (beside / "saved_model.pb").write_text("graph")
-    (beside / "variables" / "data").write_text("weights")
-    whole = {str(beside), *map(str, beside.rglob("*"))}
-    publish(beside, tmp_path, None)
-    assert set(done[:-2]) == whole
+    folder = tmp_path / ".export-x"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_text("graph")
+    (folder / "variables" / "data").write_text("weights")
+    everything = {str(folder), *map(str, folder.rglob("*"))}
+    publish(folder, tmp_path, None)
+    assert set(done[:-2]) == everything
     assert done[-2:] == [str(tmp_path / "1"), str(tmp_path)]
 
 

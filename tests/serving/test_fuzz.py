@@ -272,9 +272,9 @@ def test_nearly_valid_bodies(server, unharmed):
         with contextlib.closing(connection):
             connection.request(method, path, content.encode())
             answer = connection.getresponse()
-            said = answer.read()
-        assert answer.status < 500 or answer.status == 501, said
-        assert answer.status == 200 or answer.status == 405 or set(json.loads(said)) == {"error"}
+            text = answer.read()
+        assert answer.status < 500 or answer.status == 501, text
+        assert answer.status == 200 or answer.status == 405 or set(json.loads(text)) == {"error"}
         seen.add(answer.status)
 
     fuzz(st.tuples(st.sampled_from(["POST"] * 9 + ["GET"]), PATHS, BODIES), send)

@@ -34,9 +34,9 @@ def file_of(image: np.ndarray | Image.Image, kind: str = "PNG") -> bytes:
 
 
 def sent(image: np.ndarray | Image.Image, trained_on=MNIST, invert="auto") -> tuple[np.ndarray, list[str]]:
-    (content,), said = prepare([file_of(image)], trained_on, invert)
+    (content,), messages = prepare([file_of(image)], trained_on, invert)
     with Image.open(io.BytesIO(content)) as opened:
-        return np.asarray(opened), said
+        return np.asarray(opened), messages
 
 
 def center_of_mass(image: np.ndarray) -> tuple[float, float]:
@@ -140,14 +140,14 @@ def test_the_record_of_an_export(exported):
 
 
 def test_dark_on_light_is_inverted_and_reported():
-    white, said = sent(bar())
+    white, messages = sent(bar())
     black, also = sent(255 - bar())
     np.testing.assert_array_equal(black, white)
-    assert said == ["1 of 1 images scaled and centred as in MNIST"]
+    assert messages == ["1 of 1 images scaled and centred as in MNIST"]
     assert also == [
         "1 of 1 images inverted: the model was trained on a dark background "
         "(--invert no leaves them unchanged)",
-        *said,
+        *messages,
     ]
 
 
@@ -167,9 +167,9 @@ def test_invert_yes_and_no():
 def test_without_a_record_or_a_clear_background_images_are_sent_unchanged():
     noise = np.random.default_rng(0).integers(0, 256, (50, 40), np.uint8)
     for trained_on in (MNIST, TrainingImages()):
-        image, said = sent(noise, trained_on)
+        image, messages = sent(noise, trained_on)
         np.testing.assert_array_equal(image, noise)
-        assert [line[:42] for line in said] == ["1 of 1 images have no clear background and"] * bool(
+        assert [line[:42] for line in messages] == ["1 of 1 images have no clear background and"] * bool(
             trained_on.background
         )
     assert sent(255 - bar(), TrainingImages()) == (pytest.approx(255 - bar()), [])

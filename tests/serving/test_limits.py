@@ -84,7 +84,7 @@ def generation(prompts: np.ndarray, count: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ([png_header(5000, 5000)], "at most 16777216 pixels. Received:. .25000000"),
         ([png_header(2**32 - 1, 2**32 - 1)], "at most 16777216 pixels"),
@@ -98,8 +98,8 @@ def generation(prompts: np.ndarray, count: int) -> dict[str, np.ndarray]:
         ([picture("PNG", 2, 2)] * 1025, "at most 1024 rows. Received:. .1025"),
     ],
 )
-def test_image_files_that_claim_too_much_are_refused_by_their_headers(mnist, files, said):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){said}"):
+def test_image_files_that_claim_too_much_are_refused_by_their_headers(mnist, files, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){message}"):
         ask(mnist, "encoded", image_bytes=strings(*files))
 
 
@@ -123,7 +123,7 @@ def test_a_batch_of_images_has_1024_rows_at_most(mnist):
 
 
 @pytest.mark.parametrize(
-    ("prompts", "count", "said"),
+    ("prompts", "count", "message"),
     [
         ([b"T"] * 65, 1, "at most 64 rows. Received:. .65"),
         ([b"T"] * 64, 1025, "rows x max_new_tokens must be at most 65536. Received:. .64. .1025"),
@@ -135,8 +135,8 @@ def test_a_batch_of_images_has_1024_rows_at_most(mnist):
         ([b"T" * 50_000] * 3, 1, "at most 131072 bytes together. Received:. .150000"),
     ],
 )
-def test_generation_that_asks_for_too_much_is_refused(lm, prompts, count, said):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){said}"):
+def test_generation_that_asks_for_too_much_is_refused(lm, prompts, count, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){message}"):
         ask(lm, "generate", **generation(strings(*prompts), count))
 
 

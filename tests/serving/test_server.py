@@ -95,11 +95,11 @@ def test_versions_are_swapped_under_load_without_a_failed_request(models, tmp_pa
     loads = callers(server.address, 8)
     good, client = models / "1", Client(server.address)
     for version in range(2, last + 1):
-        beside = models / f".new-{version}"
-        shutil.copytree(good, beside)
+        new = models / f".new-{version}"
+        shutil.copytree(good, new)
         if version == broken:
-            (beside / "saved_model.pb").write_bytes(b"broken")
-        beside.rename(models / str(version))
+            (new / "saved_model.pb").write_bytes(b"broken")
+        new.rename(models / str(version))
         if version == broken:
             wait_for(
                 lambda: (
@@ -314,7 +314,7 @@ def test_a_unix_socket_serves_too(models, tmp_path, images):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "exactly one of --model_base_path and --model_config_file"),
         (["--model_base_path=/nowhere"], "Could not find base path /nowhere for servable default"),
@@ -327,11 +327,11 @@ def test_a_unix_socket_serves_too(models, tmp_path, images):
         (["--model_base_path=.", "--batching_parameters_file=x"], "needs --enable_batching"),
     ],
 )
-def test_flags_it_cannot_start_with_are_refused(flags, said):
+def test_flags_it_cannot_start_with_are_refused(flags, message):
     command = [sys.executable, "-m", "serving", "serve", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
 
 

@@ -193,7 +193,7 @@ def test_the_default_signature_completes_a_prompt(served):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"prompt": [b""]}, "a text is empty"),
         ({"prompt": [b"\xff\xfe"]}, "not UTF-8"),
@@ -208,10 +208,10 @@ def test_the_default_signature_completes_a_prompt(served):
         ({"seed": [1, 2]}, "as many values"),
     ],
 )
-def test_invalid_requests_are_refused_and_the_server_continues(served, changed, said):
+def test_invalid_requests_are_refused_and_the_server_continues(served, changed, message):
     kinds = {"prompt": np.object_, "max_new_tokens": np.int32, "top_k": np.int32, "seed": np.int64}
     changed = {name: np.array(value, kinds.get(name, np.float32)) for name, value in changed.items()}
-    with pytest.raises(ServingError, match=f"(?s)INVALID_ARGUMENT.*{said}"):
+    with pytest.raises(ServingError, match=f"(?s)INVALID_ARGUMENT.*{message}"):
         ask(served, ["The "], **changed)
     assert ask(served, ["The "], 1)[0].startswith("The ")
 
