@@ -54,7 +54,7 @@ serve: $(READY) ## serve every model in models/: gRPC on 8500, REST and the demo
 	$(BIN)/python -m serving serve --model_config_file=models/models.config --rest_api_port=8501 \
 		--enable_batching=true $(ARGS)
 
-demo: $(READY) ## the same, for its page: draw a digit, go on with a text on http://localhost:8501
+demo: $(READY) ## the same with the demo page: draw a digit or generate text on http://localhost:8501
 	@echo "Open http://localhost:8501 once the server says that it listens."
 	@$(MAKE) --no-print-directory serve
 

@@ -21,9 +21,9 @@ HELP = """usage: python -m serving COMMAND ...
   export RUN             publish a finished run as models/NAME/VERSION
   serve [flags]          serve models by gRPC and REST, with TF Serving's flags
   predict IMAGE ...      classify image files, folders of them, or - for standard input
-  generate               go on with texts, by a served language model
-  status MODEL           the versions of a model and their states
-  bench MODEL            requests a second and latencies at several concurrencies
+  generate               complete prompts with a served language model
+  status MODEL           show the versions of a model and their states
+  bench MODEL            measure requests per second and latency for several numbers of clients
 """
 
 Arguments = TypeVar("Arguments")
@@ -46,23 +46,23 @@ class ExportArguments:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallArguments:
-    """Where the server is."""
+    """The server, and how to reach it."""
 
     address: str = "localhost:8500"
     """host:port of gRPC, or unix:PATH."""
     timeout: float = 10.0
     """Deadline of each call in seconds."""
     root_certificates: Path | None = None
-    """PEM file of whom to trust: encrypts the connection."""
+    """PEM file of the certificates to trust; encrypts the connection."""
     private_key: Path | None = None
-    """PEM file of the client's own key, for mutual TLS."""
+    """PEM file of the client's key, for mutual TLS."""
     certificate_chain: Path | None = None
-    """PEM file of the client's own certificate, for mutual TLS."""
+    """PEM file of the client's certificate, for mutual TLS."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VersionArguments:
-    """Which version answers."""
+    """The version that answers."""
 
     model_version: int | None = None
     """Version number (None: the latest)."""
@@ -81,36 +81,36 @@ class PredictArguments:
     images: tyro.conf.Positional[tuple[Path, ...]]
     """PNG or JPEG files, folders of them, or - for one image on standard input."""
     invert: Invert = "auto"
-    """Invert brightness: auto does for an image whose background is light where that of the training
-    images was dark, or the other way round."""
+    """Invert brightness: auto inverts an image with a light background if the training images have a dark
+    one, and the other way round."""
     models: Path = Path("models")
-    """Folder of all models: NAME/VERSION there says what the images of the training were like. No
-    server can be asked that."""
+    """Folder of all models: NAME/VERSION in it records the background of the training images, which no
+    server reports."""
     model: str = "mnist"
     """Name of the model."""
     version: Annotated[VersionArguments, tyro.conf.arg(name="")] = VersionArguments()
     json: bool = False
-    """Print a line of JSON an image instead of a table."""
+    """Print a line of JSON for each image instead of a table."""
     call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateArguments:
-    """Go on with texts, by a served language model."""
+    """Complete prompts with a served language model."""
 
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """What a text begins with, at least one token; - reads standard input. Give it again for more
-    texts in one request. Without it a text begins with a new line."""
+    """Prompt, at least one token; - reads standard input. Repeat the flag for several prompts in one
+    request. The default is a new line."""
     max_new_tokens: int = 200
-    """Tokens to add."""
+    """Tokens to generate."""
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
     seed: int = 0
-    """Seed of the draws, 0 to 2**32 - 1."""
+    """Seed of the sampling, 0 to 2**32 - 1."""
     model: str = "lm"
     """Name of the model."""
     version: Annotated[VersionArguments, tyro.conf.arg(name="")] = VersionArguments()
     json: bool = False
-    """Print a line of JSON a text."""
+    """Print a line of JSON for each text."""
     call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments(timeout=60.0)
 
     def __post_init__(self) -> None:
@@ -128,14 +128,14 @@ class StatusArguments:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchArguments:
-    """Measure a server with requests made up from its own signature."""
+    """Measure a server with random requests for its default signature."""
 
     model: tyro.conf.Positional[str] = "mnist"
     """Name of the model."""
     callers: tuple[int, ...] = (1, 8, 32)
-    """Numbers of callers that wait for their answer before they ask again."""
+    """Numbers of clients, each of which sends its next request as soon as it is answered."""
     batch_size: int = 1
-    """Examples a request, at least 1."""
+    """Examples per request, at least 1."""
     seconds: float = 5.0
     """Length of each measurement, above 0."""
     call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
@@ -154,11 +154,11 @@ def parse(
 def export(arguments: Sequence[str]) -> None:
     """Publish a run."""
     chosen = parse(ExportArguments, arguments, "export")
-    run = finished_run(chosen.run)  # an unfinished run is refused before anything slow
+    run = finished_run(chosen.run)  # refuse an unfinished run before the slow imports
     with command_line.quiet_tensorflow():
         from serving import export as exporting
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was written so far is removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that an incomplete export is removed
     print(exporting.describe(exporting.export(run, chosen.models, chosen.name, chosen.version)))
 
 
@@ -178,7 +178,7 @@ def serve(arguments: Sequence[str]) -> None:
 
 
 def spell_flags(arguments: Sequence[str]) -> list[str]:
-    """Spell `--flag=true` and `--flag=false`, which TF Serving takes, as `--flag` and `--no_flag`."""
+    """Return TF Serving's `--flag=true` and `--flag=false` as `--flag` and `--no_flag`."""
     spelt = []
     for argument in arguments:
         name, _, value = argument.partition("=")
@@ -196,24 +196,17 @@ def certificates(chosen: CallArguments) -> Any:
     return TLS(*(file.read_bytes() if file else None for file in files)) if any(files) else None
 
 
-def connect(chosen: CallArguments) -> Any:
-    """Open a client."""
-    from serving.client import Client
-
-    return Client(chosen.address, timeout=chosen.timeout, tls=certificates(chosen))
-
-
 @contextlib.contextmanager
 def connected(call: CallArguments) -> Iterator[Any]:
-    """Give a client; what the server refuses is the user's error.
+    """Give a client.
 
     Raises:
-        UserError: With the server's address, code and text.
+        UserError: For a ServingError, with the server's address, code and message.
     """
-    from serving.client import ServingError
+    from serving.client import Client, ServingError
 
     try:
-        with connect(call) as client:
+        with Client(call.address, timeout=call.timeout, tls=certificates(call)) as client:
             yield client
     except ServingError as error:
         raise UserError(f"{call.address}: {error}") from error
@@ -240,25 +233,25 @@ def predict(arguments: Sequence[str]) -> None:
 
 
 def like_training(contents: Sequence[bytes], folder: Path, invert: Invert) -> list[bytes]:
-    """Make images like those that the version in a folder was trained on, and say what that changes."""
+    """Return images changed to look like the training images of a version; report changes on stderr."""
     from serving import images
     from serving.training_images import TrainingImages, recorded
 
     trained_on = recorded(folder)
     if trained_on is None:
         print(
-            f"{folder} does not say what the model's training images were like: images are sent as they are. "
+            f"{folder} has no record of the model's training images: images are sent unchanged. "
             "--models names the folder of all models, --invert yes inverts",
             file=sys.stderr,
         )
-    files, changes = images.prepare(contents, trained_on or TrainingImages(), invert)
-    for change in changes:
-        print(change, file=sys.stderr)
+    files, messages = images.prepare(contents, trained_on or TrainingImages(), invert)
+    for message in messages:
+        print(message, file=sys.stderr)
     return files
 
 
 def generate(arguments: Sequence[str]) -> None:
-    """Go on with texts."""
+    """Complete prompts."""
     chosen = parse(GenerateArguments, arguments, "generate")
     import numpy as np
 
@@ -294,18 +287,14 @@ def bench(arguments: Sequence[str]) -> None:
     """Measure a server."""
     chosen = parse(BenchArguments, arguments, "bench")
     from serving import load
-    from serving.client import ServingError
 
-    try:
-        with connect(chosen.call) as client:
-            request = load.made_up_request(client.metadata(chosen.model), chosen.model, chosen.batch_size)
+    with connected(chosen.call) as client:
+        request = load.random_request(client.metadata(chosen.model), chosen.model, chosen.batch_size)
         tls = certificates(chosen.call)
         print(load.HEADER)
-        for callers in chosen.callers:
-            measured = load.measure(chosen.call.address, request, callers, chosen.seconds, tls)
+        for clients in chosen.callers:
+            measured = load.measure(chosen.call.address, request, clients, chosen.seconds, tls)
             print(measured.row(chosen.batch_size), flush=True)
-    except ServingError as error:
-        raise UserError(f"{chosen.call.address}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A finished run → a SavedModel that TensorFlow Serving can load, in `models/NAME/VERSION/`.
+"""A finished run → a SavedModel for TensorFlow Serving, in `models/NAME/VERSION/`.
 
-What is published has been loaded back and compared with the Keras model on real examples; what a
-watching server sees is whole, because it is written beside, flushed to the disk and renamed.
+Before it is published, an export is loaded and compared with the Keras model on real examples. A server that
+watches the folder never sees a part of it: it is written to another folder, flushed to the disk and renamed.
 """
 
 import contextlib
@@ -19,21 +19,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from recipes.config import UserError
 from recipes.runs.directory import Run
 from recipes.runs.files import write_json
-from serving.servables import Case, Servable, check_finite, servable_of
+from serving.exportable import Case, Exportable, check_finite, exportable
+from serving.protocol import PredictionLog
+from serving.tensors import fill_proto
 
 WARMUP_EXAMPLES = 8
 TOLERANCE = 1e-5
-"""Largest difference between the export's numbers and the Keras model's, as a part of those above 1."""
+"""Largest difference between outputs of the export and of the Keras model; relative for values above 1."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A published export: its path, and the largest difference of its answers by signature."""
+    """A published export: its path, and the largest difference from the Keras model by signature."""
 
     path: Path
     differences: Mapping[str, float]
@@ -45,42 +46,42 @@ def export(run: Run, models: Path, name: str | None = None, version: int | None 
     Args:
         run: The run.
         models: Folder of all models.
-        name: Name of the model; None for its kind's.
+        name: Name of the model; None for the default of its kind.
         version: Version number, at least 1; None for one more than the highest.
 
     Raises:
-        UserError: An unfinished run, a model that answers NaN or infinity, or a version that is there already.
-        ValueError: The export answers otherwise than the Keras model; nothing is published.
+        UserError: An unfinished run, outputs that are NaN or infinite, or a version that exists.
+        ValueError: The export's outputs differ from the Keras model's; nothing is published.
     """
     if version is not None and version < 1:
         raise UserError(f"--version must be at least 1. Received: {version}")
     metrics = run.metrics
-    servable = servable_of(run)
-    for signature, case in servable.cases.items():
+    model = exportable(run)
+    for signature, case in model.cases.items():
         for output, values in case.outputs.items():
             check_finite(run, f"{output} of its signature {signature}", values)
-    base = models / (name or servable.name)
+    base = models / (name or model.name)
     if version is not None and (base / str(version)).exists():
         raise UserError(f"{base / str(version)} exists. Choose another --version, or none for the next one")
     base.mkdir(parents=True, exist_ok=True)
-    with folder_beside(base) as folder:
-        beside = folder / "export"
-        signatures = {name: getattr(servable.module, name) for name in servable.cases}
-        tf.saved_model.save(servable.module, str(beside), signatures=signatures)
-        differences = compare(beside, servable.cases)
-        write_extras(beside / "assets.extra", run, metrics, base.name, servable)
-        return Export(publish(beside, base, version), differences)
+    with temporary_folder(base) as folder:
+        path = folder / "export"
+        signatures = {name: getattr(model.module, name) for name in model.cases}
+        tf.saved_model.save(model.module, str(path), signatures=signatures)
+        differences = compare(path, model.cases)
+        write_extras(path / "assets.extra", run, metrics, base.name, model)
+        return Export(publish(path, base, version), differences)
 
 
 @contextlib.contextmanager
-def folder_beside(base: Path) -> Iterator[Path]:
-    """Give a folder in a model's folder to write in, and remove it at the end.
+def temporary_folder(base: Path) -> Iterator[Path]:
+    """Give a temporary folder in a model's folder, and remove it at the end.
 
-    An export holds a lock on its folder, which a kill gives back. Folders that nobody holds are what
-    killed exports left, and are removed first.
+    An export locks its folder; the lock ends with its process. So folders without a lock are those of killed
+    exports, and are removed first.
     """
     with contextlib.ExitStack() as held:
-        with _locked(base):  # between its creation and its lock, a folder looks like one that was left
+        with _locked(base):  # before it is locked, a new folder looks like that of a killed export
             for leftover in base.glob(".export-*"):
                 with (
                     contextlib.suppress(BlockingIOError, FileNotFoundError),
@@ -104,7 +105,7 @@ def _locked(folder: Path, mode: int = 0) -> Iterator[None]:
 
 
 def compare(path: Path, cases: Mapping[str, Case]) -> dict[str, float]:
-    """Load a SavedModel back and return its largest difference from each case's outputs.
+    """Load a SavedModel and return the largest difference from the outputs of each case.
 
     Raises:
         ValueError: A difference above the tolerance.
@@ -112,9 +113,9 @@ def compare(path: Path, cases: Mapping[str, Case]) -> dict[str, float]:
     loaded = tf.saved_model.load(str(path))
     differences = {}
     for name, case in cases.items():
-        answers = loaded.signatures[name](**{key: tf.constant(value) for key, value in case.inputs.items()})
-        parts = [_difference(answers[key].numpy(), value) for key, value in case.outputs.items()]
-        differences[name] = float(np.max(parts))  # NaN if one of them is; Python's max() goes by their order
+        outputs = loaded.signatures[name](**{key: tf.constant(value) for key, value in case.inputs.items()})
+        parts = [_difference(outputs[key].numpy(), value) for key, value in case.outputs.items()]
+        differences[name] = float(np.max(parts))  # NaN if one of them is, unlike Python's max()
         if not differences[name] <= TOLERANCE:
             raise ValueError(
                 f"The export is not published: signature {name} differs from the Keras model by "
@@ -123,20 +124,20 @@ def compare(path: Path, cases: Mapping[str, Case]) -> dict[str, float]:
     return differences
 
 
-def _difference(answer: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Return the largest difference, as a part of values above 1; of texts the part that differs."""
+def _difference(output: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Return the largest difference, relative for values above 1; of strings the part that differs."""
     if expected.dtype == np.object_:
-        return float((answer != expected).mean())
+        return float((output != expected).mean())
     expected = expected.astype(np.float64)
-    return float((np.abs(answer - expected) / np.maximum(np.abs(expected), 1)).max())
+    return float((np.abs(output - expected) / np.maximum(np.abs(expected), 1)).max())
 
 
 def write_extras(
-    folder: Path, run: Run, metrics: Mapping[str, Any], model_name: str, servable: Servable
+    folder: Path, run: Run, metrics: Mapping[str, Any], model_name: str, model: Exportable
 ) -> None:
-    """Write `assets.extra/`: where the export comes from, its limits, and warm-up requests for each signature.
+    """Write `assets.extra/`: the export's run, its limits, and warm-up requests for each signature.
 
-    TF Serving replays the requests before it serves a version, so that no caller waits for the
+    TF Serving replays the requests before it serves a version, so that no client waits for the
     first run of its graph (https://www.tensorflow.org/tfx/serving/saved_model_warmup).
     """
     folder.mkdir()
@@ -146,39 +147,37 @@ def write_extras(
             "run": str(run.path.resolve()),
             "metrics": dict(metrics),
             "config": run.config,
-            "limits": dict(servable.limits),
-            **servable.record,
+            "limits": dict(model.limits),
+            **model.record,
         },
     )
     with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
-        for signature, case in servable.cases.items():
+        for signature, case in model.cases.items():
             for size in (1, WARMUP_EXAMPLES):
-                request = predict_pb2.PredictRequest()
+                log = PredictionLog()
+                request = log.predict_log.request
                 request.model_spec.name = model_name
                 request.model_spec.signature_name = signature
                 for name, values in case.inputs.items():
-                    request.inputs[name].CopyFrom(tf.make_tensor_proto(values[:size]))
-                log = prediction_log_pb2.PredictionLog(
-                    predict_log=prediction_log_pb2.PredictLog(request=request)
-                )
+                    fill_proto(request.inputs[name], values[:size])
                 writer.write(log.SerializeToString())
 
 
-def publish(beside: Path, base: Path, version: int | None) -> Path:
-    """Rename a whole export to its version, so that a watching server never sees half of it.
+def publish(export: Path, base: Path, version: int | None) -> Path:
+    """Rename a complete export to its version, so that a server that watches the folder never sees a part of it.
 
-    It is on the disk before it has its name: a crash of the machine leaves a whole version or none.
-    Two exports at once can't take one version: renaming onto a folder that holds something fails.
+    It is flushed to the disk first: a crash of the machine leaves a complete version or none. Two exports at
+    once can't take the same version, because renaming to a folder that is not empty fails.
 
     Raises:
-        UserError: The version asked for was taken meanwhile.
+        UserError: The version exists.
     """
-    for path in [*beside.rglob("*"), beside]:
+    for path in [*export.rglob("*"), export]:
         _flush(path)
     for candidate in itertools.count(highest_version(base) + 1) if version is None else [version]:
         target = base / str(candidate)
         try:
-            os.rename(beside, target)
+            os.rename(export, target)
         except OSError:
             if not target.exists():
                 raise
@@ -189,7 +188,7 @@ def publish(beside: Path, base: Path, version: int | None) -> Path:
 
 
 def _flush(path: Path) -> None:
-    """Write a file or a folder's list of names to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -198,12 +197,12 @@ def _flush(path: Path) -> None:
 
 
 def highest_version(base: Path) -> int:
-    """Return the highest version number in a model's folder, 0 where there is none."""
+    """Return the highest version number in a model's folder, or 0."""
     return max((int(path.name) for path in base.iterdir() if path.name.isdecimal()), default=0)
 
 
 def describe(result: Export) -> str:
-    """Say what was published and how it was checked."""
+    """Return lines about a published export for the terminal."""
     size = sum(path.stat().st_size for path in result.path.rglob("*") if path.is_file())
     lines = [f"{result.path}: {size:,} bytes"]
     lines += [
@@ -211,6 +210,6 @@ def describe(result: Export) -> str:
         for name, difference in result.differences.items()
     ]
     recipe = json.loads((result.path / "assets.extra" / "recipe.json").read_text())
-    part = "test" if "test_loss" in recipe["metrics"] else "validation"  # a trial has no test figures
+    part = "test" if "test_loss" in recipe["metrics"] else "validation"  # a trial has no test metrics
     lines.append(f"from {recipe['run']}, {part} loss {recipe['metrics'][f'{part}_loss']:.4f}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Image files of the command line: found, checked one by one, and made like those of a model's training."""
+"""Image files of `predict`: read, checked, and changed to look like the model's training images."""
 
 import io
 import sys
@@ -17,7 +17,7 @@ from serving.training_images import TrainingImages, background_of, lay_out_as_mn
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 FORMATS = ("PNG", "JPEG")
 LARGEST_SIDE = 1024
-"""Pixels. Larger images are reduced before they are sent: models see far fewer."""
+"""Pixels. Larger images are reduced before they are sent, because models read far fewer."""
 
 Invert = Literal["auto", "yes", "no"]
 
@@ -29,7 +29,7 @@ def read(paths: Sequence[Path]) -> tuple[list[str], list[bytes]]:
         paths: PNG or JPEG files, folders of them, or - for standard input.
 
     Raises:
-        UserError: No images, a path that is not there, or files that do not decode, by name.
+        UserError: No images, a path that does not exist, or the names of files that do not decode.
     """
     names, contents, broken = [], [], []
     for path in paths:
@@ -63,15 +63,15 @@ def _decodes(content: bytes) -> bool:
 def prepare(
     contents: Sequence[bytes], trained_on: TrainingImages, invert: Invert
 ) -> tuple[list[bytes], list[str]]:
-    """Make images like those that a model was trained on.
+    """Change images to look like the images that a model was trained on.
 
     Args:
         contents: PNG or JPEG files.
-        trained_on: What these have in common.
-        invert: Whether to invert: auto does where an image's background is clearly the other one.
+        trained_on: Describes the training images.
+        invert: Whether to invert: auto inverts images whose background is clearly the other one.
 
     Returns:
-        (grey PNG files, sentences that say what was changed).
+        (grey PNG files, messages about the changes).
     """
     files = []
     inverted = laid_out = unclear = 0
@@ -88,28 +88,30 @@ def prepare(
             laid_out += not np.array_equal(before, image)
         files.append(_png(image))
     of = f"of {len(contents)} images"
-    said = []
+    messages = []
     if inverted and invert == "auto":
-        said.append(
+        messages.append(
             f"{inverted} {of} inverted: the model was trained on a {trained_on.background} background "
-            "(--invert no leaves them as they are)"
+            "(--invert no leaves them unchanged)"
         )
     if unclear and invert == "auto" and trained_on.background:
-        said.append(f"{unclear} {of} have no clear background and are not inverted (--invert yes inverts)")
+        messages.append(
+            f"{unclear} {of} have no clear background and are not inverted (--invert yes inverts)"
+        )
     if laid_out:
-        said.append(f"{laid_out} {of} scaled and centred as MNIST's are")
-    return files, said
+        messages.append(f"{laid_out} {of} scaled and centred as in MNIST")
+    return files, messages
 
 
 def _read_grey(content: bytes, trained_on: TrainingImages) -> npt.NDArray[np.uint8]:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        grey, _ = as_grey(image, _behind(image) if trained_on.mnist_layout else "black")
+        grey, _ = as_grey(image, _background_color(image) if trained_on.mnist_layout else "black")
     grey.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     return np.asarray(grey, np.uint8)
 
 
-def _behind(image: Image.Image) -> str:
-    """Return the colour that the visible part of a transparent image stands out from."""
+def _background_color(image: Image.Image) -> str:
+    """Return the colour, white or black, that contrasts with the visible part of a transparent image."""
     if not image.has_transparency_data:
         return "black"
     grey, alpha = np.moveaxis(np.asarray(image.convert("RGBA").convert("LA"), np.float32), -1, 0)

@@ -1,20 +1,33 @@
-"""The messages of TensorFlow Serving's API, without TensorFlow.
+"""The messages and methods of TensorFlow Serving's API, without TensorFlow.
 
-They live in a descriptor pool of their own: in the default one they would collide with
-TensorFlow's, where a process imports both.
+They have a descriptor pool of their own: in the default pool they would collide with TensorFlow's
+in a process that imports both.
 """
 
-import base64
-import zlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from serving.protocol_descriptors import DESCRIPTORS
+DESCRIPTORS = Path(__file__).with_name("protocol.binpb")
+"""A FileDescriptorSet, written by `python -m serving.generate_protocol`."""
+PREDICTION = "/tensorflow.serving.PredictionService/"
+MODELS = "/tensorflow.serving.ModelService/"
+"""Paths of the two services."""
 
 _POOL = descriptor_pool.DescriptorPool()
-for _file in descriptor_pb2.FileDescriptorSet.FromString(zlib.decompress(base64.b64decode(DESCRIPTORS))).file:
+for _file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
     _POOL.Add(_file)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A remote method: its path and the classes of its request and response."""
+
+    path: str
+    request: Any
+    response: Any
 
 
 def message(name: str) -> Any:
@@ -22,13 +35,30 @@ def message(name: str) -> Any:
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(name))
 
 
-PredictRequest = message("tensorflow.serving.PredictRequest")
-PredictResponse = message("tensorflow.serving.PredictResponse")
+def _methods(service: str) -> dict[str, Method]:
+    return {
+        method.name: Method(
+            service + method.name,
+            message_factory.GetMessageClass(method.input_type),
+            message_factory.GetMessageClass(method.output_type),
+        )
+        for method in _POOL.FindServiceByName(service.strip("/")).methods
+    }
+
+
+METHODS = _methods(PREDICTION) | _methods(MODELS)
+"""Methods of both services by name: Predict, Classify, ..., GetModelStatus, HandleReloadConfigRequest."""
+
 GetModelMetadataRequest = message("tensorflow.serving.GetModelMetadataRequest")
 GetModelMetadataResponse = message("tensorflow.serving.GetModelMetadataResponse")
-SignatureDefMap = message("tensorflow.serving.SignatureDefMap")
 GetModelStatusRequest = message("tensorflow.serving.GetModelStatusRequest")
 GetModelStatusResponse = message("tensorflow.serving.GetModelStatusResponse")
+ModelServerConfig = message("tensorflow.serving.ModelServerConfig")
+PredictionLog = message("tensorflow.serving.PredictionLog")
+PredictRequest = message("tensorflow.serving.PredictRequest")
+PredictResponse = message("tensorflow.serving.PredictResponse")
 ReloadConfigRequest = message("tensorflow.serving.ReloadConfigRequest")
 ReloadConfigResponse = message("tensorflow.serving.ReloadConfigResponse")
-ModelServerConfig = message("tensorflow.serving.ModelServerConfig")
+SavedModel = message("tensorflow.SavedModel")
+SignatureDefMap = message("tensorflow.serving.SignatureDefMap")
+TensorProto = message("tensorflow.TensorProto")

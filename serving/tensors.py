@@ -1,10 +1,11 @@
-"""NumPy arrays ↔ TensorProto messages, without TensorFlow.
+"""Signatures and their tensors, for client and server, without TensorFlow: NumPy arrays ↔ TensorProto messages.
 
 The field numbers and value lists are those of tensorflow/core/framework/tensor.proto.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+"""Arrays by the name of the input or output."""
 
 DT_STRING = 7
 DT_BFLOAT16 = 14
@@ -20,7 +23,7 @@ DT_HALF = 19
 
 @dataclass(frozen=True)
 class DataType:
-    """A TensorFlow data type: its NumPy dtype, its name in error texts, its value list."""
+    """A TensorFlow data type: its NumPy dtype, its name in error messages, its value list."""
 
     dtype: Any
     name: str
@@ -48,8 +51,61 @@ DATA_TYPES: dict[int, DataType] = {
 _NUMBERS = {np.dtype(kind.dtype): number for number, kind in DATA_TYPES.items() if number != DT_BFLOAT16}
 
 
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a signature.
+
+    Attributes:
+        data_type: DataType number.
+        shape: Sizes, -1 for any size; None for any rank.
+        name: Name of the tensor in the graph.
+    """
+
+    data_type: int
+    shape: tuple[int, ...] | None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A signature of a model.
+
+    Attributes:
+        method_name: The API it is for: tensorflow/serving/predict, .../classify or .../regress.
+        inputs, outputs: Tensors by alias, in the order of the aliases.
+    """
+
+    method_name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+    @classmethod
+    def from_definition(cls, definition: Any) -> "Signature":
+        """Return the signature that a SignatureDef message describes."""
+        return cls(definition.method_name, _specs(definition.inputs), _specs(definition.outputs))
+
+    @functools.cached_property
+    def batched(self) -> bool:
+        """Whether the first dimension of all inputs and outputs is free, so that requests can share a batch."""
+        tensors = (*self.inputs.values(), *self.outputs.values())
+        return bool(self.inputs) and all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors)
+
+
+def _specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
+    return {
+        alias: TensorSpec(
+            tensors[alias].dtype,
+            None
+            if tensors[alias].tensor_shape.unknown_rank
+            else tuple(dim.size for dim in tensors[alias].tensor_shape.dim),
+            tensors[alias].name,
+        )
+        for alias in sorted(tensors)
+    }
+
+
 def data_type_name(number: int) -> str:
-    """Return the name of a data type as TensorFlow's error texts have it."""
+    """Return the name of a data type in TensorFlow's error messages."""
     return DATA_TYPES[number].name if number in DATA_TYPES else f"type {number}"
 
 
@@ -57,7 +113,7 @@ def type_number(dtype: np.dtype[Any]) -> int:
     """Return the DataType number of a NumPy dtype; text and bytes are DT_STRING.
 
     Raises:
-        ValueError: A dtype that tensors don't have.
+        ValueError: A dtype that tensors do not have.
     """
     if dtype in _NUMBERS:
         return _NUMBERS[dtype]
@@ -69,7 +125,7 @@ def type_number(dtype: np.dtype[Any]) -> int:
 
 
 def as_array(value: Any) -> Array:
-    """Return a value as an array; bytes and text as objects, for NumPy's own strings lose zeros at their end."""
+    """Return a value as an array; bytes and text as objects, because NumPy's string types drop trailing zeros."""
     leaf = value
     while isinstance(leaf, list | tuple) and leaf:
         leaf = leaf[0]
@@ -81,8 +137,8 @@ def fill_proto(proto: Any, array: Any, *, as_values: bool = False) -> None:
 
     Args:
         proto: The message.
-        array: Numbers, bytes or text (encoded in UTF-8) of any shape.
-        as_values: Whether numbers go into the typed value list, as TF Serving answers, instead of
+        array: Numbers, bytes or text (encoded as UTF-8) of any shape.
+        as_values: Whether to write numbers to the typed value list, as TF Serving does, instead of
             `tensor_content`, which is many times faster to read.
     """
     array = as_array(array)
@@ -116,17 +172,17 @@ def _as_list(array: Array, number: int) -> Sequence[Any]:
 
 
 def read_proto(proto: Any, max_bytes: int = 2**31 - 1) -> Array:
-    """Return a TensorProto's array. A bfloat16 tensor comes back as float32.
+    """Return the array of a TensorProto; a bfloat16 tensor as float32.
 
-    A value list shorter than the shape repeats its last value, as TensorFlow reads it.
+    The last value of a list shorter than the shape is repeated, as in TensorFlow.
 
     Args:
         proto: The message.
         max_bytes: Largest array that a short value list may be repeated to.
 
     Raises:
-        ValueError: A message that is no tensor: an unknown type, an impossible shape, or values
-            that don't fit the shape.
+        ValueError: An invalid message: an unknown type, an impossible shape, or values that do not
+            fit the shape.
     """
     number = proto.dtype
     if number not in DATA_TYPES:

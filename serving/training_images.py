@@ -1,4 +1,4 @@
-"""What the images that a model was trained on have in common, and images made like them."""
+"""A description of a model's training images, and the layout of MNIST for other images."""
 
 import json
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ Grey = npt.NDArray[Any]
 """(height, width), 0 to 255."""
 
 LEAST_CONTRAST = 32
-"""Difference of the darkest and the brightest pixel below which an image has no background."""
+"""Smallest difference between the darkest and the brightest pixel of an image with a background."""
 SAMPLE = 1000
-"""Training images that are looked at to describe all of them."""
+"""Number of training images from which all are described."""
 COMMON = 0.9
-"""Part of the training images that must have something for it to be said of all."""
+"""Part of the training images that must have a property that is recorded of all."""
 
 SIDE, BOX, CENTER = 28, 20, 14
-"""MNIST's images, the box that its digits fill, and the pixel where their centre of mass is."""
+"""Size of MNIST's images, size of the box that the digits fill, and pixel of their centre of mass."""
 INK = 25
-"""Brightness above which a pixel is the digit's: the box does not grow by a JPEG's noise."""
+"""Brightness above which a pixel belongs to the digit, so that noise of a JPEG does not enlarge the box."""
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What the images that a model was trained on have in common, as its `recipe.json` records it.
+    """A description of a model's training images, as its `recipe.json` records it.
 
     Attributes:
-        background: Whether their background is dark or light; None where that varies or is not known.
-        mnist_layout: Whether all is where `lay_out_as_mnist` puts it.
+        background: Their background; None if it varies or is unknown.
+        mnist_layout: Whether they have the layout of `lay_out_as_mnist`.
     """
 
     background: Background | None = None
@@ -39,7 +39,7 @@ class TrainingImages:
 
 
 def describe_training(images: npt.NDArray[Any]) -> TrainingImages:
-    """Find out what training images have in common.
+    """Return the description of training images.
 
     Args:
         images: (n, height, width, channels), 0 to 255; n at least 1.
@@ -59,7 +59,7 @@ def describe_training(images: npt.NDArray[Any]) -> TrainingImages:
 
 
 def recorded(version: Path) -> TrainingImages | None:
-    """Return what an export's folder records of the training images; None where it records nothing."""
+    """Return the description in an export's folder, or None if it has none."""
     try:
         recipe = json.loads((version / "assets.extra" / "recipe.json").read_text())
         return TrainingImages(**recipe["training_images"])
@@ -68,7 +68,7 @@ def recorded(version: Path) -> TrainingImages | None:
 
 
 def background_of(image: Grey) -> Background | None:
-    """Tell an image's background from the pixels at its border; None where it is not clearly one."""
+    """Return the background of an image by the pixels at its border, or None if it is not clear."""
     darkest, brightest = float(image.min()), float(image.max())
     if brightest - darkest < LEAST_CONTRAST:
         return None
@@ -83,17 +83,17 @@ def _border(image: Grey) -> float:
 def lay_out_as_mnist(image: Grey) -> npt.NDArray[np.uint8]:
     """Place a bright digit on a dark background as MNIST's authors did, (28, 28).
 
-    The digit is scaled, anti-aliased and without a change of its proportions, to fit a box of
-    20 x 20 pixels, and moved by whole pixels until its centre of mass is in the centre (LeCun et al.,
+    The digit is scaled to fit a box of 20 x 20 pixels, with anti-aliasing and the same proportions, and
+    moved by whole pixels until its centre of mass is in the centre (LeCun et al.,
     http://yann.lecun.com/exdb/mnist/). The background becomes 0 and the brightest pixel 255, as in
-    the bilevel images that MNIST was made from. An image of MNIST comes back as it is.
+    the bilevel images that MNIST was made from. An image of MNIST stays unchanged.
     """
     darkest = _border(image)
     ink = np.clip((image - darkest) * (255 / (image.max() - darkest)), 0, 255)
     bright = ink > INK
     rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    scale = max(bottom - top, right - left) / BOX  # pixels of the image in a pixel of MNIST's
+    scale = max(bottom - top, right - left) / BOX  # pixels of the image per pixel of the result
     mass = ink[top:bottom, left:right]
     down = _area_weights(top, mass.sum(axis=1), scale, image.shape[0])
     across = _area_weights(left, mass.sum(axis=0), scale, image.shape[1])
@@ -101,15 +101,15 @@ def lay_out_as_mnist(image: Grey) -> npt.NDArray[np.uint8]:
 
 
 def _area_weights(first: int, mass: Grey, scale: float, size: int) -> Grey:
-    """Return the part that each pixel of an image has in each of MNIST's pixels, along one axis, (28, size).
+    """Return the weight of each pixel of an image in each pixel of the result, along one axis, (28, size).
 
     Args:
-        first: Pixel where the digit begins.
-        mass: The digit's ink by pixel, from there on.
-        scale: Pixels of the image in a pixel of MNIST's.
+        first: Pixel where the digit starts.
+        mass: The digit's ink by pixel, from `first` on.
+        scale: Pixels of the image per pixel of the result.
         size: Pixels of the image.
     """
-    center = (np.arange(len(mass)) + 0.5) @ mass / mass.sum() / scale  # from where the digit begins
+    center = (np.arange(len(mass)) + 0.5) @ mass / mass.sum() / scale  # from the start of the digit
     start = np.clip(np.ceil(CENTER - center), 0, SIDE - np.ceil(len(mass) / scale))
     edges = first + (np.arange(SIDE + 1) - start) * scale
     pixels = np.arange(size)

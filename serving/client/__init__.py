@@ -2,36 +2,14 @@
 
     client = Client("localhost:8500")
     client.predict("mnist", image=array)  # {"probabilities": (n, 10) float32, "label": (n,) int64}
+    client.predict("mnist", {"image": array}, label="stable")
 
-`AsyncClient` is its twin for asyncio. Every call has a deadline. UNAVAILABLE is tried again with
-growing pauses, by gRPC itself (gRFC A6); nothing else is: a request that was understood and
-refused would be refused again.
+`AsyncClient` is the same for asyncio. Every call has a deadline. gRPC itself retries after UNAVAILABLE,
+with growing pauses (gRFC A6), and after no other status: the server would refuse the request again.
 """
 
 from serving.client.awaiting import AsyncClient
 from serving.client.blocking import Client
-from serving.client.messages import (
-    CHANNEL_OPTIONS,
-    MODELS,
-    PREDICTION,
-    TLS,
-    ServingError,
-    Signature,
-    TensorSpec,
-    VersionStatus,
-    open_channel,
-)
+from serving.client.messages import TLS, ServingError, VersionStatus, open_channel
 
-__all__ = [
-    "CHANNEL_OPTIONS",
-    "MODELS",
-    "PREDICTION",
-    "TLS",
-    "AsyncClient",
-    "Client",
-    "ServingError",
-    "Signature",
-    "TensorSpec",
-    "VersionStatus",
-    "open_channel",
-]
+__all__ = ["TLS", "AsyncClient", "Client", "ServingError", "VersionStatus", "open_channel"]

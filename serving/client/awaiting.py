@@ -8,32 +8,22 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from serving.client.messages import (
-    METADATA,
-    PREDICT,
-    RELOAD,
-    STATUS,
-    TLS,
-    Arrays,
-    Messages,
-    Method,
-    Signature,
-    VersionStatus,
-    as_serving_error,
-    open_channel,
-    remote_methods,
-)
+from serving.client import messages
+from serving.client.messages import TLS, Exchange, Result, ServingError, VersionStatus
+from serving.tensors import Arrays, Signature
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same calls, awaited. The pieces of a large batch are sent at once."""
+    """`Client` for asyncio: the same calls, awaited. The requests of a large batch are sent at once."""
 
     def __init__(
         self, address: str, *, timeout: float = 10.0, tls: TLS | None = None, max_batch_size: int = 256
     ) -> None:
-        self._messages = Messages(max_batch_size, timeout)
-        self._channel = open_channel(grpc.aio, address, tls)
-        self._methods = remote_methods(self._channel)
+        messages.check_settings(timeout, max_batch_size)
+        self._timeout = timeout
+        self._max_batch_size = max_batch_size
+        self._channel = messages.open_channel(grpc.aio, address, tls)
+        self._methods = messages.remote_methods(self._channel)
 
     async def predict(
         self,
@@ -49,9 +39,7 @@ class AsyncClient:
     ) -> Arrays:
         """Run a signature; arguments and errors as in `Client.predict`."""
         spec = {"model": model, "signature": signature, "version": version, "label": label}
-        requests = self._messages.predict_requests(spec, outputs, inputs, named)
-        answers = await asyncio.gather(*(self._call(PREDICT, request, timeout) for request in requests))
-        return self._messages.predictions(answers)
+        return await self._call(messages.predict(spec, inputs, named, outputs, self._max_batch_size), timeout)
 
     async def metadata(
         self,
@@ -61,31 +49,32 @@ class AsyncClient:
         label: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, Signature]:
-        """Return a model's signatures, by name."""
-        request = self._messages.metadata_request({"model": model, "version": version, "label": label})
-        return self._messages.signatures(await self._call(METADATA, request, timeout))
+        """Return the signatures of a model, by name."""
+        return await self._call(messages.metadata(model, version, label), timeout)
 
     async def resolve(self, model: str, *, label: str | None = None, timeout: float | None = None) -> int:
-        """Return the number of the version that answers: the latest, or the one with a label."""
-        request = self._messages.metadata_request({"model": model, "label": label})
-        return self._messages.version(await self._call(METADATA, request, timeout))
+        """Return the number of the version that answers: the latest, or the one with the label."""
+        return await self._call(messages.resolve(model, label), timeout)
 
     async def status(
         self, model: str, *, version: int | None = None, timeout: float | None = None
     ) -> dict[int, VersionStatus]:
-        """Return the state of each version of a model, or of one."""
-        request = self._messages.status_request({"model": model, "version": version})
-        return self._messages.states(await self._call(STATUS, request, timeout))
+        """Return the state of each version of a model, or of one version."""
+        return await self._call(messages.status(model, version), timeout)
 
     async def reload(self, config: str, *, timeout: float | None = None) -> None:
-        """Give the server another model config, in TF Serving's text format."""
-        self._messages.check_reload(await self._call(RELOAD, self._messages.reload_request(config), timeout))
+        """Replace the server's model config by one in TF Serving's text format."""
+        await self._call(messages.reload(config), timeout)
 
-    async def _call(self, method: Method, request: Any, timeout: float | None) -> Any:
+    async def _call(self, exchange: Exchange[Result], timeout: float | None) -> Result:
+        method, seconds = self._methods[exchange.method], timeout or self._timeout
         try:
-            return await self._methods[method](request, timeout=timeout or self._messages.timeout)
+            responses = await asyncio.gather(
+                *(method(request, timeout=seconds) for request in exchange.requests)
+            )
         except grpc.aio.AioRpcError as error:
-            raise as_serving_error(error) from None
+            raise ServingError.from_grpc(error) from None
+        return exchange.read(responses)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -1,4 +1,4 @@
-"""The client whose calls wait for their answer."""
+"""The client whose calls block until they are answered."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -6,39 +6,29 @@ from typing import Any, Self
 
 import grpc
 
-from serving.client.messages import (
-    METADATA,
-    PREDICT,
-    RELOAD,
-    STATUS,
-    TLS,
-    Arrays,
-    Messages,
-    Method,
-    Signature,
-    VersionStatus,
-    as_serving_error,
-    open_channel,
-    remote_methods,
-)
+from serving.client import messages
+from serving.client.messages import TLS, Exchange, Result, ServingError, VersionStatus
+from serving.tensors import Arrays, Signature
 
 
 class Client:
-    """Calls a server, one call after the other; safe to share between threads.
+    """Calls a server; threads can share it.
 
     Args:
         address: "host:port", or "unix:path" of a socket.
-        timeout: Deadline of each call in seconds, unless the call names another.
-        tls: Certificates for an encrypted connection; None for a plain one.
-        max_batch_size: Batches larger than this are sent in pieces and put together again.
+        timeout: Deadline of each call in seconds, unless the call has its own.
+        tls: Certificates for an encrypted connection; None for an unencrypted one.
+        max_batch_size: Larger batches are sent in several requests, and their outputs concatenated.
     """
 
     def __init__(
         self, address: str, *, timeout: float = 10.0, tls: TLS | None = None, max_batch_size: int = 256
     ) -> None:
-        self._messages = Messages(max_batch_size, timeout)
-        self._channel = open_channel(grpc, address, tls)
-        self._methods = remote_methods(self._channel)
+        messages.check_settings(timeout, max_batch_size)
+        self._timeout = timeout
+        self._max_batch_size = max_batch_size
+        self._channel = messages.open_channel(grpc, address, tls)
+        self._methods = messages.remote_methods(self._channel)
 
     def predict(
         self,
@@ -56,20 +46,22 @@ class Client:
 
         Args:
             model: Name of the model.
-            inputs: Arrays by input name, whatever the names are. bytes and str become string tensors.
+            inputs: Arrays by input name. bytes and str become string tensors.
             signature: Name of the signature.
             version: Version number; None for the latest.
             label: Version label, instead of a number.
-            outputs: Names of the outputs wanted; none for all.
+            outputs: Names of the requested outputs; empty for all.
             timeout: Deadline of each call in seconds; None for the client's.
-            named: The same as keywords, for inputs that have none of the names above.
+            named: The inputs as keywords, if they have none of the names above.
+
+        Returns:
+            Arrays by output name.
 
         Raises:
-            ServingError: With the server's code and text.
+            ServingError: With the server's code and message.
         """
         spec = {"model": model, "signature": signature, "version": version, "label": label}
-        requests = self._messages.predict_requests(spec, outputs, inputs, named)
-        return self._messages.predictions([self._call(PREDICT, request, timeout) for request in requests])
+        return self._call(messages.predict(spec, inputs, named, outputs, self._max_batch_size), timeout)
 
     def metadata(
         self,
@@ -79,31 +71,30 @@ class Client:
         label: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, Signature]:
-        """Return a model's signatures, by name."""
-        request = self._messages.metadata_request({"model": model, "version": version, "label": label})
-        return self._messages.signatures(self._call(METADATA, request, timeout))
+        """Return the signatures of a model, by name."""
+        return self._call(messages.metadata(model, version, label), timeout)
 
     def resolve(self, model: str, *, label: str | None = None, timeout: float | None = None) -> int:
-        """Return the number of the version that answers: the latest, or the one with a label."""
-        request = self._messages.metadata_request({"model": model, "label": label})
-        return self._messages.version(self._call(METADATA, request, timeout))
+        """Return the number of the version that answers: the latest, or the one with the label."""
+        return self._call(messages.resolve(model, label), timeout)
 
     def status(
         self, model: str, *, version: int | None = None, timeout: float | None = None
     ) -> dict[int, VersionStatus]:
-        """Return the state of each version of a model, or of one."""
-        request = self._messages.status_request({"model": model, "version": version})
-        return self._messages.states(self._call(STATUS, request, timeout))
+        """Return the state of each version of a model, or of one version."""
+        return self._call(messages.status(model, version), timeout)
 
     def reload(self, config: str, *, timeout: float | None = None) -> None:
-        """Give the server another model config, in TF Serving's text format; it takes the old one's place."""
-        self._messages.check_reload(self._call(RELOAD, self._messages.reload_request(config), timeout))
+        """Replace the server's model config by one in TF Serving's text format."""
+        self._call(messages.reload(config), timeout)
 
-    def _call(self, method: Method, request: Any, timeout: float | None) -> Any:
+    def _call(self, exchange: Exchange[Result], timeout: float | None) -> Result:
+        method, seconds = self._methods[exchange.method], timeout or self._timeout
         try:
-            return self._methods[method](request, timeout=timeout or self._messages.timeout)
+            responses = [method(request, timeout=seconds) for request in exchange.requests]
         except grpc.RpcError as error:
-            raise as_serving_error(error) from None
+            raise ServingError.from_grpc(error) from None
+        return exchange.read(responses)
 
     def close(self) -> None:
         """Close the connection."""

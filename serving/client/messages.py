@@ -1,47 +1,32 @@
-"""Requests from arguments and results from answers: what both clients share."""
+"""Requests from arguments and results from responses, for both clients."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
-import grpc.aio
 import numpy as np
-import numpy.typing as npt
 from google.protobuf import text_format
 
 from serving import protocol
-from serving.tensors import as_array, fill_proto, read_proto
+from serving.tensors import Arrays, Signature, as_array, fill_proto, read_proto
 
-Arrays = dict[str, npt.NDArray[Any]]
-
-PREDICTION = "/tensorflow.serving.PredictionService/"
-MODELS = "/tensorflow.serving.ModelService/"
 STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
+RETRIES = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    (
-        "grpc.service_config",
-        json.dumps(
-            {
-                "methodConfig": [
-                    {
-                        "name": [{}],
-                        "retryPolicy": {
-                            "maxAttempts": 5,
-                            "initialBackoff": "0.1s",
-                            "maxBackoff": "2s",
-                            "backoffMultiplier": 2,
-                            "retryableStatusCodes": ["UNAVAILABLE"],
-                        },
-                    }
-                ]
-            }
-        ),
-    ),
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIES}]})),
 )
+
+Result = TypeVar("Result")
 
 
 class ServingError(Exception):
@@ -49,7 +34,7 @@ class ServingError(Exception):
 
     Attributes:
         code: The gRPC status code.
-        text: What the server says.
+        text: The server's message.
     """
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
@@ -57,36 +42,50 @@ class ServingError(Exception):
         self.code = code
         self.text = text
 
+    @classmethod
+    def from_grpc(cls, error: Any) -> "ServingError":
+        """Return the error for a grpc.RpcError."""
+        return cls(error.code(), error.details() or "")
+
 
 @dataclass(frozen=True)
 class TLS:
-    """Files for an encrypted connection, as PEM bytes.
+    """PEM files of an encrypted connection, as bytes.
 
     Attributes:
-        root_certificates: Whom to trust; None trusts what the system trusts.
-        private_key: The client's own key, where the server asks for it (mutual TLS).
-        certificate_chain: The client's own certificate.
+        root_certificates: Certificates to trust; None for those of gRPC.
+        private_key: The client's key, for mutual TLS.
+        certificate_chain: The client's certificate, for mutual TLS.
     """
 
     root_certificates: bytes | None = None
     private_key: bytes | None = None
     certificate_chain: bytes | None = None
 
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Return gRPC's form of it."""
-        return grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
-
 
 def open_channel(library: Any, address: str, tls: TLS | None) -> Any:
-    """Return a channel of `grpc` or `grpc.aio`, encrypted where there are certificates."""
+    """Return a channel of `grpc` or `grpc.aio`, encrypted if `tls` is given."""
     if tls is None:
         return library.insecure_channel(address, CHANNEL_OPTIONS)
-    return library.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
+    return library.secure_channel(address, credentials, CHANNEL_OPTIONS)
+
+
+def remote_methods(channel: Any) -> dict[str, Any]:
+    """Return the functions that call the server's methods over a channel, by name."""
+    return {
+        name: channel.unary_unary(
+            method.path,
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=method.response.FromString,
+        )
+        for name, method in protocol.METHODS.items()
+    }
 
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """The state of a version of a model: AVAILABLE, LOADING, END, ..., and why where it failed."""
+    """The state of a version of a model: AVAILABLE, LOADING, END, ...; and the error if it failed to load."""
 
     state: str
     error_code: int = 0
@@ -94,151 +93,130 @@ class VersionStatus:
 
 
 @dataclass(frozen=True)
-class TensorSpec:
-    """An input or output of a signature: its DataType number and its shape, -1 where any size goes."""
+class Exchange(Generic[Result]):
+    """Requests to a method of the server.
 
-    data_type: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A signature's inputs and outputs, by name."""
-
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A remote method: its path and the class of its answer."""
-
-    path: str
-    answer: Any
-
-
-PREDICT = Method(PREDICTION + "Predict", protocol.PredictResponse)
-METADATA = Method(PREDICTION + "GetModelMetadata", protocol.GetModelMetadataResponse)
-STATUS = Method(MODELS + "GetModelStatus", protocol.GetModelStatusResponse)
-RELOAD = Method(MODELS + "HandleReloadConfigRequest", protocol.ReloadConfigResponse)
-
-
-class Messages:
-    """Builds requests and reads answers.
-
-    Args:
-        max_batch_size: Largest batch that is sent in one piece.
-        timeout: Deadline of a call that names none, in seconds.
+    Attributes:
+        method: Name of the method.
+        requests: The messages to send.
+        read: Returns the result for their responses.
     """
 
-    def __init__(self, max_batch_size: int, timeout: float) -> None:
-        if max_batch_size < 1 or timeout <= 0:
-            raise ValueError(
-                "max_batch_size must be at least 1 and timeout above 0. "
-                f"Received: max_batch_size={max_batch_size}, timeout={timeout}"
-            )
-        self.max_batch_size = max_batch_size
-        self.timeout = timeout
-
-    def pieces(self, inputs: Mapping[str, Any]) -> list[Arrays]:
-        """Cut a large batch along its first dimension; inputs without a common one stay whole."""
-        arrays = {name: as_array(value) for name, value in inputs.items()}
-        sizes = {array.shape[0] if array.ndim else None for array in arrays.values()}
-        size = sizes.pop() if len(sizes) == 1 else None
-        if size is None or size <= self.max_batch_size:
-            return [arrays]
-        starts = range(0, size, self.max_batch_size)
-        return [
-            {name: array[start : start + self.max_batch_size] for name, array in arrays.items()}
-            for start in starts
-        ]
-
-    def predict_requests(
-        self, spec: Mapping[str, Any], outputs: Sequence[str], inputs: Any, named: Mapping[str, Any]
-    ) -> list[Any]:
-        """Return the PredictRequests of a batch, one a piece.
-
-        Args:
-            spec: Model, signature, version and label.
-            outputs: Names of the outputs wanted.
-            inputs: Arrays by input name; anything but a mapping is the input that is called `inputs`.
-            named: More of them.
-        """
-        if inputs is not None:
-            named = {**(inputs if isinstance(inputs, Mapping) else {"inputs": inputs}), **named}
-        requests = []
-        for piece in self.pieces(named):
-            request = protocol.PredictRequest(output_filter=outputs)
-            _fill_spec(request.model_spec, **spec)
-            for name, array in piece.items():
-                fill_proto(request.inputs[name], array)
-            requests.append(request)
-        return requests
-
-    def predictions(self, answers: Sequence[Any]) -> Arrays:
-        """Put the answers to the pieces together again, by output name."""
-        parts = [{name: read_proto(proto) for name, proto in answer.outputs.items()} for answer in answers]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def metadata_request(self, spec: Mapping[str, Any]) -> Any:
-        """Return a GetModelMetadataRequest for the signatures."""
-        request = protocol.GetModelMetadataRequest(metadata_field=["signature_def"])
-        _fill_spec(request.model_spec, **spec)
-        return request
-
-    def signatures(self, answer: Any) -> dict[str, Signature]:
-        """Read the signatures out of a GetModelMetadataResponse, by name."""
-        signatures = protocol.SignatureDefMap.FromString(answer.metadata["signature_def"].value)
-        return {
-            name: Signature(_tensor_specs(signature.inputs), _tensor_specs(signature.outputs))
-            for name, signature in signatures.signature_def.items()
-        }
-
-    def version(self, answer: Any) -> int:
-        """Read the number of the version out of a GetModelMetadataResponse."""
-        return int(answer.model_spec.version.value)
-
-    def status_request(self, spec: Mapping[str, Any]) -> Any:
-        """Return a GetModelStatusRequest."""
-        request = protocol.GetModelStatusRequest()
-        _fill_spec(request.model_spec, **spec)
-        return request
-
-    def states(self, answer: Any) -> dict[int, VersionStatus]:
-        """Read the states out of a GetModelStatusResponse, by version number."""
-        return {
-            status.version: VersionStatus(
-                STATES.get(status.state, str(status.state)),
-                status.status.error_code,
-                status.status.error_message,
-            )
-            for status in answer.model_version_status
-        }
-
-    def reload_request(self, config: str) -> Any:
-        """Return a ReloadConfigRequest with a config in text format."""
-        request = protocol.ReloadConfigRequest()
-        text_format.Parse(config, request.config)
-        return request
-
-    def check_reload(self, answer: Any) -> None:
-        """Raise the ServingError that a ReloadConfigResponse holds, if it holds one."""
-        if answer.status.error_code:
-            raise ServingError(_status_code(answer.status.error_code), answer.status.error_message)
+    method: str
+    requests: Sequence[Any]
+    read: Callable[[Sequence[Any]], Result]
 
 
-def remote_methods(channel: Any) -> dict[Method, Any]:
-    """Return what calls each remote method over a channel."""
-    return {
-        method: channel.unary_unary(
-            method.path,
-            request_serializer=lambda request: request.SerializeToString(),
-            response_deserializer=method.answer.FromString,
+def check_settings(timeout: float, max_batch_size: int) -> None:
+    """Refuse settings of a client that are out of range."""
+    if max_batch_size < 1 or timeout <= 0:
+        raise ValueError(
+            "max_batch_size must be at least 1 and timeout above 0. "
+            f"Received: max_batch_size={max_batch_size}, timeout={timeout}"
         )
-        for method in (PREDICT, METADATA, STATUS, RELOAD)
-    }
+
+
+def predict(
+    spec: Mapping[str, Any],
+    inputs: Any,
+    named: Mapping[str, Any],
+    outputs: Sequence[str],
+    max_batch_size: int,
+) -> Exchange[Arrays]:
+    """Run a signature, on a large batch in several requests.
+
+    Args:
+        spec: Model, signature, version and label.
+        inputs: Arrays by input name; any other value is for the input called `inputs`.
+        named: More of them.
+        outputs: Names of the requested outputs; empty for all.
+        max_batch_size: Largest batch of a request.
+    """
+    if inputs is not None:
+        named = {**(inputs if isinstance(inputs, Mapping) else {"inputs": inputs}), **named}
+    requests = []
+    for piece in split(named, max_batch_size):
+        request = protocol.PredictRequest(output_filter=outputs)
+        _fill_spec(request.model_spec, **spec)
+        for name, array in piece.items():
+            fill_proto(request.inputs[name], array)
+        requests.append(request)
+    return Exchange("Predict", requests, _concatenate)
+
+
+def split(inputs: Mapping[str, Any], max_batch_size: int) -> list[Arrays]:
+    """Split a large batch along its first dimension; inputs without a common one are not split."""
+    arrays = {name: as_array(value) for name, value in inputs.items()}
+    sizes = {array.shape[0] if array.ndim else None for array in arrays.values()}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if size is None or size <= max_batch_size:
+        return [arrays]
+    return [
+        {name: array[start : start + max_batch_size] for name, array in arrays.items()}
+        for start in range(0, size, max_batch_size)
+    ]
+
+
+def _concatenate(responses: Sequence[Any]) -> Arrays:
+    parts = [{name: read_proto(proto) for name, proto in each.outputs.items()} for each in responses]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def metadata(model: str, version: int | None, label: str | None) -> Exchange[dict[str, Signature]]:
+    """Get the signatures of a model, by name."""
+
+    def read(responses: Sequence[Any]) -> dict[str, Signature]:
+        signatures = protocol.SignatureDefMap.FromString(responses[0].metadata["signature_def"].value)
+        return {
+            name: Signature.from_definition(definition)
+            for name, definition in signatures.signature_def.items()
+        }
+
+    return Exchange("GetModelMetadata", [_metadata_request(model, version, label)], read)
+
+
+def resolve(model: str, label: str | None) -> Exchange[int]:
+    """Get the number of the version that answers."""
+    request = _metadata_request(model, None, label)
+    return Exchange("GetModelMetadata", [request], lambda each: int(each[0].model_spec.version.value))
+
+
+def _metadata_request(model: str, version: int | None, label: str | None) -> Any:
+    request = protocol.GetModelMetadataRequest(metadata_field=["signature_def"])
+    _fill_spec(request.model_spec, model, version=version, label=label)
+    return request
+
+
+def status(model: str, version: int | None) -> Exchange[dict[int, VersionStatus]]:
+    """Get the state of each version of a model, or of one."""
+    request = protocol.GetModelStatusRequest()
+    _fill_spec(request.model_spec, model, version=version)
+
+    def read(responses: Sequence[Any]) -> dict[int, VersionStatus]:
+        return {
+            each.version: VersionStatus(
+                STATES.get(each.state, str(each.state)), each.status.error_code, each.status.error_message
+            )
+            for each in responses[0].model_version_status
+        }
+
+    return Exchange("GetModelStatus", [request], read)
+
+
+def reload(config: str) -> Exchange[None]:
+    """Replace the server's model config by one in text format."""
+    request = protocol.ReloadConfigRequest()
+    text_format.Parse(config, request.config)
+
+    def read(responses: Sequence[Any]) -> None:
+        answered = responses[0].status
+        if answered.error_code:
+            code = next(code for code in grpc.StatusCode if code.value[0] == answered.error_code)
+            raise ServingError(code, answered.error_message)
+
+    return Exchange("HandleReloadConfigRequest", [request], read)
 
 
 def _fill_spec(
@@ -253,19 +231,3 @@ def _fill_spec(
         spec.version.value = version
     if label is not None:
         spec.version_label = label
-
-
-def _tensor_specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(info.dtype, tuple(dim.size for dim in info.tensor_shape.dim))
-        for name, info in tensors.items()
-    }
-
-
-def _status_code(number: int) -> grpc.StatusCode:
-    return next(code for code in grpc.StatusCode if code.value[0] == number)
-
-
-def as_serving_error(error: grpc.RpcError) -> ServingError:
-    """Return gRPC's error as this client's."""
-    return ServingError(error.code(), error.details() or "")

@@ -1,4 +1,4 @@
-"""Start a server, and end it without losing a request."""
+"""Start a server, and stop it without losing a request."""
 
 import asyncio
 import contextlib
@@ -34,26 +34,26 @@ log = logging.getLogger("serving")
 
 DEFAULT_REST_PORT = 8501
 DRAIN_SECONDS = 25.0
-"""How long accepted requests may take after SIGTERM: Kubernetes' own limit before SIGKILL is 30 s."""
+"""Time that accepted requests have after SIGTERM: Kubernetes sends SIGKILL after 30 s."""
 GRAPH_THREADS = 64
-"""Graphs of all models that TensorFlow runs at the same time: see `servable.SLOTS`."""
+"""Graphs of all models that TensorFlow runs at the same time: see `servable.MAX_RUNS`."""
 CLOSING_SECONDS = 0.5
-"""How long a REST client may take to read its last answer."""
+"""Time that REST clients have to read their last response."""
 GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", 2**31 - 1),
     ("grpc.max_send_message_length", 2**31 - 1),
-    ("grpc.so_reuseport", 0),  # else a second server could take the same port unseen
+    ("grpc.so_reuseport", 0),  # otherwise a second server could take the same port
 )
 
 
 class ModelServer:
-    """A server that is built, started and stopped inside of one event loop.
+    """A server that is built, started and stopped in one event loop.
 
     Args:
-        settings: TF Serving's flags. A `port` of 0 picks a free one, to be read from the server's `port`.
+        settings: TF Serving's flags. With `port` 0 the attribute `port` has the free port that was chosen.
 
     Raises:
-        ConfigError: Flags or files that it can't start with; nothing is left open.
+        ConfigError: Invalid flags or config files; nothing is left open.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -71,8 +71,10 @@ class ModelServer:
             retry_seconds=settings.load_retry_interval_micros / 1e6,
             free_labels=settings.allow_version_labels_for_unavailable_models,
         )
-        self._inference = Inference(self.manager, self._runner)
-        self._calls = Calls(self.metrics, self.manager.models.__contains__, settings.grpc_max_threads)
+        inference = Inference(self.manager, self._runner)
+        self.calls = Calls(
+            inference.run, self.metrics, self.manager.models.__contains__, settings.grpc_max_threads
+        )
         self._health = health.aio.HealthServicer()
         self._tasks: list[asyncio.Task[Any]] = []
         self._rest: uvicorn.Server | None = None
@@ -84,7 +86,7 @@ class ModelServer:
         if self._settings.enable_model_warmup:
             try:
                 servable.warm_up()
-            except BaseException:  # it goes on its way once the memory is given back
+            except BaseException:
                 servable.close()
                 raise
         return servable
@@ -93,12 +95,10 @@ class ModelServer:
         """Take the ports, load the models, then serve.
 
         Raises:
-            ConfigError: A port in use, or models that can't be found; nothing is left open.
+            ConfigError: A port is in use, or a model's folder does not exist; nothing is left open.
         """
         settings = self._settings
-        self._grpc = grpc.aio.server(
-            options=GRPC_OPTIONS, handlers=generic_handlers(self._inference, self._calls)
-        )
+        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, handlers=generic_handlers(self.calls))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         rest_socket = None
         try:
@@ -106,7 +106,7 @@ class ModelServer:
             rest_socket = self._take_rest_port()
             await self.manager.apply(self._config)
         except BaseException as error:
-            await self._grpc.start()  # only a server that was started gives its port back
+            await self._grpc.start()  # only a started server releases its port
             await self._grpc.stop(None)
             self._loading_pool.shutdown(wait=False)
             if rest_socket is not None:
@@ -134,14 +134,14 @@ class ModelServer:
                 else:
                     self.port = self._grpc.add_insecure_port(address)
             except RuntimeError as error:
-                raise ConfigError(f"gRPC can't listen on {address}: it is in use, or not allowed") from error
+                raise ConfigError(f"gRPC can't listen on {address}: it is in use or not allowed") from error
 
     def _take_rest_port(self) -> socket.socket | None:
         port, host = self._settings.rest_api_port, self._settings.host
         if port == 0:
             return None
         if port is None and self._settings.ssl_config_file:
-            log.info("no REST API, for it is plain text; --rest_api_port turns it on")
+            log.info("no REST API, because it is not encrypted; --rest_api_port turns it on")
             return None
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -160,8 +160,7 @@ class ModelServer:
 
     async def _start_rest(self, listener: socket.socket) -> None:
         app = create_app(
-            self._inference,
-            self._calls,
+            self.calls,
             self.metrics,
             metrics_path=read_metrics_path(self._settings),
             timeout=self._settings.rest_api_timeout_in_ms / 1000,
@@ -178,8 +177,8 @@ class ModelServer:
                 await asyncio.sleep(seconds)
                 try:
                     await action()
-                except Exception:  # the next time may go better; what is served stays served
-                    log.exception("fault in %s", action.__name__)
+                except Exception:  # nothing changes, and the next attempt may succeed
+                    log.exception("unexpected error in %s", action.__name__)
 
         if seconds > 0:
             self._tasks.append(asyncio.create_task(forever()))
@@ -191,29 +190,29 @@ class ModelServer:
                 await self.manager.apply(config)
                 self._config = config
         except (ConfigError, StatusError) as error:
-            log.error("the model config stays as it was: %s", error)
+            log.error("the model config is not changed: %s", error)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, answer what was accepted, end what takes longer than DRAIN_SECONDS, and close.
+        """Report NOT_SERVING, complete accepted calls, end those that take longer than DRAIN_SECONDS, and close.
 
-        New calls are refused with UNAVAILABLE, which clients try again elsewhere.
+        New calls are refused with UNAVAILABLE, which clients retry at another server.
         """
         await self._health.enter_graceful_shutdown()
         for task in self._tasks:
             task.cancel()
         if self._rest is not None:
             self._rest.should_exit = True
-        await self._calls.close(DRAIN_SECONDS)
+        await self.calls.close(DRAIN_SECONDS)
         await self._grpc.stop(1.0)
         if self._rest is not None:
             await asyncio.wait((self._rest_task,), timeout=CLOSING_SECONDS)
-            self._rest.force_exit = True  # whoever does not read the answer is not waited for
+            self._rest.force_exit = True  # do not wait for a client that does not read its response
             await self._rest_task
         self._loading_pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _UvicornServer(uvicorn.Server):
-    """Uvicorn without its signal handlers: the signals belong to `serve`."""
+    """Uvicorn without its signal handlers, because `serve` handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -224,13 +223,13 @@ def serve(settings: ServerSettings) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Raises:
-        ConfigError: Flags or files that the server can't start with.
+        ConfigError: Invalid flags or config files.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     tf.config.threading.set_inter_op_parallelism_threads(GRAPH_THREADS)
     tf.config.threading.set_intra_op_parallelism_threads(settings.tensorflow_session_parallelism)
-    gc.freeze()  # TensorFlow's own objects: else collecting them again and again stops all calls for 0.2 s
-    uvloop.run(_serve(settings))  # half the time asyncio's own loop takes for a call
+    gc.freeze()  # otherwise each full collection walks TensorFlow's objects and stops all calls for 0.2 s
+    uvloop.run(_serve(settings))  # a call takes half the time it takes in asyncio's own loop
 
 
 async def _serve(settings: ServerSettings) -> None:
@@ -242,12 +241,12 @@ async def _serve(settings: ServerSettings) -> None:
     rest = f", REST and the demo page on http://localhost:{server.rest_port}" if server.rest_port else ""
     log.info("gRPC on port %d%s; SIGTERM or Ctrl-C ends it", server.port, rest)
     first = await received.get()
-    log.info("no new requests; those under way are answered; once more ends it at once")
+    log.info("new requests are refused, accepted ones completed; a second signal ends the server at once")
     stopping = asyncio.ensure_future(server.stop())
     again = asyncio.ensure_future(received.get())
     await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
     if stopping.done():
         stopping.result()
     logging.shutdown()
-    # A thread that still loads a model, or is inside of a long operation, is not waited for.
+    # Do not wait for a thread that loads a model or runs a long operation.
     os._exit(0 if stopping.done() and first == signal.SIGTERM else 128 + first)

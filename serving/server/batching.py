@@ -1,7 +1,7 @@
-"""Dynamic batching: requests that wait at the same time run together.
+"""Dynamic batching: requests that wait at the same time run as one batch.
 
-A batch starts when a thread is free and it is full, or its first request has waited for the time
-limit. A request that makes a batch fail does not make its neighbours fail: each is then run alone.
+A batch starts when a thread is free and the batch is full, or its first request has waited for the
+timeout. If a batch fails, each of its requests runs alone, so that one invalid request does not fail others.
 """
 
 import asyncio
@@ -9,43 +9,41 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tensorflow.python.eager.cancellation import CancellationManager
 
 from serving.server.configs import Batching
 from serving.server.errors import invalid_argument, unavailable
+from serving.tensors import Array
 
-Arrays = list[npt.NDArray[Any]]
-Run = Callable[[Arrays, CancellationManager], Arrays]
+RunBatch = Callable[[list[Array], CancellationManager], list[Array]]
 
 
 @dataclass(eq=False)
 class _Task:
-    inputs: Arrays
+    inputs: list[Array]
     size: int
     arrived: float
-    answer: "asyncio.Future[Arrays]"
+    result: "asyncio.Future[list[Array]]"
 
     @property
     def shape(self) -> tuple[tuple[int, ...], ...]:
-        """What must be alike for two requests to share a batch: all sizes but the first."""
+        """All sizes but the first: requests that share a batch have the same."""
         return tuple(array.shape[1:] for array in self.inputs)
 
 
 class Batcher:
-    """Puts the requests of one signature together. Lives in one event loop.
+    """Batches the requests of one signature, in one event loop.
 
     Args:
-        run: Runs a batch: input arrays to output arrays, both with the examples along dimension 0. The
-            manager that it also gets is cancelled when no caller of the batch is left.
-        batching: Sizes, time limit, queue.
+        run: Runs a batch: input arrays to output arrays, both with the examples along dimension 0. Its
+            CancellationManager is cancelled when all callers of the batch have left.
+        batching: Sizes, timeout, queue.
         executor: Threads to run batches in.
     """
 
-    def __init__(self, run: Run, batching: Batching, executor: Executor) -> None:
+    def __init__(self, run: RunBatch, batching: Batching, executor: Executor) -> None:
         self._run = run
         self._batching = batching
         self._executor = executor
@@ -55,12 +53,12 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(self, inputs: Arrays) -> Arrays:
-        """Run a request's inputs in some batch and return its share of the outputs.
+    async def submit(self, inputs: list[Array]) -> list[Array]:
+        """Run the inputs of a request in a batch and return the request's part of the outputs.
 
         Raises:
             StatusError: INVALID_ARGUMENT for a request larger than a batch, UNAVAILABLE for a full
-                queue, and what the run itself raises.
+                queue, or what the run raises.
         """
         size = len(inputs[0])
         largest = self._batching.max_batch_size
@@ -73,7 +71,7 @@ class Batcher:
         self._waiting += size
         self._start_batches()
         try:
-            return await task.answer
+            return await task.result
         finally:
             if task in self._queue:  # its caller left
                 self._queue.remove(task)
@@ -89,19 +87,19 @@ class Batcher:
             tasks = self._take_batch()
             if tasks:
                 self._running += 1
-                asyncio.ensure_future(self._execute(tasks))  # noqa: RUF006 - ended by its own bookkeeping
+                asyncio.ensure_future(self._execute(tasks))  # noqa: RUF006 - `_running` keeps track of it
 
     def _on_timer(self) -> None:
         self._timer = None
         self._start_batches()
 
     def _take_batch(self) -> list[_Task]:
-        """Take from the queue what fits together; requests whose callers went away are dropped."""
+        """Take requests that fit together from the queue; requests whose callers left are dropped."""
         tasks: list[_Task] = []
         size = 0
         while self._queue:
             task = self._queue[0]
-            if not task.answer.done():
+            if not task.result.done():
                 if tasks and (
                     size + task.size > self._batching.max_batch_size or task.shape != tasks[0].shape
                 ):
@@ -115,40 +113,38 @@ class Batcher:
     async def _execute(self, tasks: list[_Task]) -> None:
         cancellation = CancellationManager()
 
-        def on_answer(_: object) -> None:
-            if all(task.answer.done() for task in tasks):
-                cancellation.start_cancel()  # no caller is left, or none waits any more
+        def on_done(_: object) -> None:
+            if all(task.result.done() for task in tasks):
+                cancellation.start_cancel()  # all callers have left or have their result
 
         for task in tasks:
-            task.answer.add_done_callback(on_answer)
+            task.result.add_done_callback(on_done)
         try:
-            answers = await self._loop.run_in_executor(
+            results = await self._loop.run_in_executor(
                 self._executor, self._run_together, tasks, cancellation
             )
         finally:
             self._running -= 1
             self._start_batches()
-        for task, answer in zip(tasks, answers, strict=True):
-            if task.answer.done():
+        for task, result in zip(tasks, results, strict=True):
+            if task.result.done():
                 continue
-            if isinstance(answer, BaseException):
-                task.answer.set_exception(answer)
+            if isinstance(result, BaseException):
+                task.result.set_exception(result)
             else:
-                task.answer.set_result(answer)
+                task.result.set_result(result)
 
     def _run_together(
         self, tasks: list[_Task], cancellation: CancellationManager
-    ) -> Sequence[Arrays | BaseException]:
+    ) -> Sequence[list[Array] | BaseException]:
         if len(tasks) == 1:
             return [self._run_alone(tasks[0], cancellation)]
         try:
             outputs = self._run(
-                self._fill_up(
-                    [np.concatenate(parts) for parts in zip(*(t.inputs for t in tasks), strict=True)]
-                ),
+                self._pad([np.concatenate(parts) for parts in zip(*(t.inputs for t in tasks), strict=True)]),
                 cancellation,
             )
-        except Exception:  # whose request it was is found out by running each alone
+        except Exception:  # run alone, the invalid request fails and the others do not
             return [self._run_alone(task, cancellation) for task in tasks]
         ends = np.cumsum([task.size for task in tasks])
         return [
@@ -156,16 +152,16 @@ class Batcher:
             for task, end in zip(tasks, ends, strict=True)
         ]
 
-    def _run_alone(self, task: _Task, cancellation: CancellationManager) -> Arrays | BaseException:
+    def _run_alone(self, task: _Task, cancellation: CancellationManager) -> list[Array] | BaseException:
         try:
-            return [output[: task.size] for output in self._run(self._fill_up(task.inputs), cancellation)]
-        except Exception as error:  # goes to the caller, whose handler knows what to make of it
+            return [output[: task.size] for output in self._run(self._pad(task.inputs), cancellation)]
+        except Exception as error:  # the caller's handler handles it
             return error
 
-    def _fill_up(self, inputs: Arrays) -> Arrays:
+    def _pad(self, inputs: list[Array]) -> list[Array]:
         """Repeat the last example until the batch has an allowed size."""
         size = len(inputs[0])
-        wanted = next((allowed for allowed in self._batching.allowed_batch_sizes if allowed >= size), size)
-        if wanted == size or not size:
+        padded = next((allowed for allowed in self._batching.allowed_batch_sizes if allowed >= size), size)
+        if padded == size or not size:
             return inputs
-        return [np.concatenate([array, np.repeat(array[-1:], wanted - size, axis=0)]) for array in inputs]
+        return [np.concatenate([array, np.repeat(array[-1:], padded - size, axis=0)]) for array in inputs]

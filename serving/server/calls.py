@@ -1,142 +1,185 @@
-"""What happens to every call, by gRPC or REST: it is let in, timed, ended, counted, and answered with a status."""
+"""A call, by gRPC or REST, and the one way to answer it: admission, deadline, errors, status, metrics."""
 
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
 from serving.server.errors import StatusError, unavailable
 from serving.server.metrics import Metrics
+from serving.tensors import Array, Signature
 
 log = logging.getLogger("serving")
 
-REFUSING_SECONDS = 0.5
-"""How long new calls are refused at least before the port is closed. A closing gRPC server cancels
-what reaches it in that moment, and a caller does not ask again after CANCELLED: by then its
-retries after UNAVAILABLE are spread out, or at another server."""
-
-Answer = TypeVar("Answer")
+REFUSAL_SECONDS = 0.5
+"""Minimum time for which new calls are refused before the port is closed. A closing gRPC server cancels
+what reaches it at that moment, and callers do not retry after CANCELLED; after UNAVAILABLE they do."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
-    """A call under way.
+    """A call. The gRPC and REST front ends translate to and from it.
 
     Attributes:
         entrypoint: GRPC or REST.
-        api: Predict, Classify, ...
-        seconds: How long its caller waits; None for as long as it takes.
-        model: Name of the model, once it is known.
+        api: Name of the method: Predict, Classify, Regress, MultiInference, GetModelMetadata,
+            GetModelStatus or HandleReloadConfigRequest.
+        seconds: Time until the deadline; None without one.
+        model: Name of the model.
+        version: Version number; None for the latest.
+        label: Version label, instead of a number.
+        signature: Name of the signature; empty for the default.
+        output_filter: Aliases of the requested outputs; empty for all.
+        tasks: The calls that a MultiInference consists of.
+        config: The ModelServerConfig of a HandleReloadConfigRequest.
     """
 
     entrypoint: str
     api: str
-    seconds: float | None
+    seconds: float | None = None
     model: str = ""
+    version: int | None = None
+    label: str | None = None
+    signature: str = ""
+    output_filter: Sequence[str] = ()
+    tasks: "Sequence[Call]" = ()
+    config: Any = None
+
+    @property
+    def received(self) -> bool:
+        """Whether the whole request has arrived."""
+        return True
+
+    def identify(self) -> None:
+        """Set the attributes that are known before the body has arrived, among them the model.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT for a malformed request.
+        """
+
+    async def decode(self) -> None:
+        """Set the other attributes, once the call is admitted.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT for a malformed request.
+        """
+
+    async def read_inputs(self, signature: Signature, max_rows: int | None) -> list[Array]:
+        """Return the arrays of the inputs, in the order of the signature.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT for inputs that the signature or the limit of rows does not allow.
+        """
+        raise NotImplementedError
+
+    async def encode(self, result: Any) -> Any:
+        """Return the response for a result of `Inference.run`."""
+        raise NotImplementedError
 
 
 class Calls:
-    """Lets calls in, ends those that nobody waits for, and counts all.
+    """Answers calls.
 
     Args:
+        run: Returns the result of a decoded call.
         metrics: Counts the answers.
-        known: Tells whether a name is a model's: other names are not counted.
-        limit: Most calls by gRPC at the same time; 0 for any number.
+        is_model: Whether a name is that of a model; calls of other names are not counted.
+        limit: Most calls at the same time; 0 for any number.
     """
 
-    def __init__(self, metrics: Metrics, known: Callable[[str], bool], limit: int = 0) -> None:
+    def __init__(
+        self,
+        run: Callable[[Call], Awaitable[Any]],
+        metrics: Metrics,
+        is_model: Callable[[str], bool],
+        limit: int = 0,
+    ) -> None:
+        self._run = run
         self._metrics = metrics
-        self._known = known
+        self._is_model = is_model
         self._limit = limit
-        self._under_way: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._out_of_time = False
-        self.closing = asyncio.Event()
+        self._under_way: dict[asyncio.Task[Any], Call] = {}
+        self._ended: set[asyncio.Task[Any]] = set()
+        self._closing = False
 
-    async def answer(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Await a call's work and count how it ended.
+    async def answer(self, call: Call) -> Any:
+        """Return the response to a call, and count its status and latency.
 
         Raises:
-            StatusError: The work's own; UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED or INTERNAL
-                for what the call met here.
+            StatusError: The status of a call that is not answered: UNAVAILABLE while the server shuts down,
+                RESOURCE_EXHAUSTED above the limit, DEADLINE_EXCEEDED, INTERNAL for an unexpected error, or
+                what decoding, running or encoding raised.
             asyncio.CancelledError: The caller left.
         """
         started = time.perf_counter()
         status = grpc.StatusCode.OK
         try:
-            return await self._run(call, work)
+            return await self._answer(call)
         except StatusError as error:
             status = error.code
             raise
         except asyncio.CancelledError:
-            # gRPC cancels at the deadline too, and may be the first to notice it.
+            # gRPC cancels a call at its deadline too, and may notice it first.
             late = call.seconds is not None and time.perf_counter() - started >= call.seconds
             status = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         finally:
-            work.close()  # of a call that was refused it has not begun
-            if self._known(call.model):
+            if self._is_model(call.model):
                 elapsed = time.perf_counter() - started
                 self._metrics.request(call.model, call.entrypoint, call.api, status.name, elapsed)
 
-    async def _run(self, call: Call, work: Coroutine[Any, Any, Answer]) -> Answer:
-        if self.closing.is_set():
-            raise unavailable("the server is shutting down")
-        if call.entrypoint == "GRPC" and 0 < self._limit <= self._under_way["GRPC"]:
-            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
+    async def _answer(self, call: Call) -> Any:
         task: Any = asyncio.current_task()
-        self._tasks.add(task)
-        self._under_way[call.entrypoint] += 1
         try:
+            call.identify()
+            self._check_admission()
+            self._under_way[task] = call
             async with asyncio.timeout(call.seconds):
-                return await work
+                await call.decode()
+                return await call.encode(await self._run(call))
         except StatusError:
             raise
         except asyncio.CancelledError:
-            if self._out_of_time:  # nobody left: it is the server that goes
+            if task in self._ended:  # cancelled by `close`, not by the caller
                 raise unavailable("the server is shutting down") from None
             raise
         except TimeoutError as error:
             raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out") from error
-        except Exception as error:  # one call's fault must not be another's: it is answered, logged, counted
-            log.exception("fault in %s", call.api)
-            text = "the server has a fault; its log says more"
+        except Exception as error:  # an unexpected error of one call must not affect others
+            log.exception("unexpected error in %s", call.api)
+            text = "the server failed unexpectedly; its log has the details"
             raise StatusError(grpc.StatusCode.INTERNAL, text) from error
         finally:
-            self._under_way[call.entrypoint] -= 1
-            self._tasks.discard(task)
+            self._under_way.pop(task, None)
+            self._ended.discard(task)
+
+    def _check_admission(self) -> None:
+        if self._closing:
+            raise unavailable("the server is shutting down")
+        if 0 < self._limit <= len(self._under_way):
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
 
     async def close(self, seconds: float) -> None:
-        """Refuse new calls with UNAVAILABLE, wait until those under way are answered, and end the rest.
+        """Refuse new calls with UNAVAILABLE, wait for those under way, then end the rest.
+
+        A request that has not arrived completely is refused too.
 
         Args:
-            seconds: Longest time to wait.
+            seconds: Maximum time to wait.
         """
-        self.closing.set()
+        self._closing = True
+        self._end([task for task, call in self._under_way.items() if not call.received])
         until = time.monotonic() + seconds
-        await asyncio.sleep(REFUSING_SECONDS)
-        while self._tasks and time.monotonic() < until:
+        await asyncio.sleep(REFUSAL_SECONDS)
+        while self._under_way and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        self._out_of_time = True
-        for task in self._tasks:
+        self._end(self._under_way)
+
+    def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            self._ended.add(task)
             task.cancel()
-
-
-async def unless(
-    work: Coroutine[Any, Any, Answer], ends: Coroutine[Any, Any, object], error: StatusError
-) -> Answer:
-    """Return what work gives, or raise an error where something else ends first; both are over then."""
-    working, ending = asyncio.ensure_future(work), asyncio.ensure_future(ends)
-    try:
-        await asyncio.wait((working, ending), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise error
-        return working.result()
-    finally:
-        working.cancel()
-        ending.cancel()

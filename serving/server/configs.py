@@ -1,7 +1,7 @@
 """TF Serving's config files: protocol buffers in text format.
 
-ModelServerConfig comes with tensorflow-serving-api; SSLConfig, MonitoringConfig and
-BatchingParameters do not, and are described here as TF Serving's sources have them.
+tensorflow-serving-api has ModelServerConfig, but not SSLConfig, MonitoringConfig and
+BatchingParameters: these are described here as in TF Serving's sources.
 """
 
 import ssl
@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
-from tensorflow_serving.config import model_server_config_pb2
 
+from serving.protocol import ModelServerConfig
 from serving.server.errors import ConfigError
 from serving.server.settings import ServerSettings
 
@@ -68,15 +68,15 @@ _CLASSES = _build_messages()
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests are put together.
+    """How requests are batched.
 
     Attributes:
         max_batch_size: Most examples in a batch, and in a request.
-        timeout: Longest time that a batch that is not full waits for more, in seconds.
-        max_enqueued_batches: Most full batches that may wait; beyond that requests are refused.
-        threads: Batches that run at the same time. TF Serving takes one a core; here the rest of the
-            server needs the others, and one at a time was measured to answer half as many again.
-        allowed_batch_sizes: Sizes to fill batches up to, increasing; none for any.
+        timeout: Longest time that a batch waits for more requests, in seconds.
+        max_enqueued_batches: Most full batches that may wait; above that requests are refused.
+        threads: Batches that run at the same time. TF Serving runs one per core. Here one in all gave 1.5
+            times as many requests per second, because the rest of the server needs the other cores.
+        allowed_batch_sizes: Sizes that batches are padded to, increasing; empty for any.
     """
 
     max_batch_size: int = 1000
@@ -86,7 +86,7 @@ class Batching:
     allowed_batch_sizes: tuple[int, ...] = ()
 
     def within(self, max_rows: int | None) -> "Batching":
-        """Return the same for a model that refuses batches of more rows."""
+        """Return the settings for a model that accepts batches of at most `max_rows` rows."""
         if max_rows is None or max_rows >= self.max_batch_size:
             return self
         sizes = tuple(size for size in self.allowed_batch_sizes if size <= max_rows)
@@ -97,7 +97,7 @@ def read_text_message(path: str, message: Any) -> Any:
     """Read a message in text format.
 
     Raises:
-        ConfigError: No such file, or a syntax error, with its line.
+        ConfigError: The file can't be read, or a syntax error, with its line.
     """
     try:
         text_format.Parse(Path(path).read_text(), message)
@@ -113,14 +113,14 @@ def read_model_config(settings: ServerSettings) -> Any:
     """Return the ModelServerConfig that the flags name.
 
     Raises:
-        ConfigError: Neither or both of the flags that name models, or a config that can't be served.
+        ConfigError: Neither or both of the flags that name models, or an invalid config.
     """
     if bool(settings.model_base_path) == bool(settings.model_config_file):
         raise ConfigError(
             "exactly one of --model_base_path and --model_config_file is needed. "
             f"Received: model_base_path={settings.model_base_path!r}, model_config_file={settings.model_config_file!r}"
         )
-    config = model_server_config_pb2.ModelServerConfig()
+    config = ModelServerConfig()
     if settings.model_config_file:
         read_text_message(settings.model_config_file, config)
     else:
@@ -132,10 +132,10 @@ def read_model_config(settings: ServerSettings) -> Any:
 
 
 def check_model_config(config: Any) -> None:
-    """Refuse a model config that can't be served.
+    """Refuse an invalid model config.
 
     Raises:
-        ConfigError: No models, a model without name or path, the same name twice, another platform.
+        ConfigError: A model without name or path, the same name twice, another platform than TensorFlow.
     """
     models = list(config.model_config_list.config)
     names = [model.name for model in models]
@@ -153,10 +153,10 @@ def check_model_config(config: Any) -> None:
 
 
 def read_batching(settings: ServerSettings) -> Batching | None:
-    """Return how to batch, or None for not at all.
+    """Return the batching parameters, or None if batching is off.
 
     Raises:
-        ConfigError: Parameters without --enable_batching, or ones out of range.
+        ConfigError: Parameters without --enable_batching, or out of their range.
     """
     if not settings.enable_batching:
         if settings.batching_parameters_file:
@@ -196,7 +196,7 @@ def read_batching(settings: ServerSettings) -> Batching | None:
 
 
 def read_metrics_path(settings: ServerSettings) -> str | None:
-    """Return the path of the Prometheus metrics, or None where they are off."""
+    """Return the path of the Prometheus metrics, or None if they are off."""
     if not settings.monitoring_config_file:
         return None
     config = read_text_message(
@@ -206,10 +206,10 @@ def read_metrics_path(settings: ServerSettings) -> str | None:
 
 
 def read_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    """Return the server's certificates, or None for a plain connection.
+    """Return the server's credentials, or None for an unencrypted connection.
 
     Raises:
-        ConfigError: A key or certificate that can't be used.
+        ConfigError: An invalid key or certificate.
     """
     if not settings.ssl_config_file:
         return None
@@ -227,15 +227,15 @@ def read_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
 
 
 def _check_certificate(path: str, key: str, certificate: str) -> None:
-    """Load key and certificate as gRPC will, which only says that binding failed."""
+    """Load key and certificate as gRPC will, whose error only says that binding failed."""
     if "ENCRYPTED" in key:
         raise ConfigError(f"{path}: server_key is encrypted; the server can't ask for its password")
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # readable by the owner alone
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # readable by its owner only
         file.write(f"{key}\n{certificate}\n")
         file.flush()
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file.name)
         except (ssl.SSLError, ValueError) as error:
             raise ConfigError(
-                f"{path}: server_key and server_cert are no PEM key and certificate that belong together: {error}"
+                f"{path}: server_key and server_cert are not a PEM key and certificate that belong together: {error}"
             ) from error

@@ -1,9 +1,21 @@
-"""What can go wrong in a server: refused requests, and wrong configuration."""
+"""Errors of the server: refused requests and invalid configuration."""
 
 import re
 
 import grpc
 import tensorflow as tf
+
+HTTP_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+"""HTTP statuses by gRPC status code; 500 for all others."""
 
 
 class StatusError(Exception):
@@ -11,24 +23,19 @@ class StatusError(Exception):
 
     Attributes:
         code: gRPC status code.
-        text: What the caller is told, in TF Serving's words where it has them.
+        text: Message for the caller, in TF Serving's words where it has them.
+        http_status: The status of a REST response.
     """
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+    def __init__(self, code: grpc.StatusCode, text: str, http_status: int | None = None) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
-
-
-class TooLargeError(StatusError):
-    """A body of more bytes than are read."""
-
-    def __init__(self, largest: int) -> None:
-        super().__init__(grpc.StatusCode.INVALID_ARGUMENT, f"the body must have at most {largest} bytes")
+        self.http_status = http_status or HTTP_STATUS.get(code, 500)
 
 
 class ConfigError(ValueError):
-    """A flag or a config file that the server can't start with."""
+    """A flag or config file that the server can't start with."""
 
 
 def invalid_argument(text: str) -> StatusError:
@@ -51,10 +58,16 @@ def unavailable(text: str) -> StatusError:
     return StatusError(grpc.StatusCode.UNAVAILABLE, text)
 
 
+def too_large(max_bytes: int) -> StatusError:
+    """Return the error for a body of more bytes than the server reads."""
+    text = f"the body must have at most {max_bytes} bytes"
+    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, text, http_status=413)
+
+
 def from_tensorflow(error: tf.errors.OpError) -> StatusError:
     """Return TensorFlow's error with the same code, and its message without Python's stack traces."""
     text = (error.message or "").split("\n\nOriginal stack trace")[0]
-    text = re.sub(r" \[Op:\w+\]\s*$", "", text)  # the name of the function: TF Serving's texts end before it
+    text = re.sub(r" \[Op:\w+\]\s*$", "", text)  # the name of the function, which TF Serving leaves out
     code = next(
         (code for code in grpc.StatusCode if code.value[0] == error.error_code), grpc.StatusCode.UNKNOWN
     )

@@ -1,9 +1,9 @@
-"""JSON bodies → Python values and arrays, in a thread that lets others run.
+"""JSON bodies → Python values and arrays, in a thread that lets other threads run.
 
-`json.loads` holds Python's lock until it is done, and the lists of a large batch make the garbage
-collector walk all objects again and again: 13 MB of images stopped every other thread for 1.9 s. Here
-examples are read one after the other, which gives the lock away every 5 ms, and each becomes an array
-at once, which the collector does not walk.
+`json.loads` holds Python's lock until it is done, and the garbage collector walks the lists of a large
+batch again and again: 13 MB of images stopped all other threads for 1.9 s. Here examples are parsed one
+after the other, which releases the lock every 5 ms, and each becomes an array at once, which the
+collector does not walk.
 """
 
 import json
@@ -14,28 +14,33 @@ from typing import Any
 import grpc
 import numpy as np
 
-from serving.server.errors import StatusError, TooLargeError, invalid_argument
+from serving.server.errors import StatusError, invalid_argument, too_large
+
+MAX_BODY_BYTES = 16 * 2**20
+"""Largest body. A single example of this size holds Python's lock, and with it all calls, for half a second."""
 
 Scanned = tuple[Any, int]
+"""A value, and where the text continues."""
 
 
-def parse(body: bytes, encoding: str, largest: int, left: threading.Event) -> dict[str, Any]:
-    """Return the object that a request's body holds; lists of numbers inside its examples are arrays.
+def parse(content: bytes, encoding: str, ended: threading.Event) -> dict[str, Any]:
+    """Return the object of a request's body; lists of numbers in its examples are arrays.
 
     Args:
-        body: JSON in UTF-8, or that in gzip.
-        encoding: Content-Encoding, gzip or none.
-        largest: Most bytes that gzip may unpack to.
-        left: Set when nobody waits for the answer.
+        content: JSON in UTF-8, or gzip of it.
+        encoding: The Content-Encoding: empty, identity or gzip.
+        ended: Set when nobody waits for the response any more.
 
     Raises:
-        StatusError: INVALID_ARGUMENT; CANCELLED once `left` is set.
+        StatusError: INVALID_ARGUMENT; CANCELLED once `ended` is set.
     """
     if encoding == "gzip":
-        body = _unpack(body, largest)
+        content = _decompress(content)
+    elif encoding not in ("", "identity"):
+        raise invalid_argument("Content-Encoding must be gzip, or none")
     try:
-        text = body.decode("utf-8-sig").strip(" \t\r\n")
-        value, end = _Walk(left).value(text, 0)
+        text = content.decode("utf-8-sig").strip(" \t\r\n")
+        value, end = _Parser(ended).value(text, 0)
     except StopIteration as error:
         raise invalid_argument("JSON Parse error: The document is empty or not JSON") from error
     except RecursionError as error:
@@ -49,28 +54,40 @@ def parse(body: bytes, encoding: str, largest: int, left: threading.Event) -> di
     return value
 
 
-def _unpack(body: bytes, largest: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
+def text_of(body: dict[str, Any], name: str) -> str:
+    """Return a string of the body, or an empty one if it is missing.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT for another type, or for half of a surrogate pair, which UTF-8 lacks.
+    """
+    value = body.get(name, "")
+    if not isinstance(value, str) or value.encode(errors="ignore").decode() != value:
+        raise invalid_argument(f"JSON Value: {name} must be a string")
+    return value
+
+
+def _decompress(content: bytes) -> bytes:
+    decompressor = zlib.decompressobj(wbits=31)
     try:
-        unpacked = unpacker.decompress(body, largest + 1)
+        decompressed = decompressor.decompress(content, MAX_BODY_BYTES + 1)
     except zlib.error as error:
         raise invalid_argument(f"the body is not gzip: {error}") from error
-    if len(unpacked) > largest:
-        raise TooLargeError(largest)
-    if not unpacker.eof:
+    if len(decompressed) > MAX_BODY_BYTES:
+        raise too_large(MAX_BODY_BYTES)
+    if not decompressor.eof:
         raise invalid_argument("the body's gzip is cut short")
-    return unpacked
+    return decompressed
 
 
-class _Walk:
-    """Reads JSON by json's own parts: in Python down to the list of examples, in C each example."""
+class _Parser:
+    """Parses JSON with the functions of `json`: in Python down to the list of examples, in C each example."""
 
-    def __init__(self, left: threading.Event) -> None:
-        self._left = left
+    def __init__(self, ended: threading.Event) -> None:
+        self._ended = ended
         self._in_c: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
     def value(self, text: str, start: int) -> Scanned:
-        """Read the body, or a value in an object outside of the examples."""
+        """Parse the body, or a value of an object outside of the examples."""
         if text[start : start + 1] == "{":
             return json.decoder.JSONObject((text, start + 1), True, self.value, None, None)  # type: ignore[attr-defined]
         if text[start : start + 1] == "[":
@@ -78,7 +95,7 @@ class _Walk:
         return self._in_c(text, start)
 
     def _example(self, text: str, start: int) -> Scanned:
-        if self._left.is_set():
+        if self._ended.is_set():
             raise StatusError(grpc.StatusCode.CANCELLED, "the caller left")
         if text[start : start + 1] == "{":
             return json.decoder.JSONObject((text, start + 1), True, self._tensor, None, None)  # type: ignore[attr-defined]
@@ -86,16 +103,16 @@ class _Walk:
 
     def _tensor(self, text: str, start: int) -> Scanned:
         value, end = self._in_c(text, start)
-        # NumPy would make room for the longest string in the place of every number.
+        # For a list with a string NumPy would allocate the longest string for every element.
         if isinstance(value, list) and text.find('"', start, end) < 0:
             return _as_array(value), end
         return value, end
 
 
 def _as_array(value: list[Any]) -> Any:
-    """Return nested lists of numbers of one shape as an array; anything else as it is."""
+    """Return nested lists of numbers of one shape as an array; any other value unchanged."""
     try:
         array = np.array(value)
-    except (ValueError, OverflowError):  # no tensor: whoever takes it for one says so
+    except (ValueError, OverflowError):  # not a tensor: an error where one is expected
         return value
     return array if array.dtype.kind in "biuf" else value

@@ -1,6 +1,6 @@
-"""Which versions of which models are served: found, loaded, warmed up, swapped, dropped.
+"""The models and versions that are served: found on disk, loaded, warmed up, swapped, unloaded.
 
-A new version is loaded and warmed up before the old one is dropped, and the old one is closed
+A new version is loaded and warmed up before the old one is unloaded, and the old one is closed
 only when its last request has been answered. All of this runs in one event loop; only the
 loading itself runs in a thread.
 """
@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import tensorflow as tf
 
+from serving.server.calls import Call
 from serving.server.errors import ConfigError, StatusError, failed_precondition, invalid_argument, not_found
 from serving.server.metrics import Metrics
 from serving.server.servable import Servable
@@ -33,16 +34,15 @@ Loader = Callable[[str, int, Path], Servable]
 
 @dataclass
 class Version:
-    """A version of a model and what has become of it.
+    """A version of a model and its state.
 
     Attributes:
-            state: As GetModelStatus gives it: LARGEST_VERSION = 2**63 - 1
-    START, LOADING, AVAILABLE, UNLOADING, END.
-            error: Why it could not be loaded.
-            servable: The loaded model while it is AVAILABLE or UNLOADING.
-            users: Requests that are using it.
-            attempts: How often it was tried to load.
-            retry_at: When it may be tried again, in seconds of the monotonic clock.
+        state: START, LOADING, AVAILABLE, UNLOADING or END, as in GetModelStatus.
+        error: Why it could not be loaded.
+        servable: The loaded model while it is AVAILABLE or UNLOADING.
+        users: Requests that are using it.
+        attempts: Attempts to load it since it was last available.
+        retry_at: Time of the next attempt, in seconds of the monotonic clock.
     """
 
     state: int = START
@@ -59,9 +59,9 @@ class Model:
 
     Attributes:
         config: Its ModelConfig.
-        versions: What has become of each version, by number.
-        wanted: The versions that its policy chooses from what is on disk.
-        warned: Whether it was said that there are none.
+        versions: Its versions by number.
+        wanted: The numbers that its policy chooses from the versions on disk.
+        warned: Whether the log says that there are none.
     """
 
     config: Any
@@ -75,16 +75,16 @@ class Model:
 
 
 class ModelManager:
-    """Keeps what is served in step with the config and the file system.
+    """Serves the models of the config with the versions of the file system.
 
     Args:
         load: Loads and warms up a version; runs in a thread.
-        executor: Where it runs.
+        executor: Runs `load`.
         metrics: Counts the loads.
-        forget: Called with a servable that is about to be closed.
-        retries: How often a version that failed is tried again.
-        retry_seconds: Pause before that.
-        free_labels: Whether labels of versions that are not available are accepted.
+        forget: Called with a servable before it is closed.
+        retries: Attempts to load a version again after it failed.
+        retry_seconds: Pause before each of them.
+        free_labels: Whether to accept labels of versions that are not available.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class ModelManager:
         self._lock = asyncio.Lock()
 
     async def apply(self, config: Any) -> None:
-        """Serve what a ModelServerConfig lists, and nothing else; or, where it is refused, what is served now.
+        """Serve exactly the models of a ModelServerConfig. If it is refused, nothing changes.
 
         Raises:
             StatusError: FAILED_PRECONDITION for a label of a version that is not available, or for a
                 model that would move to a folder without a version that can be loaded.
-            ConfigError: A base path that is not there.
+            ConfigError: A base path that does not exist.
         """
         for model in config.model_config_list.config:
             if not Path(model.base_path).is_dir():
@@ -127,12 +127,12 @@ class ModelManager:
                 for name, model in staged.items():
                     self._check_labels(name, model)
                     self._check_move(name, model)
-            except BaseException:  # the caller's leaving too: what was loaded for it is closed
+            except BaseException:  # also a caller that left: what was loaded for it is closed
                 for name, model in staged.items():
                     served = self.models[name].versions if name in self.models else {}
                     self._drop(model, keep=[n for n, v in model.versions.items() if served.get(n) is v])
                 raise
-            # All changes in one step: no caller sees a label without its version, or a model gone for a moment.
+            # All changes in one step: no caller sees a label without its version or misses a model for a moment.
             before = dict(self.models)
             self.models.clear()
             self.models.update(staged)
@@ -143,7 +143,7 @@ class ModelManager:
                 self._drop_unwanted(model)
 
     def _stage(self, config: Any) -> Model:
-        """Return a model as it is to be: with the loaded versions of the one that is served, where it stays."""
+        """Return the model of a new config, with the loaded versions of the current one in the same folder."""
         served = self.models.get(config.name)
         if served is None or served.config.base_path != config.base_path:
             return Model(config)
@@ -168,7 +168,7 @@ class ModelManager:
             )
 
     async def poll(self) -> None:
-        """Look for new versions of all models, load them, and drop what they replace."""
+        """Look for new versions of all models, load them, and unload those they replace."""
         async with self._lock:
             for model in self.models.values():
                 await self._load_wanted(model)
@@ -187,7 +187,7 @@ class ModelManager:
             await self._load_version(name, number, version, on_disk[number])
 
     def _drop_unwanted(self, model: Model) -> None:
-        """Drop old versions when a wanted one serves; until then they are better than nothing."""
+        """Unload old versions once a wanted one is available; until then they continue to serve."""
         if any(number in model.wanted for number in model.available()):
             self._drop(model, keep=model.wanted)
 
@@ -202,7 +202,7 @@ class ModelManager:
         try:
             loop = asyncio.get_running_loop()
             version.servable = await loop.run_in_executor(self._executor, self._load, name, number, path)
-        except Exception as error:  # whatever a broken folder makes TensorFlow raise
+        except Exception as error:  # TensorFlow raises almost anything for a corrupt folder
             version.state, version.error = END, _load_error(error)
             version.retry_at = time.monotonic() + self._retry_seconds
             self._metrics.load(str(path), "fail", time.monotonic() - started)
@@ -217,7 +217,7 @@ class ModelManager:
             version = model.versions[number]
             if version.state == AVAILABLE:
                 version.state = UNLOADING
-                log.info("model %s version %d is dropped", model.config.name, number)
+                log.info("model %s version %d is unloaded", model.config.name, number)
                 self._close_if_idle(version)
             elif version.state == END and version.error is not None:
                 del model.versions[number]
@@ -229,72 +229,66 @@ class ModelManager:
             self._executor.submit(servable.close)
 
     @contextlib.contextmanager
-    def use(self, spec: Any) -> Iterator[Servable]:
-        """Give the servable of a ModelSpec, and keep it loaded until it is given back.
+    def use(self, call: Call) -> Iterator[Servable]:
+        """Give the servable that a call asks for, and keep it loaded until the end of the context.
 
         Raises:
-            StatusError: A spec that names nothing that is served.
+            StatusError: The call asks for something that is not served.
         """
-        number = self.resolve(spec)
-        version = self.models[spec.name].versions[number]
-        servable = version.servable
-        if servable is None:
-            raise not_found(f"Servable not found for request: {_describe(spec)}")
+        number = self.resolve(call)
+        version = self.models[call.model].versions[number]
+        if version.servable is None:
+            raise not_found(f"Servable not found for request: Specific({call.model}, {number})")
         version.users += 1
         try:
-            yield servable
+            yield version.servable
         finally:
             version.users -= 1
             self._close_if_idle(version)
 
-    def resolve(self, spec: Any) -> int:
-        """Return the version number of a ModelSpec.
+    def resolve(self, call: Call) -> int:
+        """Return the number of the version that a call asks for.
 
         Raises:
             StatusError: NOT_FOUND or INVALID_ARGUMENT, in TF Serving's words.
         """
-        if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        model = self.models.get(spec.name)
+        model = self._find(call)
         available = model.available() if model else []
-        choice = spec.WhichOneof("version_choice")
-        if choice == "version_label":
-            if model is None or spec.version_label not in model.config.version_labels:
-                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
-            number = model.config.version_labels[spec.version_label]
-        elif choice == "version":
-            number = spec.version.value
+        if call.label is not None:
+            if model is None or call.label not in model.config.version_labels:
+                raise invalid_argument(f"Unrecognized servable version label: {call.label}")
+            number = int(model.config.version_labels[call.label])
+        elif call.version is not None:
+            number = call.version
+        elif available:
+            return available[-1]
         else:
-            number = available[-1] if available else -1
+            raise not_found(f"Servable not found for request: Latest({call.model})")
         if number not in available:
-            raise not_found(f"Servable not found for request: {_describe(spec, number if choice else None)}")
-        return int(number)
+            raise not_found(f"Servable not found for request: Specific({call.model}, {number})")
+        return number
 
-    def states(self, spec: Any) -> dict[int, Version]:
-        """Return the versions of a ModelSpec with their states, highest first.
+    def states(self, call: Call) -> dict[int, Version]:
+        """Return the versions that a call asks for, highest first.
 
         Raises:
-            StatusError: NOT_FOUND.
+            StatusError: NOT_FOUND or INVALID_ARGUMENT, in TF Serving's words.
         """
-        if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        model = self.models.get(spec.name)
+        model = self._find(call)
         versions = model.versions if model else {}
-        choice = spec.WhichOneof("version_choice")
-        if choice == "version_label" and model is not None:
-            versions = {self.resolve(spec): versions[self.resolve(spec)]}
-        elif choice == "version":
-            number = spec.version.value
+        number = call.version if call.label is None or model is None else self.resolve(call)
+        if number is not None:
             if number not in versions:
-                raise not_found(f"Could not find version {number} of model {spec.name}")
-            versions = {number: versions[number]}
+                raise not_found(f"Could not find version {number} of model {call.model}")
+            return {number: versions[number]}
         if not versions:
-            raise not_found(f"Could not find any versions of model {spec.name}")
+            raise not_found(f"Could not find any versions of model {call.model}")
         return dict(sorted(versions.items(), reverse=True))
 
-
-def _describe(spec: Any, number: int | None = None) -> str:
-    return f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+    def _find(self, call: Call) -> Model | None:
+        if not call.model:
+            raise invalid_argument("ModelSpec has no name specified.")
+        return self.models.get(call.model)
 
 
 def _load_error(error: Exception) -> StatusError:
@@ -306,9 +300,9 @@ def _load_error(error: Exception) -> StatusError:
 
 
 def versions_on_disk(base: Path) -> dict[int, Path]:
-    """Return a model's version folders by number; names that are not decimal numbers of 63 bits are no versions.
+    """Return a model's version folders by number; other names than decimal numbers of 63 bits are ignored.
 
-    Leading zeros count for nothing, as in TF Serving; of two folders of one number the shorter name wins.
+    As in TF Serving, leading zeros are allowed. Of two folders with one number the shorter name wins.
     """
     try:
         folders = sorted((path for path in base.iterdir() if path.is_dir()), key=lambda path: len(path.name))
@@ -323,7 +317,7 @@ def versions_on_disk(base: Path) -> dict[int, Path]:
 
 
 def wanted_versions(config: Any, on_disk: Collection[int]) -> list[int]:
-    """Apply a version policy (latest, the default, with the newest 1; all; specific) to what there is."""
+    """Return the numbers that a model's version policy chooses: latest (the default, 1 version), all or specific."""
     policy, numbers = config.model_version_policy, sorted(on_disk)
     kind = policy.WhichOneof("policy_choice")
     if kind == "all":

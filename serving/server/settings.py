@@ -1,4 +1,4 @@
-"""TF Serving's flags, under their names; those of them that this server gives a meaning to."""
+"""The flags of TF Serving that this server supports, under the same names."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ MAX_PORT = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """Settings of the server. Exactly one of `model_base_path` and `model_config_file` says what it serves."""
+    """Settings of the server. Exactly one of `model_base_path` and `model_config_file` names the models."""
 
     host: str = "127.0.0.1"
-    """Address to listen on: this machine alone is answered by default; 0.0.0.0 answers every network."""
+    """Address to listen on: by default this machine only; 0.0.0.0 for all network interfaces."""
     port: int = 8500
-    """TCP port of gRPC; 0 turns it off where there is a grpc_socket_path."""
+    """TCP port of gRPC; 0 turns it off if there is a grpc_socket_path."""
     grpc_socket_path: str = ""
-    """Unix socket to listen on for gRPC, besides the port."""
+    """Unix socket of gRPC, besides the port."""
     rest_api_port: int | None = None
-    """TCP port of the REST API and the demo page; 0 turns it off (None: 8501, where that is free; off where
-    an ssl_config_file encrypts gRPC, for REST is plain text)."""
+    """TCP port of the REST API and the demo page; 0 turns it off (None: 8501 if it is free; off if an
+    ssl_config_file encrypts gRPC, because REST is not encrypted)."""
     rest_api_timeout_in_ms: int = 30000
-    """Longest time a REST request may take, in milliseconds."""
+    """Deadline of a REST request, in milliseconds."""
     rest_api_enable_cors_support: bool = False
     """Let pages of other origins call the REST API."""
     model_name: str = "default"
@@ -30,29 +30,29 @@ class ServerSettings:
     model_config_file: str = ""
     """ModelServerConfig in text format: several models, version policies, version labels."""
     model_config_file_poll_wait_seconds: int = 0
-    """How often to read model_config_file again, in seconds; 0 reads it once."""
+    """Interval at which model_config_file is read again, in seconds; 0 reads it once."""
     file_system_poll_wait_seconds: int = 1
-    """How often to look for new versions, in seconds; 0 looks once."""
+    """Interval at which the server looks for new versions, in seconds; 0 looks once."""
     allow_version_labels_for_unavailable_models: bool = False
-    """Accept a label of a version that is not available yet."""
+    """Accept labels of versions that are not available yet."""
     enable_batching: bool = False
     """Run requests that wait at the same time as one batch."""
     batching_parameters_file: str = ""
-    """BatchingParameters in text format: sizes, time limit, queue."""
+    """BatchingParameters in text format: sizes, timeout, queue."""
     monitoring_config_file: str = ""
-    """MonitoringConfig in text format: whether and where the REST port shows Prometheus metrics."""
+    """MonitoringConfig in text format: path of the Prometheus metrics on the REST port."""
     ssl_config_file: str = ""
-    """SSLConfig in text format: encrypt gRPC, and ask for client certificates or not."""
+    """SSLConfig in text format: certificates that encrypt gRPC; whether clients need one too."""
     grpc_max_threads: int = 0
-    """Calls served at the same time before others get RESOURCE_EXHAUSTED; 0 for any number."""
+    """Most calls at the same time, by gRPC and REST together; others get RESOURCE_EXHAUSTED; 0 for any number."""
     tensorflow_session_parallelism: int = 0
-    """Threads that an operation may use; 0 for one per core."""
+    """Threads of an operation; 0 for one per core."""
     enable_model_warmup: bool = True
     """Replay a version's warm-up requests before it serves."""
     max_num_load_retries: int = 5
-    """How often to try again to load a version that failed."""
+    """Attempts to load a version again after it failed."""
     load_retry_interval_micros: int = 60_000_000
-    """Pause before that, in microseconds."""
+    """Pause before each of them, in microseconds."""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():

@@ -1,4 +1,4 @@
-"""Checks inside the graph: what they refuse reaches the caller as INVALID_ARGUMENT."""
+"""Checks inside the graph: a request that they refuse is answered with INVALID_ARGUMENT."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ Tensor = Any
 
 
 def guard_batch(batch: Tensor, max_rows: int) -> Tensor:
-    """Refuse a batch of nothing, and one of more rows than `max_rows`.
+    """Refuse an empty batch, and one of more rows than `max_rows`.
 
-    TF Serving has allocated the tensor by then: a message of 48 bytes can stand for 64 MB, for a list of
-    one value fills a tensor of any shape. The memory that the model would need for it is spared.
+    TF Serving has already allocated the tensor: a message of 48 bytes can stand for 64 MB, because a list of
+    one value fills a tensor of any shape. The check saves the memory that the model would need.
     """
     rows = tf.shape(batch)[0]
     batch = guard(batch, rows > 0, "the batch is empty")
@@ -20,16 +20,16 @@ def guard_batch(batch: Tensor, max_rows: int) -> Tensor:
 
 def guard_finite(values: Tensor) -> Tensor:
     """Refuse NaN and infinities."""
-    return tf.debugging.check_numerics(values, "an input has a value that is no finite number")
+    return tf.debugging.check_numerics(values, "an input has a value that is not finite")
 
 
 def guard(values: Tensor, holds: Tensor, message: str, *received: Tensor) -> Tensor:
-    """Pass values on where every element of a condition holds.
+    """Return values unchanged if all elements of a condition are true.
 
     Args:
-        values: What is passed on.
+        values: Any tensor.
         holds: bool, any shape.
-        message: What must hold.
+        message: Message of the error.
         received: Tensors that the error shows.
     """
     check = tf.debugging.Assert(tf.reduce_all(holds), [message, *received], summarize=20)

@@ -1,20 +1,16 @@
 """The signatures of an image classifier."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
-from serving.signatures.guards import guard, guard_batch, guard_finite
-
-Tensor = Any
+from serving.signatures.guards import Tensor, guard, guard_batch, guard_finite
 
 MAX_ROWS = 1024
-"""Images of a request: the catalog's models need 0.2 to 0.5 MB for each while they run."""
+"""Images of a request: the catalog's models need 0.2 to 0.5 MB of memory for each."""
 MAX_IMAGE_PIXELS = 2**24
-"""Width × height of one image file. A PNG of 16 KB can claim this many, which decode to 16 MB a channel."""
+"""Width × height of one image file. A PNG of 16 KB can have this many, which decode to 16 MB per channel."""
 MAX_PIXELS = 2**27
-"""Width × height, summed over the image files of a request: about two seconds of decoding."""
+"""Sum of width × height over the image files of a request: about two seconds of decoding."""
 LIMITS = {"rows": MAX_ROWS, "pixels_per_image": MAX_IMAGE_PIXELS, "pixels": MAX_PIXELS}
 PNG_HEADER = tf.constant(list(b"\x89PNG\r\n\x1a\n" + bytes([0, 0, 0, 13]) + b"IHDR"), tf.uint8)
 
@@ -26,10 +22,10 @@ def image_classifier(model: keras.Model) -> tf.Module:
         model: float32 (n, height, width, channels), pixels 0 to 255 → probabilities (n, classes).
 
     Returns:
-        A module with two functions, each of which gives `probabilities` float32 (n, classes) and
+        A module with two functions, which return `probabilities` float32 (n, classes) and
         `label` int64 (n,):
 
-        - `serving_default` takes `image`, what the model takes;
+        - `serving_default` takes `image`, the input of the model;
         - `encoded` takes `image_bytes` string (n,), PNG or JPEG files of up to MAX_IMAGE_PIXELS each and
           MAX_PIXELS together.
 
@@ -37,7 +33,7 @@ def image_classifier(model: keras.Model) -> tf.Module:
     """
     shape = (None, *model.input_shape[1:])
     module = tf.Module()
-    # The variables alone are tracked: tracking the Keras model would store every weight twice (keras#23553).
+    # Only the variables are tracked: with the Keras model every weight would be stored twice (keras#23553).
     module.weights = [variable.value for variable in model.variables]
 
     def classify(image: Tensor) -> dict[str, Tensor]:
@@ -61,7 +57,7 @@ def image_classifier(model: keras.Model) -> tf.Module:
 
 
 def _guard_pixels(files: Tensor) -> Tensor:
-    """Refuse files that are neither PNG nor JPEG or claim too many pixels, by their headers alone, string (n,)."""
+    """Refuse files that are not PNG or JPEG, or have too many pixels by their headers, string (n,)."""
     header = tf.io.decode_raw(tf.strings.substr(files, 0, 24), tf.uint8, fixed_length=24)  # (n, 24)
     png = tf.reduce_all(header[:, :16] == PNG_HEADER, axis=1)
     jpeg = tf.reduce_all(header[:, :3] == tf.constant([0xFF, 0xD8, 0xFF], tf.uint8), axis=1)
@@ -73,7 +69,7 @@ def _guard_pixels(files: Tensor) -> Tensor:
         tf.boolean_mask(files, jpeg),
         fn_output_signature=tf.TensorSpec((2,), tf.int64),
     )
-    sides = tf.minimum(tf.concat([png_sizes, jpeg_sizes], axis=0), 2**31 - 1)  # a product that fits int64
+    sides = tf.minimum(tf.concat([png_sizes, jpeg_sizes], axis=0), 2**31 - 1)  # their product fits int64
     pixels = tf.reduce_prod(sides, axis=1)
     files = guard(
         files,
@@ -91,11 +87,11 @@ def _guard_pixels(files: Tensor) -> Tensor:
 
 
 def _decode_images(image_bytes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Decode files to float32 (n, *shape) as training reads a folder of images: grey, resized."""
+    """Decode files to float32 (n, *shape) like images of a training folder: grey, resized."""
     height, width, channels = shape
 
     def decode(content: Tensor) -> Tensor:
-        image = tf.io.decode_png(content, channels=channels)  # PNG by name, but JPEG too
+        image = tf.io.decode_png(content, channels=channels)  # decodes JPEG too
         resized = tf.image.resize(image, (height, width), antialias=True)
         return tf.ensure_shape(resized, shape)
 

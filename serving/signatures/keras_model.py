@@ -8,13 +8,13 @@ import tensorflow as tf
 from serving.signatures.guards import guard_batch, guard_finite
 
 AUTOMATIC = ("keras_tensor", "input_layer")
-"""Beginnings of the names that Keras gives inputs without one."""
+"""Prefixes of the names that Keras gives to unnamed inputs."""
 MAX_ROWS = 1024
 LIMITS = {"rows": MAX_ROWS}
 
 
 def input_names(model: keras.Model) -> list[str]:
-    """Return the names of the inputs: those that the user gave them, else `inputs`, or `inputs_0`, `inputs_1`, ..."""
+    """Return the names of the inputs: the user's, otherwise `inputs`, or `inputs_0`, `inputs_1`, ..."""
     single = len(model.inputs) == 1
     return [
         ("inputs" if single else f"inputs_{number}") if tensor.name.startswith(AUTOMATIC) else tensor.name
@@ -23,7 +23,7 @@ def input_names(model: keras.Model) -> list[str]:
 
 
 def output_names(model: keras.Model) -> list[str]:
-    """Return the names of the outputs: `outputs` for a single one, else those that the model gives them."""
+    """Return the names of the outputs: `outputs` for a single one, otherwise the model's."""
     return ["outputs"] if len(model.outputs) == 1 else list(model.output_names)
 
 
@@ -31,8 +31,8 @@ def keras_model(model: keras.Model) -> tf.Module:
     """Wrap a functional or Sequential model for serving.
 
     Returns:
-        A module with the function `serving_default`, which takes 1 to MAX_ROWS rows of each input, in the model's
-        own shapes and types, and gives its outputs.
+        A module with the function `serving_default`, which takes 1 to MAX_ROWS rows of each input, with the
+        shapes and types of the model, and returns its outputs.
     """
     names = input_names(model)
     specs = [
@@ -40,7 +40,7 @@ def keras_model(model: keras.Model) -> tf.Module:
         for name, tensor in zip(names, model.inputs, strict=True)
     ]
     module = tf.Module()
-    # The variables alone are tracked: tracking the Keras model would store every weight twice (keras#23553).
+    # Only the variables are tracked: with the Keras model every weight would be stored twice (keras#23553).
     module.weights = [variable.value for variable in model.variables]
 
     def guarded(values: Any, spec: tf.TensorSpec) -> Any:

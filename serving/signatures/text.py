@@ -1,6 +1,4 @@
-"""The signatures of a language model: strings in, strings out, tokenizer and loop inside."""
-
-from typing import Any
+"""The signatures of a language model: strings as inputs and outputs, tokenizer and sampling loop in the graph."""
 
 import tensorflow as tf
 
@@ -8,23 +6,21 @@ from recipes.config import Sampling
 from recipes.data.tokenizers import Tokenizer
 from recipes.generation import decoding
 from recipes.generation.decoding import LanguageModel
-from serving.signatures.guards import guard, guard_batch, guard_finite
+from serving.signatures.guards import Tensor, guard, guard_batch, guard_finite
 from serving.signatures.tokenizers import decode, guard_text, in_graph
 
-Tensor = Any
-
 MAX_ROWS = 64
-"""Texts of a request: while it reads a prompt, a Transformer of the catalog needs 1 to 2 MB for each."""
+"""Texts of a request: a Transformer of the catalog needs 1 to 2 MB of memory for each prompt."""
 MAX_TEXT_BYTES = 2**16
 """Bytes of one text."""
 MAX_BYTES = 2**17
-"""Bytes of a request's texts together."""
+"""Bytes of all texts of a request."""
 MAX_NEW_TOKENS = 4096
-"""Tokens to add to one text."""
+"""Tokens to generate for one text."""
 MAX_NEW_TOKENS_OF_ALL = 2**16
-"""Rows × the largest `max_new_tokens` of a request: more would hold a server's thread for minutes."""
+"""Rows × the largest `max_new_tokens` of a request: more would occupy a thread of the server for minutes."""
 MAX_TOKENS_READ = 2**14
-"""Rows × the tokens of the longest text, for a recurrent model, which keeps its state at each of them."""
+"""Rows × the tokens of the longest text, for a recurrent model, which stores its state at each of them."""
 DEFAULT_NEW_TOKENS = 200
 DEFAULT_SAMPLING = Sampling(temperature=0.8)
 
@@ -59,24 +55,24 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
     """Wrap a language model for serving.
 
     Args:
-        model: Its weights are stored once.
-        tokenizer: What its tokens are.
+        model: The model.
+        tokenizer: Its tokenizer.
 
     Returns:
         A module with three functions; every input and output is (n,), and no row depends on another:
 
-        - `serving_default` takes `prompt` string and gives `text` string: the prompt and 200 tokens
-          more, at temperature 0.8 and seed 0;
+        - `serving_default` takes `prompt` string and returns `text` string: the prompt and 200 new
+          tokens, at temperature 0.8 and seed 0;
         - `generate` also takes `max_new_tokens` int32 (1 to 4096), `temperature` float32 (0 is
           greedy), `top_k` int32 (0 is all), `top_p` float32 in (0, 1] and `seed` int64;
-        - `score` takes `text` string and gives `log_likelihood` float32, in nats, of all its tokens
-          but the first, and `token_count` int32, how many these are. Each token is told from what
-          generation would tell it from.
+        - `score` takes `text` string and returns `log_likelihood` float32, in nats, of all its tokens
+          except the first, and `token_count` int32, their number. Each token has the same context
+          as in generation.
 
         All three take 1 to MAX_ROWS texts, within the other limits of `limits_of`.
     """
     module = tf.Module()
-    # The variables alone are tracked: tracking the Keras model would store every weight twice (keras#23553).
+    # Only the variables are tracked: with the Keras model every weight would be stored twice (keras#23553).
     module.weights = [variable.value for variable in model.variables]
     graph_tokenizer = in_graph(tokenizer)
 
@@ -104,7 +100,7 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
     ) -> dict[str, Tensor]:
         prompt = guard_batch(tf.ensure_shape(prompt, (None,)), MAX_ROWS)
         counts, *sampling, seed = _guard_rows(prompt, max_new_tokens, temperature, top_k, top_p, seed)
-        with tf.control_dependencies([counts, *sampling, seed]):  # nothing is computed for what is refused
+        with tf.control_dependencies([counts, *sampling, seed]):  # refuse before any computation
             prompt = tf.identity(prompt)
         ids, lengths = encode(prompt)
         draws = decoding.uniform_draws(seed, tf.reduce_max(counts))
@@ -131,8 +127,7 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
     @tf.function(input_signature=[_row(tf.string, "text")])
     def score(text: Tensor) -> dict[str, Tensor]:
         ids, lengths = encode(guard_batch(tf.ensure_shape(text, (None,)), MAX_ROWS))
-        # One text after the other: the memory is that of one window, and a long text does not make the
-        # short ones beside it long.
+        # One text after the other: this needs the memory of one window, and pads no text to the longest.
         likelihood = tf.map_fn(
             lambda text: log_likelihood(model, text[0][None, : text[1]], text[1][None])[0],
             (ids, lengths),
@@ -149,7 +144,7 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
 
 
 def _guard_rows(prompt: Tensor, *settings: Tensor) -> tuple[Tensor, ...]:
-    """Refuse settings that are not one a prompt, or out of their range."""
+    """Refuse settings whose number is not that of the prompts, or that are out of range."""
     rows = tf.shape(prompt)[0]
     settings = tuple(
         guard(
@@ -189,16 +184,16 @@ def _guard_rows(prompt: Tensor, *settings: Tensor) -> tuple[Tensor, ...]:
 
 
 def log_likelihood(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor:
-    """Return the log-likelihood of each row's tokens but the first, in nats, float32 (n,).
+    """Return the log-likelihood of each row's tokens except the first, in nats, float32 (n,).
 
     Args:
-        model: The model; one with a window reads the text in windows that overlap by half, where a
-            token is scored in the one that generation would have.
+        model: The model; one with a window reads the text in windows that overlap by half, and each
+            token is scored in the window that generation would use.
         ids: int32 (n, time).
         lengths: int32 (n,).
     """
     if model.window is None:
-        return _of_window(model, tf.pad(ids, [[0, 0], [0, 1]]), lengths, 1)  # at least one to read
+        return _of_window(model, tf.pad(ids, [[0, 0], [0, 1]]), lengths, 1)  # at least one token
     size = model.window
     hop = decoding.window_stride(size)
     count = 1 + decoding.window_starts(tf.reduce_max(lengths), size) // hop
@@ -215,7 +210,7 @@ def log_likelihood(model: LanguageModel, ids: Tensor, lengths: Tensor) -> Tensor
 
 
 def _of_window(model: LanguageModel, ids: Tensor, lengths: Tensor, first: Tensor) -> Tensor:
-    """Return the log-likelihood of a window's tokens from `first` on, those past a row's length left out."""
+    """Return the log-likelihood of a window's tokens from `first` to the length of each row."""
     logits = model(ids[:, :-1])  # (n, time - 1, vocabulary_size)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[:, 1:], logits)
     place = tf.range(1, tf.shape(ids)[1])

@@ -1,31 +1,29 @@
-"""Tokenizers inside a graph: strings → ids and back, of core TensorFlow operations only.
+"""Tokenizers as graphs: strings → ids and back, with core TensorFlow operations only.
 
-They give the ids that `recipes.data.tokenizers` gives, and refuse what it refuses.
+They return the same ids as `recipes.data.tokenizers`, and refuse the same texts.
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from recipes.data.tokenizers import WORD_PATTERN, BytePairTokenizer, CharacterTokenizer, Tokenizer
-from serving.signatures.guards import guard
-
-Tensor = Any
+from serving.signatures.guards import Tensor, guard
 
 WORD_END = b"\xff"  # no byte of UTF-8
 NO_MERGE = np.iinfo(np.int32).max
 
 
 class GraphTokenizer(Protocol):
-    """What encodes inside a graph."""
+    """A tokenizer as a graph."""
 
     def encode(self, texts: Tensor) -> tf.RaggedTensor:
-        """Return ids, ragged int32 (n, tokens), of valid UTF-8, string (n,)."""
+        """Return the ids, ragged int32 (n, tokens), of texts in UTF-8, string (n,)."""
 
 
 def in_graph(tokenizer: Tokenizer) -> GraphTokenizer:
-    """Return a tokenizer's twin for a graph."""
+    """Return the graph of a tokenizer."""
     if isinstance(tokenizer, CharacterTokenizer):
         return Characters(tokenizer)
     return BytePairs(tokenizer) if isinstance(tokenizer, BytePairTokenizer) else Bytes()
@@ -45,14 +43,14 @@ def guard_text(texts: Tensor, max_bytes: int, max_total: int) -> Tensor:
     )
     points = tf.strings.unicode_decode(texts, "UTF-8", errors="replace", replacement_char=0xFFFD)
     again = tf.strings.unicode_encode(points, "UTF-8")
-    return guard(texts, again == texts, "a text is no UTF-8")
+    return guard(texts, again == texts, "a text is not UTF-8")
 
 
 def decode(tokens: list[bytes], ids: Tensor, counts: Tensor) -> Tensor:
     """Return the bytes of the first `counts` ids of each row, string (n,); ids int32 (n, time), counts (n,)."""
-    written = tf.gather(tf.constant(tokens), ids)  # (n, time)
+    pieces = tf.gather(tf.constant(tokens), ids)  # (n, time)
     kept = tf.sequence_mask(counts, tf.shape(ids)[1])
-    return tf.strings.reduce_join(tf.where(kept, written, ""), axis=1)
+    return tf.strings.reduce_join(tf.where(kept, pieces, ""), axis=1)
 
 
 class Bytes:
@@ -71,17 +69,17 @@ def _bytes_of(texts: Tensor) -> tf.RaggedTensor:
 
 
 class Characters:
-    """A token is a character; ids are the places of the code points in their order.
+    """A token is a character; its id is its index in the sorted characters.
 
     Args:
-        tokenizer: Whose twin it is.
+        tokenizer: The tokenizer.
     """
 
     def __init__(self, tokenizer: CharacterTokenizer) -> None:
         self.points = np.array([ord(character) for character in tokenizer.characters], np.int32)
 
     def encode(self, texts: Tensor) -> tf.RaggedTensor:
-        """Return the ids; characters that the vocabulary lacks are refused and shown."""
+        """Return the ids; the error for characters that are not in the vocabulary shows them."""
         points = tf.strings.unicode_decode(texts, "UTF-8")
         flat = points.flat_values
         ids = tf.searchsorted(self.points, flat, out_type=tf.int32)
@@ -91,13 +89,13 @@ class Characters:
 
 
 class BytePairs:
-    """Byte-pair encoding: in each word the pair of the lowest rank is merged, until none has a rank.
+    """Byte-pair encoding: in each word the pair of the lowest rank is merged, until no pair has a rank.
 
-    All words are one row of ids, with the number of its word beside each. A step of the loop merges
-    one kind of pair in each word, so there are at most as many steps as merges, whatever the text.
+    All words are one row of ids, and a second row has the word of each id. A step of the loop merges
+    one kind of pair in each word, so the number of steps is at most that of merges for any text.
 
     Args:
-        tokenizer: Whose twin it is.
+        tokenizer: The tokenizer.
     """
 
     def __init__(self, tokenizer: BytePairTokenizer) -> None:
@@ -106,7 +104,7 @@ class BytePairs:
         self.id_of_byte = np.array([id_of[bytes([byte])] for byte in range(256)], np.int32)
         pairs = np.array([left * self.size + right for left, right, _ in tokenizer.merges], np.int64)
         order = np.argsort(pairs)
-        # A pair that no text can hold keeps the tables from being empty.
+        # A pair that no text can contain, so that the tables are not empty.
         self.pairs = np.append(pairs[order], np.int64(self.size) ** 2)
         self.ranks = np.append(order.astype(np.int32), NO_MERGE)
         self.merged = np.array([*(merged for _, _, merged in tokenizer.merges), 0], np.int32)
@@ -142,12 +140,12 @@ class BytePairs:
     ) -> tuple[Tensor, Tensor, Tensor]:
         lowest = tf.math.unsorted_segment_min(ranks, word[:-1], words)  # (words,)
         wanted = (ranks < NO_MERGE) & (ranks == tf.gather(lowest, word[:-1]))
-        # In "aaaa" the pairs overlap: of wanted pairs in a row, the first, third, ... are merged.
+        # In "aaaa" pairs overlap: of consecutive pairs to merge, the first, third, ... are merged.
         others = tf.concat([[-1], tf.cast(tf.where(~wanted)[:, 0], tf.int32)], axis=0)
         last_other = tf.gather(others, tf.cumsum(tf.cast(~wanted, tf.int32)))
         chosen = wanted & ((tf.range(tf.size(ranks)) - last_other) % 2 == 1)
         merged = tf.gather(self.merged, tf.where(chosen, ranks, len(self.merged) - 1))
         ids = tf.concat([tf.where(chosen, merged, ids[:-1]), ids[-1:]], axis=0)
-        kept = tf.concat([[True], ~chosen], axis=0)  # the right half of a pair is gone
+        kept = tf.concat([[True], ~chosen], axis=0)  # drop the right half of each merged pair
         ids, word = tf.boolean_mask(ids, kept), tf.boolean_mask(word, kept)
         return ids, word, self._rank(ids, word)

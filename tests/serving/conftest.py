@@ -30,7 +30,6 @@ from recipes.config import (
     Optimizer,
     RecurrentModel,
     RecurrentRecipe,
-    StreamedTextData,
     TextData,
     TextRecipe,
     TextTraining,
@@ -74,7 +73,7 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def text_exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Run, Path]]:
-    """Give a small language model of a kind with its export: characters, bytes, bpe, or lstm (of characters)."""
+    """Return a small language model and its export by kind: characters, bytes, bpe, or lstm (of characters)."""
 
     @functools.cache
     def make(kind: str) -> tuple[Run, Path]:
@@ -88,7 +87,7 @@ def text_exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tu
 
 
 def small_text_recipe(kind: str) -> TextRecipe:
-    """Return a recipe that learns something of Python's help in a few seconds."""
+    """Return a recipe that trains on Python's help for a few seconds."""
     tokens = {
         "source": "pydoc",
         "tokenizer": "characters" if kind == "lstm" else kind,
@@ -101,7 +100,7 @@ def small_text_recipe(kind: str) -> TextRecipe:
     }
     if kind == "lstm":
         cells = RecurrentModel(cell="lstm", units=48, embedding=32, layers=2)
-        return RecurrentRecipe(data=StreamedTextData(**tokens), model=cells, **ways)
+        return RecurrentRecipe(data=TextData(**tokens), model=cells, **ways)
     network = TransformerModel(width=32, heads=2, layers=2, feed_forward=64, convolution=3)
     return TransformerRecipe(data=TextData(**tokens), model=network, **ways)
 
@@ -122,7 +121,7 @@ def diverged_copy(run: Run, folder: Path) -> Run:
     """Return a copy of a run whose model has diverged."""
     copy = Run(Path(shutil.copytree(run.path, folder / "run")))
     model = keras.models.load_model(copy.model_path)
-    for variable in model.trainable_variables:  # a rectifier of TensorFlow's turns a single NaN into 0
+    for variable in model.trainable_variables:  # TensorFlow's ReLU turns a single NaN into 0
         variable.assign(np.full(variable.shape, np.nan))
     model.save(copy.model_path)
     return copy
@@ -130,7 +129,7 @@ def diverged_copy(run: Run, folder: Path) -> Run:
 
 @dataclasses.dataclass
 class ServerProcess:
-    """A server under test: its process, where there is one of ours, and its addresses."""
+    """A server under test: its process, if a test started it, and its addresses."""
 
     process: "subprocess.Popen[str] | None"
     address: str
@@ -219,7 +218,7 @@ def looping(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def servers_at_hand() -> list[str]:
-    """Name the servers that the API tests can run against here."""
+    """Return the names of the servers that the API tests can use on this machine."""
     names = ["embedded"]
     if shutil.which("tensorflow_model_server"):
         names.append("tensorflow_model_server")
@@ -230,7 +229,7 @@ def servers_at_hand() -> list[str]:
 
 @pytest.fixture(scope="session", params=servers_at_hand())
 def server(request: pytest.FixtureRequest, exported: Path, tmp_path_factory) -> Iterator[ServerProcess]:
-    """Each server at hand, serving the export as model `mnist`.
+    """Each available server, serving the export as model `mnist`.
 
     TF_SERVING_ADDRESS names one that runs already, host:port of gRPC with REST on the next port.
     """
@@ -266,6 +265,6 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A window of it, of the size of a small laptop's."""
+    """A page of the size of a small laptop's screen."""
     with browser.new_page(viewport={"width": 1000, "height": 700}) as opened:
         yield opened

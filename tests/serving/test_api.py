@@ -1,4 +1,4 @@
-"""What a caller sees, of the embedded server and of a real TensorFlow Serving alike.
+"""What a client sees, of the embedded server and of a real TensorFlow Serving.
 
 Texts are those of TensorFlow Serving 2.20. Where the embedded server is stricter, only the code is compared.
 """
@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from recipes.data.images import open_source
 from serving import protocol
-from serving.client import MODELS, PREDICTION, AsyncClient, ServingError
+from serving.client import AsyncClient, ServingError
+from serving.protocol import MODELS, PREDICTION
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 FAILED = grpc.StatusCode.FAILED_PRECONDITION
@@ -38,13 +39,13 @@ def get(server, path, data=None):
 
 
 def raw_call(server, path, request):
-    """Call a method with the client's own message, or with bytes that are none."""
+    """Call a method with a message, or with any bytes."""
     content = request if isinstance(request, bytes) else request.SerializeToString()
     with grpc.insecure_channel(server.address) as channel:
         return channel.unary_unary(path)(content, timeout=10)
 
 
-def test_answers_equal_the_keras_models_on_1000_images_by_every_way(server, client, run):
+def test_outputs_equal_the_keras_models_on_1000_images_by_grpc_and_rest(server, client, run):
     digits = open_source("digits").train[np.arange(1000)]
     images = digits.images.astype(np.float32)
     files = [tf.io.encode_png(image).numpy() for image in digits.images]
@@ -78,7 +79,7 @@ def test_answers_equal_the_keras_models_on_1000_images_by_every_way(server, clie
         ),
     ],
 )
-def test_what_is_not_there_is_refused_in_tf_servings_words(client, images, change, code, text):
+def test_unknown_names_and_versions_are_refused_in_tf_servings_words(client, images, change, code, text):
     arguments = {"model": "mnist", "image": images, **change}
     with pytest.raises(ServingError) as refused:
         client.predict(**arguments)
@@ -212,7 +213,7 @@ def test_classify_needs_a_classification_signature(server):
     assert "signature method_name to be tensorflow/serving/classify" in refused.value.details()
 
 
-def test_status_and_metadata_say_what_is_served(client):
+def test_status_and_metadata(client):
     assert client.status("mnist")[1].state == "AVAILABLE"
     assert client.resolve("mnist") == 1
     signatures = client.metadata("mnist")
@@ -221,11 +222,11 @@ def test_status_and_metadata_say_what_is_served(client):
     assert set(signatures["serving_default"].outputs) == {"probabilities", "label"}
 
 
-def test_one_output_can_be_asked_for_alone(client, images):
+def test_a_single_output_can_be_requested(client, images):
     assert list(client.predict("mnist", image=images, outputs=["label"])) == ["label"]
 
 
-def test_the_async_client_answers_alike(server, client, images):
+def test_the_async_client_returns_the_same(server, client, images):
     import asyncio
 
     async def ask():
@@ -299,7 +300,7 @@ def test_rest_refuses_with_a_status_and_a_text(server, path, body, status, text)
     assert text in answer["error"]
 
 
-def test_rest_gives_status_and_metadata(server):
+def test_rest_returns_status_and_metadata(server):
     status, answer = get(server, "/v1/models/mnist")
     assert status == 200
     assert answer["model_version_status"][0]["version"] == "1"

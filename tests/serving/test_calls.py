@@ -1,13 +1,18 @@
-"""How calls end, by gRPC and by REST alike: answered, refused, too late, left, or while the server shuts down."""
+"""How calls end, by gRPC and REST alike: answered, refused, too late, left, or while the server shuts down."""
 
+import contextlib
+import functools
 import gzip
 import http.client
 import json
 import logging
+import shutil
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,8 +20,11 @@ import pytest
 
 from serving import load, protocol
 from serving.client import TLS, Client, ServingError
+from serving.protocol import METHODS
 from serving.server import app, rest_api
 from serving.server.errors import ConfigError
+from serving.server.servable import Servable
+from serving.tensors import fill_proto
 from tests.serving.conftest import free_port, in_process
 from tests.serving.test_server import Load, certificates, ssl_config, wait_for
 
@@ -25,42 +33,207 @@ DEADLINE = 0.3
 PREDICT = "/v1/models/looping:predict"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["alone", "batching"])
-def servers(request, looping):
-    """Two servers of the looping model, with batching or without; the second one's REST calls have a short deadline."""
-    flags = {"model_name": "looping", "model_base_path": str(looping), "enable_batching": request.param}
-    with (
-        in_process(**flags) as (patient, _),
-        in_process(**flags, rest_api_timeout_in_ms=int(1000 * DEADLINE)) as (impatient, _),
-    ):
-        yield patient, impatient
+HTTP_STATUS = {
+    "OK": 200,
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of the looping model, and how it ends by gRPC and by REST alike.
+
+    Attributes:
+        status: Its gRPC status, for which REST has an HTTP status.
+        text: Part of the response or of the error.
+        server: Name of the server in `start`.
+        steps: The input.
+        model, version, label, signature: What the call asks for.
+        error: Whether running the model fails unexpectedly.
+        counted: Whether the metrics count the call.
+    """
+
+    status: str
+    text: str
+    server: str = "alone"
+    steps: Any = (3,)
+    model: str = "looping"
+    version: int | None = None
+    label: str | None = None
+    signature: str = "serving_default"
+    error: bool = False
+    counted: bool = True
+
+
+CASES = [
+    Case("OK", "3"),
+    Case("OK", "3", server="batching"),
+    Case("OK", "3", version=1),
+    Case("OK", "3", server="limited", steps=(3, 3)),
+    Case("INVALID_ARGUMENT", "the batch is empty", steps=()),
+    Case("INVALID_ARGUMENT", "the batch is empty", server="batching", steps=()),
+    Case("INVALID_ARGUMENT", "Shape of tensor steps [1,1] is not compatible", steps=((3,),)),
+    Case(
+        "INVALID_ARGUMENT",
+        "a request may have at most 2 rows. Received: 3",
+        server="limited",
+        steps=(3, 3, 3),
+    ),
+    Case("INVALID_ARGUMENT", "Task size 3 is larger than", server="small batches", steps=(3, 3, 3)),
+    Case("INVALID_ARGUMENT", "Unrecognized servable version label: x", label="x"),
+    Case("FAILED_PRECONDITION", 'Serving signature key "x" not found.', signature="x"),
+    Case("NOT_FOUND", "Servable not found for request: Specific(looping, 7)", version=7),
+    Case("NOT_FOUND", "Servable not found for request: Latest(unknown)", model="unknown", counted=False),
+    Case("DEADLINE_EXCEEDED", "", server="impatient", steps=(ENDLESS,)),
+    Case("DEADLINE_EXCEEDED", "", server="impatient, batching", steps=(ENDLESS,)),
+    Case("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", server="busy"),
+    Case("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full", server="full"),
+    Case("UNAVAILABLE", "the server is shutting down", server="closing"),
+    Case("INTERNAL", "the server failed unexpectedly", error=True),
+    Case("INTERNAL", "the server failed unexpectedly", server="batching", error=True),
+]
+
+
+UNDER_WAY = {"busy": [(ENDLESS,)], "full": [(ENDLESS,), (ENDLESS, ENDLESS)]}
+"""Inputs of the calls under way at a server: of two at the full one, the second waits in the queue."""
 
 
 @pytest.fixture(scope="module")
-def served(servers):
-    """The patient server."""
-    return servers[0]
+def start(looping, tmp_path_factory):
+    """Give a server by its name, started once."""
+    folder = tmp_path_factory.mktemp("servers")
+    batching = folder / "batching.config"
+    batching.write_text("max_batch_size { value: 2 } max_enqueued_batches { value: 1 }")
+    limited = folder / "limited"
+    shutil.copytree(looping / "1", limited / "1")
+    (limited / "1" / "assets.extra").mkdir()
+    (limited / "1" / "assets.extra" / "recipe.json").write_text('{"limits": {"rows": 2}}')
+    small_batches = {"enable_batching": True, "batching_parameters_file": str(batching)}
+    settings = {
+        "alone": {},
+        "batching": {"enable_batching": True},
+        "limited": {"model_base_path": str(limited)},
+        "small batches": small_batches,
+        "impatient": {"rest_api_timeout_in_ms": int(1000 * DEADLINE)},
+        "impatient, batching": {"rest_api_timeout_in_ms": int(1000 * DEADLINE), "enable_batching": True},
+        "busy": {"grpc_max_threads": 1},
+        "full": small_batches,
+        "closing": {},
+    }
+    with contextlib.ExitStack() as servers:
+
+        @functools.cache
+        def by_name(name):
+            flags = {"model_name": "looping", "model_base_path": str(looping), **settings[name]}
+            server, await_ = servers.enter_context(in_process(**flags))
+            if name == "closing":
+                await_(server.calls.close(0))
+            return server
+
+        yield by_name
 
 
-def by_grpc(server, steps, model="looping"):
-    """Return a call's gRPC status."""
+@contextlib.contextmanager
+def under_way(server, steps):
+    """Keep a call running."""
+    users = server.manager.models["looping"].versions[1]
+    before = users.users
+    with grpc.insecure_channel(f"localhost:{server.port}") as channel:
+        call = channel.unary_unary(METHODS["Predict"].path).future(predict_request(steps).SerializeToString())
+        wait_for(lambda: users.users == before + 1)
+        yield
+        call.cancel()
+        wait_for(lambda: users.users == before)
+
+
+def predict_request(steps, model="looping", signature="serving_default", version=None, label=None):
+    request = protocol.PredictRequest(model_spec={"name": model, "signature_name": signature})
+    if version is not None:
+        request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
+    fill_proto(request.inputs["steps"], np.array(steps, np.int32))
+    return request
+
+
+def answer_by_grpc(server, case):
+    """Return the status of a case, and its response or error as text. Unlike the client, this never retries."""
+    request = predict_request(case.steps, case.model, case.signature, case.version, case.label)
+    timeout = DEADLINE if ENDLESS in case.steps else 60
+    with grpc.insecure_channel(f"localhost:{server.port}") as channel:
+        try:
+            content = channel.unary_unary(METHODS["Predict"].path)(
+                request.SerializeToString(), timeout=timeout
+            )
+        except grpc.RpcError as error:
+            return error.code().name, error.details()
+    return "OK", str(protocol.PredictResponse.FromString(content))
+
+
+def answer_by_rest(server, case):
+    """Return the status of a case, by its HTTP status, and its response or error as text."""
+    path = f"/v1/models/{case.model}"
+    path += f"/versions/{case.version}" if case.version is not None else ""
+    path += f"/labels/{case.label}" if case.label is not None else ""
+    body = json.dumps({"inputs": case.steps, "signature_name": case.signature})
+    status, answer = rest(server, f"{path}:predict", body)
+    if status == HTTP_STATUS[case.status]:
+        return case.status, answer.get("error", str(answer))
+    return status, str(answer)
+
+
+@pytest.mark.parametrize("entrypoint", ["GRPC", "REST"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.server}: {case.status} {case.text[:20]}")
+def test_a_call_ends_with_the_same_status_text_and_metrics_by_grpc_and_rest(
+    start, case, entrypoint, monkeypatch
+):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    server = start(case.server)
+    if case.error:
+        monkeypatch.setattr(Servable, "run", fail)
+    with contextlib.ExitStack() as others:
+        for steps in UNDER_WAY.get(case.server, ()):
+            others.enter_context(under_way(server, steps))
+        before = counted(server, entrypoint, case.status)
+        status, text = (answer_by_grpc if entrypoint == "GRPC" else answer_by_rest)(server, case)
+        assert (status, case.text in text) == (case.status, True), text
+        # gRPC tells a caller that its deadline has passed before the server knows.
+        expected = (before[0] + case.counted, before[1] + case.counted)
+        wait_for(lambda: counted(server, entrypoint, case.status) == expected)
+
+
+@pytest.fixture(scope="module")
+def served(start):
+    """A server without batching."""
+    return start("alone")
+
+
+def by_grpc(server, steps):
+    """Return the status of a call by gRPC."""
     with Client(f"localhost:{server.port}", timeout=DEADLINE if ENDLESS in steps else 60) as client:
         try:
-            client.predict(model, steps=np.array(steps, np.int32))
+            client.predict("looping", steps=np.array(steps, np.int32))
         except ServingError as error:
             return error.code.name
     return "OK"
 
 
-def by_rest(server, steps, model="looping"):
-    """Return a call's gRPC status, which its HTTP status stands for."""
-    status, _ = rest(server, f"/v1/models/{model}:predict", json.dumps({"inputs": steps}))
-    names = {200: "OK", 400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 504: "DEADLINE_EXCEEDED"}
-    return names[status]
+def by_rest(server, steps):
+    """Return the status of a call by REST."""
+    status, _ = rest(server, PREDICT, json.dumps({"inputs": steps}))
+    return {200: "OK", 504: "DEADLINE_EXCEEDED"}[status]
 
 
 def rest(server, path, body=None, method="POST", **headers):
-    """Return the HTTP status and the decoded body of an answer."""
+    """Return the HTTP status and the decoded body of a response."""
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
     try:
         connection.request(method, path, body, headers)
@@ -71,42 +244,24 @@ def rest(server, path, body=None, method="POST", **headers):
 
 
 def counted(server, entrypoint, status):
-    """Return how many calls were counted in all, and of them those with a status."""
-    everything = list(server.metrics.collect())
-    samples = [sample for metric in everything for sample in metric.samples]
-    requests = [s.value for s in samples if s.name.endswith("request_count") and s.labels["status"] == status]
-    latencies = [
-        s.value
-        for s in samples
-        if s.name.endswith("latency_count") and s.labels.get("entrypoint") == entrypoint
-    ]
-    return sum(requests), sum(latencies)
+    """Return how many calls of all APIs have a status, and how many an entrypoint, by the metrics."""
+
+    def total(metric, label):
+        lines = server.metrics.text().decode().splitlines()
+        found = [
+            line for line in lines if line.startswith(f":tensorflow:serving:{metric}{{") and label in line
+        ]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    return total("request_count", f'status="{status}"'), total(
+        "request_latency_count", f'entrypoint="{entrypoint}"'
+    )
 
 
+@pytest.mark.parametrize("name", ["impatient", "impatient, batching"])
 @pytest.mark.parametrize("way", [by_grpc, by_rest])
-@pytest.mark.parametrize(
-    ("steps", "status"),
-    [([3], "OK"), ([], "INVALID_ARGUMENT"), ([ENDLESS], "DEADLINE_EXCEEDED")],
-)
-def test_each_end_of_a_call_has_its_status_and_is_counted(servers, way, steps, status):
-    server = servers[ENDLESS in steps]
-    entrypoint = "GRPC" if way is by_grpc else "REST"
-    before = counted(server, entrypoint, status)
-    assert way(server, steps) == status
-    # gRPC tells a caller that its deadline has passed before the server knows.
-    wait_for(lambda: counted(server, entrypoint, status) == (before[0] + 1, before[1] + 1))
-
-
-@pytest.mark.parametrize("way", [by_grpc, by_rest])
-def test_a_call_of_an_unknown_model_is_not_counted(served, way):
-    before = counted(served, "GRPC" if way is by_grpc else "REST", "NOT_FOUND")
-    assert way(served, [1], model="unknown") == "NOT_FOUND"
-    assert counted(served, "GRPC" if way is by_grpc else "REST", "NOT_FOUND") == before
-
-
-@pytest.mark.parametrize("way", [by_grpc, by_rest])
-def test_calls_that_nobody_waits_for_give_their_place_back(servers, way):
-    impatient = servers[1]
+def test_calls_that_nobody_waits_for_free_their_place(start, way, name):
+    impatient = start(name)
     with ThreadPoolExecutor(12) as callers:  # more than a model has places
         statuses = set(callers.map(lambda _: way(impatient, [ENDLESS]), range(12)))
     assert statuses == {"DEADLINE_EXCEEDED"}
@@ -117,16 +272,9 @@ def test_calls_that_nobody_waits_for_give_their_place_back(servers, way):
 def test_a_caller_that_leaves_is_counted_and_its_work_ends(looping, way, caplog):
     with in_process(model_name="looping", model_base_path=str(looping)) as (server, _):
         version = server.manager.models["looping"].versions[1]
-        request = protocol.PredictRequest(model_spec={"name": "looping"})
-        request.inputs["steps"].dtype = 3
-        request.inputs["steps"].tensor_shape.dim.add(size=1)
-        request.inputs["steps"].int_val.append(ENDLESS)
         if way == "GRPC":
-            with grpc.insecure_channel(f"localhost:{server.port}") as channel:
-                call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
-                under_way = call.future(request.SerializeToString())
-                wait_for(lambda: version.users == 1)
-                under_way.cancel()
+            with under_way(server, [ENDLESS]):
+                pass
         else:
             body = json.dumps({"instances": [ENDLESS]}).encode()
             with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
@@ -157,7 +305,7 @@ def test_an_empty_request_is_refused_beside_others_as_it_is_alone(looping, tmp_p
         assert full.result()["counted"].tolist() == [3]
 
 
-def test_draining_answers_what_was_accepted_and_refuses_new_calls_by_both_ways(looping, monkeypatch):
+def test_draining_completes_accepted_calls_and_refuses_new_ones_by_grpc_and_rest(looping, monkeypatch):
     monkeypatch.setattr(app, "DRAIN_SECONDS", 20.0)
     with in_process(model_name="looping", model_base_path=str(looping)) as (server, await_):
         version = server.manager.models["looping"].versions[1]
@@ -189,7 +337,7 @@ def test_draining_answers_what_was_accepted_and_refuses_new_calls_by_both_ways(l
 
 
 @pytest.mark.parametrize("way", ["GRPC", "REST"])
-def test_draining_ends_what_takes_too_long(looping, monkeypatch, way, caplog):
+def test_draining_ends_calls_that_take_too_long(looping, monkeypatch, way, caplog):
     monkeypatch.setattr(app, "DRAIN_SECONDS", 0.1)
     with (
         in_process(model_name="looping", model_base_path=str(looping)) as (server, await_),
@@ -197,16 +345,16 @@ def test_draining_ends_what_takes_too_long(looping, monkeypatch, way, caplog):
         ThreadPoolExecutor() as callers,
     ):
         if way == "GRPC":
-            under_way = callers.submit(client.predict, "looping", steps=np.array([ENDLESS], np.int32))
+            running = callers.submit(client.predict, "looping", steps=np.array([ENDLESS], np.int32))
         else:
-            under_way = callers.submit(rest, server, PREDICT, json.dumps({"instances": [ENDLESS]}))
+            running = callers.submit(rest, server, PREDICT, json.dumps({"instances": [ENDLESS]}))
         wait_for(lambda: server.manager.models["looping"].versions[1].users == 1)
         await_(server.stop())
         if way == "GRPC":
             with pytest.raises(ServingError, match="UNAVAILABLE"):
-                under_way.result()
+                running.result()
         else:
-            assert under_way.result() == (503, {"error": "the server is shutting down"})
+            assert running.result() == (503, {"error": "the server is shutting down"})
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -325,11 +473,13 @@ def test_rest_answers_whatever_it_is_sent(served, method, path, body, headers, s
     assert (answered, text in json.dumps(answer)) == (status, True), answer
 
 
-def test_a_fault_is_answered_in_tf_servings_form_and_counted(served, monkeypatch, caplog):
-    def fault(*_):
+def test_an_unexpected_error_in_a_body_is_answered_in_tf_servings_form_and_counted(
+    served, monkeypatch, caplog
+):
+    def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(rest_api, "parse", fault)
+    monkeypatch.setattr(rest_api, "parse", fail)
     before = counted(served, "REST", "INTERNAL")
     status, answer = rest(served, PREDICT, ONE)
     assert (status, list(answer)) == (500, ["error"])
@@ -351,7 +501,7 @@ def test_a_client_that_leaves_within_its_body_is_counted_and_not_logged(served, 
     assert not caplog.records
 
 
-def test_grpc_calls_are_answered_while_a_large_body_is_read(looping):
+def test_grpc_calls_are_answered_while_a_large_body_is_decoded(looping):
     body = b'{"instances": [%b1]}' % (b"1," * 500_000)
     with in_process(model_name="looping", model_base_path=str(looping)) as (server, _):
         answers, done = [], threading.Event()
@@ -373,7 +523,7 @@ def test_grpc_calls_are_answered_while_a_large_body_is_read(looping):
     assert during >= 5
 
 
-def test_it_listens_on_this_machine_alone_unless_told_otherwise(looping):
+def test_it_listens_on_this_machine_only_by_default(looping):
     for host, answered in (("127.0.0.1", False), ("0.0.0.0", True)):
         with in_process(host=host, model_name="looping", model_base_path=str(looping)) as (server, _):
             for port in (server.port, server.rest_port):  # both listen once it is started
@@ -389,16 +539,13 @@ def test_rest_is_off_beside_tls_unless_it_is_asked_for_and_bench_speaks_tls(loop
     flags["ssl_config_file"] = str(ssl_config(tmp_path))
     with in_process(**flags, rest_api_port=None) as (server, _):
         assert server.rest_port == 0
-        request = protocol.PredictRequest(model_spec={"name": "looping"})
-        request.inputs["steps"].CopyFrom(protocol.message("tensorflow.TensorProto")(dtype=3, int_val=[1]))
-        request.inputs["steps"].tensor_shape.dim.add(size=1)
-        content, address = request.SerializeToString(), f"localhost:{server.port}"
+        content, address = predict_request([1]).SerializeToString(), f"localhost:{server.port}"
         assert load.measure(address, content, 1, 0.1, TLS(ca, key, crt)).latencies
     with in_process(**flags) as (server, _):
         assert rest(server, "/v1/models/looping", method="GET")[0] == 200
 
 
-def test_a_server_that_cannot_start_gives_its_ports_back():
+def test_a_server_that_cannot_start_releases_its_ports():
     port, rest_port = free_port(), free_port()
     for _ in range(2):
         with (

@@ -1,4 +1,4 @@
-"""The client by itself: its import, deadlines, retries, TLS."""
+"""The client alone: its import, deadlines, retries."""
 
 import subprocess
 import sys
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from serving import protocol
-from serving.client import PREDICTION, Client, ServingError
-from serving.client.messages import Messages
+from serving.client import Client, ServingError
+from serving.client.messages import split
+from serving.protocol import PREDICTION
 
 ROOT = Path(__file__).parents[2]
 
 
 class Scripted(grpc.GenericRpcHandler):
-    """Answers each call by the next entry of a script: a status to refuse with, or a function of the request."""
+    """Answers each call with the next entry of a script: a status, or a function of the request."""
 
     def __init__(self, *script):
         self.script = list(script)
@@ -68,7 +69,7 @@ def test_importing_it_does_not_import_tensorflow():
     assert done.stdout.strip() == "[]"
 
 
-def test_it_lives_beside_tensorflows_own_messages():
+def test_it_can_be_imported_beside_tensorflows_messages():
     code = (
         "import serving.client, tensorflow as tf; from tensorflow_serving.apis import predict_pb2; "
         "from serving import protocol; r = predict_pb2.PredictRequest(); "
@@ -79,7 +80,7 @@ def test_it_lives_beside_tensorflows_own_messages():
     assert done.stdout.strip() == "['a']"
 
 
-def test_arrays_come_back_as_they_went(serve):
+def test_arrays_are_sent_and_returned_unchanged(serve):
     address, handler = serve(echo)
     with Client(address) as client:
         answer = client.predict("m", signature="s", version=3, outputs=["x"], x=np.eye(3), y=["text"] * 3)
@@ -90,7 +91,7 @@ def test_arrays_come_back_as_they_went(serve):
     assert list(handler.requests[0].output_filter) == ["x"]
 
 
-def test_large_batches_go_in_pieces_and_come_back_whole(serve):
+def test_large_batches_are_split_and_their_outputs_concatenated(serve):
     address, handler = serve(echo)
     x = np.arange(20.0).reshape(10, 2)
     with Client(address, max_batch_size=4) as client:
@@ -98,14 +99,14 @@ def test_large_batches_go_in_pieces_and_come_back_whole(serve):
     assert [request.inputs["x"].tensor_shape.dim[0].size for request in handler.requests] == [4, 4, 2]
 
 
-def test_messages_of_any_size_pass(serve):
+def test_messages_may_have_any_size(serve):
     address, _ = serve(echo)
     x = np.arange(3_000_000.0).reshape(3, 1_000_000)  # 24 MB: gRPC's own limit is 4 MiB
     with Client(address) as client:
         np.testing.assert_array_equal(client.predict("m", x=x)["x"], x)
 
 
-def test_inputs_of_any_name_can_be_given(serve):
+def test_inputs_of_any_name_are_given_as_a_dict(serve):
     address, handler = serve(echo)
     with Client(address) as client:
         answer = client.predict("m", {"label": [1, 2], "model": [3, 4]}, version=7, x=[5, 6])
@@ -118,7 +119,7 @@ def test_inputs_of_any_name_can_be_given(serve):
         assert client.predict("m", inputs=[1.0])["inputs"].tolist() == [1.0]  # TF 1's usual name
 
 
-def test_unavailable_is_tried_again_and_nothing_else(serve):
+def test_only_unavailable_is_retried(serve):
     address, handler = serve(grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE, echo)
     with Client(address) as client:
         assert client.predict("m", x=1.0)["x"] == 1.0
@@ -160,9 +161,8 @@ def test_wrong_arguments_are_refused_before_a_call():
         Client("localhost:1", timeout=0, max_batch_size=1)
 
 
-def test_inputs_without_a_common_first_dimension_stay_whole():
-    messages = Messages(max_batch_size=2, timeout=1)
-    assert len(messages.pieces({"x": np.zeros(5), "y": np.zeros(5)})) == 3
-    assert len(messages.pieces({"x": np.zeros(5), "y": np.zeros(4)})) == 1
-    assert len(messages.pieces({"x": np.zeros(5), "y": 1.0})) == 1
-    assert len(messages.pieces({})) == 1
+def test_inputs_without_a_common_first_dimension_are_not_split():
+    assert len(split({"x": np.zeros(5), "y": np.zeros(5)}, 2)) == 3
+    assert len(split({"x": np.zeros(5), "y": np.zeros(4)}, 2)) == 1
+    assert len(split({"x": np.zeros(5), "y": 1.0}, 2)) == 1
+    assert len(split({}, 2)) == 1

@@ -1,6 +1,6 @@
-"""The demo page in Debian's Chromium: drawn on with mouse and keys, on a phone, and as a file.
+"""The demo page in Debian's Chromium: drawing with mouse and keys, on a phone, and as a file.
 
-Its half for texts is tried in test_text.py, where there is a language model.
+Its text half is tested in test_text.py, with a language model.
 """
 
 import base64
@@ -46,7 +46,7 @@ def shown(page: Page) -> list[float]:
     return [float(text) for text in page.locator(".number").all_inner_texts()]
 
 
-def test_drawing_shows_ten_probabilities_and_asks_nobody_else(page, served):
+def test_drawing_shows_ten_probabilities_and_calls_no_other_server(page, served):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(served.rest)
@@ -54,7 +54,7 @@ def test_drawing_shows_ten_probabilities_and_asks_nobody_else(page, served):
     numbers = shown(page)
     assert len(numbers) == 10
     assert sum(numbers) == pytest.approx(100, abs=1)
-    assert page.locator("#said").inner_text().startswith(str(numbers.index(max(numbers))))
+    assert page.locator("#digit_status").inner_text().startswith(str(numbers.index(max(numbers))))
     assert all(url.startswith((served.rest, "data:")) for url in asked)
     assert f"{served.rest}/v1/models/mnist:predict" in asked
     page.get_by_role("button", name="Clear").click()
@@ -81,7 +81,7 @@ def test_the_keyboard_alone_is_enough(page, served):
     assert page.locator(".class.best").count() == 0
 
 
-def test_it_fits_a_phone_and_takes_a_finger(browser, served):
+def test_it_fits_a_phone_and_works_by_touch(browser, served):
     with browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as phone:
         phone.goto(served.rest)
         assert phone.evaluate("document.documentElement.scrollWidth") <= 360
@@ -96,14 +96,14 @@ def test_it_works_as_a_file_against_a_server_with_cors(page, served):
     assert sum(shown(page)) == pytest.approx(100, abs=1)
 
 
-def test_a_server_that_refuses_is_said(page, served):
+def test_an_error_of_the_server_is_shown(page, served):
     page.goto(f"{served.rest}?model=foo")
     draw_a_one(page)
-    page.wait_for_selector("#said.error")
-    assert "Servable not found for request: Latest(foo)" in page.locator("#said").inner_text()
+    page.wait_for_selector("#digit_status.error")
+    assert "Servable not found for request: Latest(foo)" in page.locator("#digit_status").inner_text()
 
 
-def test_the_text_half_is_not_offered_where_only_digits_are(page, served):
+def test_the_text_half_is_hidden_if_only_digits_are_served(page, served):
     page.goto(served.rest)
     page.wait_for_selector("#text", state="hidden")
     assert page.locator("#digit").is_visible()

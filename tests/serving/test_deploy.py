@@ -1,4 +1,4 @@
-"""The files under serving/deploy: what they say fits what the embedded server reads and what is exported."""
+"""The files in serving/deploy fit the embedded server and the exports."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def place(tmp_path):
 
 
 def release(place: Path, move: str, version: int | str, server: str = "none", *flags, model: str = "mnist"):
-    """Run the script of the deploy README, as a user without the project's environment does."""
+    """Run the script as a user without the project's environment does."""
     paths = [f"--config={place / 'models.config'}", f"--models={place / 'models'}", f"--server={server}"]
     command = [DEPLOY / "release", move, model, str(version), *paths, *flags]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
@@ -90,7 +90,7 @@ def test_any_version_is_rolled_out_promoted_and_rolled_back(place):
 
 
 @pytest.mark.parametrize(
-    ("move", "version", "model", "said"),
+    ("move", "version", "model", "message"),
     [
         ("roll-out", 4, "mnist", "mnist has no version 4. It has: 1, 2, 3, 12"),
         ("roll-back", 0, "mnist", "has no version 0"),
@@ -99,23 +99,23 @@ def test_any_version_is_rolled_out_promoted_and_rolled_back(place):
         ("roll-out", "two", "mnist", "invalid int value: 'two'"),
     ],
 )
-def test_a_move_that_can_not_be_made_is_refused_and_changes_nothing(place, move, version, model, said):
+def test_an_invalid_command_is_refused_and_changes_nothing(place, move, version, model, message):
     before = (place / "models.config").read_text()
     done = release(place, move, version, model=model)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert (place / "models.config").read_text() == before
 
 
-def test_no_label_moves_to_a_version_that_no_server_has(place):
+def test_no_label_moves_to_a_version_that_the_server_does_not_have(place):
     done = release(place, "roll-out", 2, f"http://localhost:{free_port()}", "--seconds=0.3")
     assert done.returncode == 1
     assert "No label was moved" in done.stderr
     assert served(place) == ([1, 2], {"stable": 1})
 
 
-def test_other_models_and_comments_stay(place):
+def test_other_models_and_comments_are_not_changed(place):
     file = place / "models.config"
     other = 'config { name: "lm" base_path: "/models/lm" }  # "name" { of another'
     entry = 'config {base_path:"/m/mnist" # name: "lm"\n name:"mnist" version_labels{key:"stable",value:3}}'
@@ -126,7 +126,7 @@ def test_other_models_and_comments_stay(place):
         assert kept in file.read_text()
 
 
-def test_releases_at_once_do_not_lose_each_other(place):
+def test_concurrent_releases_lose_nothing(place):
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda version: release(place, "roll-out", version), (2, 3, 12, 2)))
     assert [each.returncode for each in done] == [0] * 4

@@ -59,7 +59,7 @@ def test_versions_count_up_and_one_that_is_taken_is_refused(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == ["1", "7", "8"]
 
 
-def test_exports_at_once_take_versions_of_their_own(tmp_path):
+def test_concurrent_exports_take_different_versions(tmp_path):
     def one(number):
         folder = tmp_path / f".export-{number}"
         folder.mkdir()
@@ -77,7 +77,7 @@ def test_exports_at_once_take_versions_of_their_own(tmp_path):
     )
 
 
-def test_a_run_of_a_kind_that_is_not_served_is_refused_by_name(tmp_path):
+def test_a_recipe_whose_models_can_not_be_exported_is_refused_by_name(tmp_path):
     run = create(tmp_path / "run", {"recipe": "seq2seq-reverse"}, {})
     run.finish({"recipe": "seq2seq-reverse"})
     with pytest.raises(UserError, match=r"is a run of seq2seq-reverse, whose models can't be exported"):
@@ -95,14 +95,14 @@ def test_an_unfinished_run_is_not_exported(tmp_path):
 
 
 def test_a_mismatch_is_an_error_and_publishes_nothing(run, tmp_path, monkeypatch):
-    made = exporting.servable_of
+    made = exporting.exportable
 
     def wrong(run):
         servable = made(run)
         servable.cases["serving_default"].outputs["probabilities"] += 2e-5
         return servable
 
-    monkeypatch.setattr(exporting, "servable_of", wrong)
+    monkeypatch.setattr(exporting, "exportable", wrong)
     with pytest.raises(ValueError, match="not published: signature serving_default differs .* by 2e-05"):
         export(run, tmp_path)
     assert not list((tmp_path / "mnist").iterdir())
@@ -119,7 +119,7 @@ def test_a_difference_that_is_nan_is_an_error_whichever_output_has_it(exported, 
             compare(exported, {"serving_default": case})
 
 
-def test_a_model_that_answers_nan_is_refused_in_one_line_and_nothing_is_there(run, tmp_path):
+def test_a_model_with_nan_outputs_is_refused_in_one_line_and_nothing_is_published(run, tmp_path):
     diverged = diverged_copy(run, tmp_path)
     with pytest.raises(UserError) as refused:
         export(diverged, tmp_path / "models")
@@ -130,22 +130,22 @@ def test_a_model_that_answers_nan_is_refused_in_one_line_and_nothing_is_there(ru
     assert not (tmp_path / "models").exists()
 
 
-def test_what_killed_exports_left_is_removed_and_what_others_write_is_not(run, tmp_path):
+def test_folders_of_killed_exports_are_removed_and_of_running_ones_are_not(run, tmp_path):
     base = tmp_path / "mnist"
     left = base / ".export-left" / "export"
     left.mkdir(parents=True)
     (left / "saved_model.pb").write_text("half of it")
-    with exporting.folder_beside(base) as first, exporting.folder_beside(base) as second:
+    with exporting.temporary_folder(base) as first, exporting.temporary_folder(base) as second:
         (first / "export").mkdir()
         assert export(run, tmp_path).path.name == "1"
         assert sorted(path.name for path in base.iterdir()) == sorted(["1", first.name, second.name])
     assert [path.name for path in base.iterdir()] == ["1"]
 
 
-def test_exports_that_begin_at_once_do_not_remove_each_others_folders(tmp_path):
+def test_exports_that_start_at_once_do_not_remove_each_others_folders(tmp_path):
     def one(_):
         for _ in range(20):
-            with exporting.folder_beside(tmp_path) as folder:
+            with exporting.temporary_folder(tmp_path) as folder:
                 (folder / "file").write_text("")
 
     with ThreadPoolExecutor(8) as pool:
@@ -153,7 +153,7 @@ def test_exports_that_begin_at_once_do_not_remove_each_others_folders(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_sigterm_leaves_nothing_beside_the_versions(run, tmp_path):
+def test_sigterm_leaves_no_temporary_folder(run, tmp_path):
     command = [sys.executable, "-m", "serving", "export", str(run.path), "--models", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 90
@@ -167,18 +167,18 @@ def test_sigterm_leaves_nothing_beside_the_versions(run, tmp_path):
     assert not list((tmp_path / "mnist").iterdir())
 
 
-def test_what_is_published_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_an_export_is_flushed_to_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     done = []
     fsync, rename = os.fsync, os.rename
     monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
     monkeypatch.setattr(os, "rename", lambda old, new: (rename(old, new), done.append(str(new))))
-    beside = tmp_path / ".export-x"
-    (beside / "variables").mkdir(parents=True)
-    (beside / "saved_model.pb").write_text("graph")
-    (beside / "variables" / "data").write_text("weights")
-    whole = {str(beside), *map(str, beside.rglob("*"))}
-    publish(beside, tmp_path, None)
-    assert set(done[:-2]) == whole
+    folder = tmp_path / ".export-x"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_text("graph")
+    (folder / "variables" / "data").write_text("weights")
+    everything = {str(folder), *map(str, folder.rglob("*"))}
+    publish(folder, tmp_path, None)
+    assert set(done[:-2]) == everything
     assert done[-2:] == [str(tmp_path / "1"), str(tmp_path)]
 
 

@@ -1,6 +1,6 @@
-"""Requests that no client would send: every one is answered with a status, and the server stays as it is.
+"""Invalid requests: each is answered with a status, and the server continues unchanged.
 
-FUZZ_REQUESTS=10000 python -m pytest tests/serving/test_fuzz.py sends 20,000 nearly right ones, half of them by
+FUZZ_REQUESTS=10000 python -m pytest tests/serving/test_fuzz.py sends 20,000 nearly valid ones, half of them by
 gRPC and half by REST.
 """
 
@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving import protocol
-from serving.client import MODELS, PREDICTION, Client
+from serving.client import Client
+from serving.protocol import MODELS, PREDICTION
 from tests.serving.conftest import ServerProcess, start_server
 from tests.serving.test_limits import jpeg_that_claims, picture, png_header
 
@@ -62,7 +63,7 @@ def words(*real):
 
 @st.composite
 def tensors(draw):
-    """Return tensors that are nearly right, or not at all."""
+    """Return nearly valid or invalid tensors."""
     tensor = {"dtype": draw(st.sampled_from([1, 1, 1, 3, 7, 9, *range(25)]))}
     tensor |= shape(draw(st.one_of(st.just([1, 28, 28, 1]), IMAGES, SIZES)))
     content = draw(st.sampled_from(["nothing", "bytes", "floats", "strings", "whole"]))
@@ -83,7 +84,7 @@ def shape(sizes: list[int]) -> dict:
 
 @st.composite
 def string_inputs(draw, name: str, strings):
-    """Return one input of strings: one or many, or one that stands for many."""
+    """Return one input of strings: one or many, or one value for many rows."""
     values = draw(st.one_of(st.lists(strings, max_size=3), st.just([b"T"] * 20_000)))
     rows = draw(st.one_of(st.just(len(values)), ROWS))
     return {name: {"dtype": 7, "string_val": values, **shape([rows])}}
@@ -91,7 +92,7 @@ def string_inputs(draw, name: str, strings):
 
 @st.composite
 def generations(draw):
-    """Return the six inputs of `generate`, of one length, now and then with one that is wrong."""
+    """Return the six inputs of `generate`, of one length, sometimes with an invalid one."""
     rows = shape([draw(ROWS)])
     inputs = {
         "prompt": {"dtype": 7, "string_val": [draw(TEXTS)], **rows},
@@ -130,7 +131,7 @@ def requests(draw):
 
 
 def json_value(value):
-    """Write bytes as base64, and what JSON lacks as Python does."""
+    """Return JSON with bytes as base64, and with NaN and infinity as Python writes them."""
     return json.dumps(value, default=lambda content: {"b64": base64.b64encode(content).decode()})
 
 
@@ -217,7 +218,7 @@ def status_of(channel, method: str, content: bytes) -> grpc.StatusCode:
 
 
 def is_an_answer(code: grpc.StatusCode) -> bool:
-    """Tell a status that a wrong request earns from a fault, a lost request and an endless one."""
+    """Return whether a status answers an invalid request, unlike an unexpected error or a lost call."""
     return code.name not in ("INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED")
 
 
@@ -230,7 +231,7 @@ def answers(server, images):
 
 @pytest.fixture
 def unharmed(server, images):
-    """See to it that a test leaves the server answering as before, and never needs much more memory than idle."""
+    """Check that the server answers as before after a test, and never needs much more memory than idle."""
     expected = answers(server, images)
     idle = memory(server, "VmRSS")
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # VmHWM begins again
@@ -243,14 +244,14 @@ def unharmed(server, images):
 
 
 def fuzz(strategy, check):
-    """Run a check on many examples; what they are does not depend on the clock."""
+    """Run a check on many examples, which do not depend on the time."""
     chosen = settings(
         max_examples=REQUESTS, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
     chosen(given(strategy)(check))()
 
 
-def test_requests_made_of_nearly_right_parts(server, channel, unharmed):
+def test_nearly_valid_requests(server, channel, unharmed):
     seen = set()
 
     def send(call):
@@ -262,7 +263,7 @@ def test_requests_made_of_nearly_right_parts(server, channel, unharmed):
     assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= seen
 
 
-def test_bodies_made_of_nearly_right_parts(server, unharmed):
+def test_nearly_valid_bodies(server, unharmed):
     seen = set()
 
     def send(call):
@@ -271,16 +272,16 @@ def test_bodies_made_of_nearly_right_parts(server, unharmed):
         with contextlib.closing(connection):
             connection.request(method, path, content.encode())
             answer = connection.getresponse()
-            said = answer.read()
-        assert answer.status < 500 or answer.status == 501, said
-        assert answer.status == 200 or answer.status == 405 or set(json.loads(said)) == {"error"}
+            text = answer.read()
+        assert answer.status < 500 or answer.status == 501, text
+        assert answer.status == 200 or answer.status == 405 or set(json.loads(text)) == {"error"}
         seen.add(answer.status)
 
     fuzz(st.tuples(st.sampled_from(["POST"] * 9 + ["GET"]), PATHS, BODIES), send)
     assert {200, 400, 404} <= seen
 
 
-def test_bytes_that_are_no_message_and_messages_cut_short(server, channel, unharmed):
+def test_invalid_and_truncated_messages(server, channel, unharmed):
     randomness = random.Random(0)
     whole = protocol.PredictRequest(
         model_spec={"name": "mnist"},
@@ -294,7 +295,7 @@ def test_bytes_that_are_no_message_and_messages_cut_short(server, channel, unhar
         assert is_an_answer(status_of(channel, randomness.choice(METHODS), bytes(content)))
 
 
-def test_bytes_on_the_wire_that_are_no_grpc_and_no_http(server, unharmed):
+def test_random_bytes_instead_of_grpc_and_http(server, unharmed):
     randomness = random.Random(0)
     for _ in range(REQUESTS // 10):
         for address in (server.address, server.rest.removeprefix("http://")):

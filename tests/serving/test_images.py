@@ -1,4 +1,4 @@
-"""What `predict` makes of image files before it sends them."""
+"""How `predict` changes image files before it sends them."""
 
 import io
 import json
@@ -34,9 +34,9 @@ def file_of(image: np.ndarray | Image.Image, kind: str = "PNG") -> bytes:
 
 
 def sent(image: np.ndarray | Image.Image, trained_on=MNIST, invert="auto") -> tuple[np.ndarray, list[str]]:
-    (content,), said = prepare([file_of(image)], trained_on, invert)
+    (content,), messages = prepare([file_of(image)], trained_on, invert)
     with Image.open(io.BytesIO(content)) as opened:
-        return np.asarray(opened), said
+        return np.asarray(opened), messages
 
 
 def center_of_mass(image: np.ndarray) -> tuple[float, float]:
@@ -84,13 +84,13 @@ def test_edges_are_anti_aliased():
     assert inside.max() <= 155
 
 
-def test_what_is_laid_out_already_stays_as_it_is():
+def test_an_image_in_mnists_layout_is_not_changed():
     once = lay_out_as_mnist(np.asarray(Image.fromarray(bar()).rotate(30)))
     np.testing.assert_array_equal(lay_out_as_mnist(once), once)
 
 
 @pytest.mark.real_mnist
-def test_images_of_mnist_stay_as_they_are():
+def test_images_of_mnist_are_not_changed():
     images = open_source("mnist").read_test().images[:2000, ..., 0].astype(int)
     changes = np.array([np.abs(lay_out_as_mnist(image) - image).max() for image in images])
     assert (changes <= 1).mean() > 0.99
@@ -125,7 +125,7 @@ def test_training_images_are_described():
 
 
 @pytest.mark.parametrize("content", [None, "not JSON", "[]", "{}", '{"training_images": {"colour": 1}}'])
-def test_an_export_that_records_nothing_is_known_for_it(tmp_path, content):
+def test_an_export_without_a_record(tmp_path, content):
     folder = tmp_path / "1" / "assets.extra"
     folder.mkdir(parents=True)
     if content is not None:
@@ -133,43 +133,43 @@ def test_an_export_that_records_nothing_is_known_for_it(tmp_path, content):
     assert recorded(tmp_path / "1") is None
 
 
-def test_what_an_export_records_is_read_back(exported):
+def test_the_record_of_an_export(exported):
     assert recorded(exported) == TrainingImages("dark")
     recipe = json.loads((exported / "assets.extra" / "recipe.json").read_text())
     assert recipe["training_images"] == {"background": "dark", "mnist_layout": False}
 
 
-def test_dark_on_light_is_inverted_and_said():
-    white, said = sent(bar())
+def test_dark_on_light_is_inverted_and_reported():
+    white, messages = sent(bar())
     black, also = sent(255 - bar())
     np.testing.assert_array_equal(black, white)
-    assert said == ["1 of 1 images scaled and centred as MNIST's are"]
+    assert messages == ["1 of 1 images scaled and centred as in MNIST"]
     assert also == [
         "1 of 1 images inverted: the model was trained on a dark background "
-        "(--invert no leaves them as they are)",
-        *said,
+        "(--invert no leaves them unchanged)",
+        *messages,
     ]
 
 
-def test_a_model_of_light_images_gets_light_ones():
+def test_images_are_inverted_for_a_model_of_light_images():
     light = TrainingImages("light")
     np.testing.assert_array_equal(sent(bar(), light)[0], 255 - bar())
     np.testing.assert_array_equal(sent(255 - bar(), light)[0], 255 - bar())
 
 
-def test_invert_yes_and_no_are_obeyed():
+def test_invert_yes_and_no():
     np.testing.assert_array_equal(sent(255 - bar(), invert="no")[0], 255 - bar())
     np.testing.assert_array_equal(sent(bar(), invert="yes")[0], 255 - bar())
     np.testing.assert_array_equal(sent(255 - bar(), TrainingImages(), "yes")[0], bar())
     np.testing.assert_array_equal(sent(255 - bar(), invert="yes")[0], lay_out_as_mnist(bar()))
 
 
-def test_without_a_record_and_without_a_clear_background_images_are_sent_as_they_are():
+def test_without_a_record_or_a_clear_background_images_are_sent_unchanged():
     noise = np.random.default_rng(0).integers(0, 256, (50, 40), np.uint8)
     for trained_on in (MNIST, TrainingImages()):
-        image, said = sent(noise, trained_on)
+        image, messages = sent(noise, trained_on)
         np.testing.assert_array_equal(image, noise)
-        assert [line[:42] for line in said] == ["1 of 1 images have no clear background and"] * bool(
+        assert [line[:42] for line in messages] == ["1 of 1 images have no clear background and"] * bool(
             trained_on.background
         )
     assert sent(255 - bar(), TrainingImages()) == (pytest.approx(255 - bar()), [])

@@ -1,4 +1,4 @@
-"""Small requests that ask for much: refused with the limit's name, in the graph and before a tensor is decoded."""
+"""Small requests with a large cost: refused with the limit, in the graph and before a tensor is decoded."""
 
 import io
 import struct
@@ -18,14 +18,15 @@ from recipes.models.transformer import TransformerLanguageModel
 from serving import protocol
 from serving.server.configs import Batching
 from serving.server.errors import StatusError
-from serving.server.servable import Signature, TensorInfo, read_inputs
+from serving.server.inputs import read_inputs
 from serving.signatures import image, text
+from serving.tensors import Signature, TensorSpec
 
 HUGE = [21_399, 2**31, 2**62]
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return a PNG that ends after its header: what is refused with the limit's text was not decoded."""
+    """Return a PNG that ends after its header: if the error is that of the limit, it was not decoded."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
@@ -83,7 +84,7 @@ def generation(prompts: np.ndarray, count: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ([png_header(5000, 5000)], "at most 16777216 pixels. Received:. .25000000"),
         ([png_header(2**32 - 1, 2**32 - 1)], "at most 16777216 pixels"),
@@ -97,12 +98,12 @@ def generation(prompts: np.ndarray, count: int) -> dict[str, np.ndarray]:
         ([picture("PNG", 2, 2)] * 1025, "at most 1024 rows. Received:. .1025"),
     ],
 )
-def test_image_files_that_claim_too_much_are_refused_by_their_headers(mnist, files, said):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){said}"):
+def test_image_files_that_claim_too_much_are_refused_by_their_headers(mnist, files, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){message}"):
         ask(mnist, "encoded", image_bytes=strings(*files))
 
 
-def test_image_files_of_many_sizes_and_both_kinds_are_answered(mnist):
+def test_png_and_jpeg_files_of_many_sizes_are_accepted(mnist):
     files = [
         picture("PNG", 28, 28),
         picture("JPEG", 1000, 30),
@@ -122,7 +123,7 @@ def test_a_batch_of_images_has_1024_rows_at_most(mnist):
 
 
 @pytest.mark.parametrize(
-    ("prompts", "count", "said"),
+    ("prompts", "count", "message"),
     [
         ([b"T"] * 65, 1, "at most 64 rows. Received:. .65"),
         ([b"T"] * 64, 1025, "rows x max_new_tokens must be at most 65536. Received:. .64. .1025"),
@@ -134,8 +135,8 @@ def test_a_batch_of_images_has_1024_rows_at_most(mnist):
         ([b"T" * 50_000] * 3, 1, "at most 131072 bytes together. Received:. .150000"),
     ],
 )
-def test_generation_that_asks_for_too_much_is_refused(lm, prompts, count, said):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){said}"):
+def test_generation_that_asks_for_too_much_is_refused(lm, prompts, count, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){message}"):
         ask(lm, "generate", **generation(strings(*prompts), count))
 
 
@@ -147,7 +148,7 @@ def test_texts_to_score_are_limited_in_number_and_in_bytes(lm):
             ask(lm, signature, **{name: strings(*[b"T" * 50_000] * 3)})
 
 
-def test_a_long_text_does_not_lengthen_its_neighbours(lm):
+def test_a_long_text_does_not_change_the_scores_of_others(lm):
     texts = [b"The " * 200, b"A", *[b"See section"] * 14]
     together = ask(lm, "score", text=strings(*texts))
     alone = [ask(lm, "score", text=strings(text))["log_likelihood"][0] for text in texts]
@@ -169,17 +170,17 @@ def test_a_list_shorter_than_its_shape_is_refused_before_it_is_repeated(rows, va
     sizes = [{"size": size} for size in (rows, 28, 28, 1)]
     tensor = {"dtype": 1, "tensor_shape": {"dim": sizes}, "float_val": values}
     request = protocol.PredictRequest(inputs={"image": tensor})
-    signature = Signature("", {"image": TensorInfo("image", 1, (-1, 28, 28, 1))}, {}, None, max_rows=512)
+    signature = Signature("", {"image": TensorSpec(1, (-1, 28, 28, 1), "image")}, {})
     tracemalloc.start()
     try:
         with pytest.raises(StatusError, match=f"at most 512 rows. Received: {rows} in input image"):
-            read_inputs(signature, request.inputs)
+            read_inputs(signature, request.inputs, max_rows=512)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
 
 
-def test_a_batch_put_together_stays_within_the_limit():
+def test_batches_stay_within_the_limit_of_rows():
     batching = Batching(max_batch_size=1000, allowed_batch_sizes=(8, 100, 1000))
     assert batching.within(512) == Batching(max_batch_size=512, allowed_batch_sizes=(8, 100))
     assert batching.within(None) == batching.within(1000) == batching

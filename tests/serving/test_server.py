@@ -1,4 +1,4 @@
-"""What is the embedded server's own: swaps, draining, batching, encryption, configuration."""
+"""The embedded server itself: version swaps, draining, batching, encryption, configuration."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving import protocol
 from serving.__main__ import spell_flags
-from serving.client import PREDICTION, TLS, Client, ServingError
+from serving.client import TLS, Client, ServingError
+from serving.protocol import PREDICTION
 from serving.server.batching import Batcher
 from serving.server.configs import (
     Batching,
@@ -43,11 +44,11 @@ def wait_for(condition, seconds=30.0):
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("it did not come to pass")
+    raise AssertionError("the condition was not met")
 
 
 class Load(threading.Thread):
-    """A caller that asks until it is told to stop, and remembers what went wrong."""
+    """A client that sends requests until it is stopped, and records the errors."""
 
     def __init__(self, address, images, **how):
         super().__init__(daemon=True)
@@ -94,11 +95,11 @@ def test_versions_are_swapped_under_load_without_a_failed_request(models, tmp_pa
     loads = callers(server.address, 8)
     good, client = models / "1", Client(server.address)
     for version in range(2, last + 1):
-        beside = models / f".new-{version}"
-        shutil.copytree(good, beside)
+        new = models / f".new-{version}"
+        shutil.copytree(good, new)
         if version == broken:
-            (beside / "saved_model.pb").write_bytes(b"broken")
-        beside.rename(models / str(version))
+            (new / "saved_model.pb").write_bytes(b"broken")
+        new.rename(models / str(version))
         if version == broken:
             wait_for(
                 lambda: (
@@ -128,7 +129,7 @@ def test_versions_are_swapped_under_load_without_a_failed_request(models, tmp_pa
     assert server.stop() == 0
 
 
-def test_sigterm_answers_what_was_accepted_and_exits_with_0(models, tmp_path, callers):
+def test_sigterm_completes_accepted_requests_and_exits_with_0(models, tmp_path, callers):
     server = start_server(tmp_path / "log", "--model_name=mnist", f"--model_base_path={models}")
     loads = callers(server.address, 8, timeout=5)
     wait_for(lambda: all(caller.answers > 5 for caller in loads))
@@ -148,7 +149,7 @@ def test_a_second_ctrl_c_ends_it_at_once(looping, tmp_path):
     call.start()
     time.sleep(0.5)  # most often the call is under way by then
     server.process.send_signal(signal.SIGINT)
-    wait_for(lambda: "once more ends it at once" in server.log.read_text())
+    wait_for(lambda: "a second signal ends the server at once" in server.log.read_text())
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(timeout=15) == 130
     call.join()
@@ -299,7 +300,7 @@ def test_a_key_that_cannot_be_used_is_refused(tmp_path):
         with pytest.raises(ConfigError, match=message):
             read_credentials(settings)
     (tmp_path / "ssl.config").write_text('server_key: "no PEM" server_cert: "neither"')
-    with pytest.raises(ConfigError, match="no PEM key and certificate"):
+    with pytest.raises(ConfigError, match="not a PEM key and certificate"):
         read_credentials(ServerSettings(ssl_config_file=str(tmp_path / "ssl.config")))
 
 
@@ -313,7 +314,7 @@ def test_a_unix_socket_serves_too(models, tmp_path, images):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "exactly one of --model_base_path and --model_config_file"),
         (["--model_base_path=/nowhere"], "Could not find base path /nowhere for servable default"),
@@ -326,11 +327,11 @@ def test_a_unix_socket_serves_too(models, tmp_path, images):
         (["--model_base_path=.", "--batching_parameters_file=x"], "needs --enable_batching"),
     ],
 )
-def test_flags_it_cannot_start_with_are_refused(flags, said):
+def test_flags_it_cannot_start_with_are_refused(flags, message):
     command = [sys.executable, "-m", "serving", "serve", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
@@ -348,7 +349,7 @@ def test_a_port_in_use_is_refused(models, tmp_path):
     assert server.stop() == 0
 
 
-def test_an_empty_folder_is_waited_on_and_names_that_are_no_numbers_are_not_versions(
+def test_the_server_waits_for_a_first_version_and_ignores_names_that_are_not_numbers(
     models, tmp_path, images
 ):
     (models / "1").rename(models / "best")
@@ -363,7 +364,7 @@ def test_an_empty_folder_is_waited_on_and_names_that_are_no_numbers_are_not_vers
     assert server.stop() == 0
 
 
-def test_without_a_rest_port_the_usual_one_is_taken_where_it_is_free(models, tmp_path):
+def test_the_default_rest_port_is_used_if_it_is_free(models, tmp_path):
     flags = [f"--port={free_port()}", "--model_name=mnist", f"--model_base_path={models}"]
     command = [sys.executable, "-m", "serving", "serve", *flags]
     with socket.socket() as taken:
@@ -480,7 +481,7 @@ def in_loop(scenario):
     return asyncio.run(go())
 
 
-def test_requests_that_wait_are_run_together_and_get_their_own_share():
+def test_waiting_requests_run_in_one_batch_and_get_their_own_outputs():
     sizes = []
 
     def double(inputs):
@@ -497,7 +498,7 @@ def test_requests_that_wait_are_run_together_and_get_their_own_share():
     assert sizes == [1, 4, 4]  # the first finds a free thread, the others wait for it
 
 
-def test_a_bad_request_does_not_fail_its_neighbours():
+def test_an_invalid_request_does_not_fail_others_in_its_batch():
     def invert(inputs):
         if (inputs[0] == 0).any():
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "zero")
@@ -553,7 +554,7 @@ def test_a_full_queue_and_a_too_large_request_are_refused_in_tf_servings_words()
     in_loop(scenario)
 
 
-def test_a_caller_that_went_away_is_not_run():
+def test_the_request_of_a_caller_that_left_is_not_run():
     ran = []
 
     def run(inputs):
@@ -575,7 +576,7 @@ def test_a_caller_that_went_away_is_not_run():
     assert ran == [1, 3]
 
 
-def test_a_caller_that_went_away_leaves_its_place_in_the_queue():
+def test_a_caller_that_left_frees_its_place_in_the_queue():
     release = threading.Event()
 
     def run(inputs):
@@ -600,7 +601,7 @@ def test_a_caller_that_went_away_leaves_its_place_in_the_queue():
     assert in_loop(scenario)[0].tolist() == [1]
 
 
-def test_batches_are_filled_up_to_an_allowed_size_and_shapes_are_not_mixed():
+def test_batches_are_padded_to_an_allowed_size_and_shapes_are_not_mixed():
     shapes = []
 
     def run(inputs):
@@ -654,7 +655,7 @@ def test_config_files_are_read_and_a_syntax_error_names_its_line(tmp_path):
         ("model_version_policy { specific { versions: 1 versions: 4 } }", [1]),
     ],
 )
-def test_version_policies_choose_from_what_is_there(tmp_path, policy, wanted):
+def test_version_policies_choose_from_the_versions_on_disk(tmp_path, policy, wanted):
     # TF Serving reads leading zeros too; a number past 63 bits, or of other digits than 0 to 9, is no version.
     for name in ("1", "00000003", "7", "best", "-2", ".export-9", str(10**20 - 1), str(2**63), "٣٣"):
         (tmp_path / name).mkdir()
@@ -704,7 +705,7 @@ def test_predict_status_and_bench_from_the_command_line(models, tmp_path, images
     assert (asked.stdout != answers[0].stdout, asked.stderr) == (True, b"")
     unknown = serving("predict", str(digit), "--json", "--models", str(tmp_path / "nowhere"))
     assert (unknown.stdout, unknown.returncode) == (asked.stdout, 0)
-    assert b"nowhere/mnist/1 does not say what the model's training images were like" in unknown.stderr
+    assert b"nowhere/mnist/1 has no record of the model's training images" in unknown.stderr
     both = serving("predict", str(digit), "--label", "a", "--model-version", "1")
     assert (both.returncode, b"choose a version or a label" in both.stderr) == (2, True)
     piped = serving("predict", "-", "--json", input=(folder / "3.png").read_bytes())

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays_of
 from tensorflow.core.framework import tensor_pb2
 
 from serving import protocol
-from serving.generate_protocol import TARGET, source_text
+from serving.generate_protocol import file_descriptor_set
 from serving.tensors import fill_proto, read_proto
 
 TensorProto = protocol.message("tensorflow.TensorProto")
@@ -24,12 +24,14 @@ def proto_of(array, **options):
 
 
 def test_the_generated_messages_are_current():
-    assert TARGET.read_text() == source_text(), "run: python -m serving.generate_protocol"
+    assert protocol.DESCRIPTORS.read_bytes() == file_descriptor_set(), (
+        "run: python -m serving.generate_protocol"
+    )
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from(NUMBERS), st.booleans())
-def test_arrays_survive_and_tensorflow_reads_them_alike(data, dtype, as_values):
+def test_arrays_are_read_back_and_tensorflow_reads_the_same(data, dtype, as_values):
     array = data.draw(arrays_of.arrays(dtype, arrays_of.array_shapes(min_dims=0, min_side=0)))
     proto = proto_of(array, as_values=as_values)
     np.testing.assert_array_equal(read_proto(proto), array)
@@ -74,7 +76,7 @@ def test_a_short_list_repeats_its_last_value_as_tensorflow_does(values):
         ({"dtype": 7, "tensor_shape": {"dim": [{"size": 1}]}, "tensor_content": b"x"}, "strings"),
     ],
 )
-def test_what_is_no_tensor_is_refused(fields, message):
+def test_invalid_tensors_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         read_proto(TensorProto(**fields))
 

@@ -1,4 +1,4 @@
-"""Language models served: the graph's tokenizers against Python's, the export against the command line."""
+"""Language models: the graph's tokenizers equal Python's, the export equals the command line."""
 
 import dataclasses
 import json
@@ -59,11 +59,11 @@ def test_runs_of_one_letter_merge_from_the_left():
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(min_size=1))
-def test_bytes_that_are_no_text_are_refused_and_all_others_pass(content):
+def test_bytes_that_are_not_utf8_are_refused_and_all_others_pass(content):
     try:
         content.decode()
     except UnicodeDecodeError:
-        with pytest.raises(tf.errors.InvalidArgumentError, match="no UTF-8"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="not UTF-8"):
             guard_text(tf.constant([content]), 1000, 1000)
     else:
         assert guard_text(tf.constant([content]), 1000, 1000).numpy().tolist() == [content]
@@ -71,14 +71,14 @@ def test_bytes_that_are_no_text_are_refused_and_all_others_pass(content):
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(min_size=1))
-def test_written_bytes_become_text_as_in_python(content):
+def test_generated_bytes_become_text_as_in_python(content):
     ids = Bytes().encode(tf.constant([content])).to_tensor()
     written = decode(list(ByteTokenizer().tokens), ids, tf.constant([len(content)]))
     valid = tf.strings.unicode_transcode(written, "UTF-8", "UTF-8", replace_control_characters=False)
     assert valid.numpy()[0].decode() == content.decode(errors="replace")
 
 
-def test_a_language_model_that_answers_nan_is_refused(text_exports, tmp_path):
+def test_a_language_model_with_nan_outputs_is_refused(text_exports, tmp_path):
     diverged = diverged_copy(text_exports("characters")[0], tmp_path)
     with pytest.raises(UserError, match="its output has values that are not finite"):
         export(diverged, tmp_path / "models")
@@ -153,7 +153,7 @@ def test_greedy_text_by_grpc_is_that_of_the_command_line_one_prompt_or_sixteen(s
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == together[:8]
 
 
-def test_a_row_depends_on_its_own_settings_alone(served):
+def test_a_row_depends_only_on_its_own_settings(served):
     rows = len(PROMPTS)
     mixed = {
         "temperature": np.linspace(0, 2, rows).astype(np.float32),
@@ -173,7 +173,7 @@ def test_a_row_depends_on_its_own_settings_alone(served):
         assert written == [together[number]]
 
 
-def test_scores_are_those_of_the_model_and_sum_over_the_tokens(served):
+def test_scores_are_those_of_the_model_summed_over_the_tokens(served):
     texts = [prompt.encode() for prompt in PROMPTS]
     answer = served.client.predict("lm", signature="score", text=np.array(texts, np.object_))
     tokens = [len(served.generator.tokenizer.encode(prompt)) for prompt in PROMPTS]
@@ -186,32 +186,32 @@ def test_scores_are_those_of_the_model_and_sum_over_the_tokens(served):
     assert (answer["log_likelihood"][answer["token_count"] > 0] < 0).all()
 
 
-def test_the_default_signature_goes_on_with_a_prompt(served):
+def test_the_default_signature_completes_a_prompt(served):
     texts = served.client.predict("lm", prompt=np.array([b"The "], np.object_))["text"].tolist()
     assert texts[0].startswith(b"The ")
     assert len(served.generator.tokenizer.encode(texts[0].decode())) > 150
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"prompt": [b""]}, "a text is empty"),
-        ({"prompt": [b"\xff\xfe"]}, "no UTF-8"),
+        ({"prompt": [b"\xff\xfe"]}, "not UTF-8"),
         ({"prompt": [b"x" * 70_000]}, "at most 65536 bytes"),
         ({"max_new_tokens": [0]}, "max_new_tokens must be 1 to 4096"),
         ({"max_new_tokens": [5000]}, r"5000"),
         ({"temperature": [-1.0]}, "exactly 0 .greedy.. Received:. .-1"),
-        ({"temperature": [float("nan")]}, "no finite number"),
+        ({"temperature": [float("nan")]}, "not finite"),
         ({"top_p": [0.0]}, r"top_p must be in \(0, 1\]"),
         ({"top_p": [1.5]}, "1.5"),
         ({"top_k": [-3]}, "-3"),
         ({"seed": [1, 2]}, "as many values"),
     ],
 )
-def test_bad_requests_are_refused_and_the_server_lives(served, changed, said):
+def test_invalid_requests_are_refused_and_the_server_continues(served, changed, message):
     kinds = {"prompt": np.object_, "max_new_tokens": np.int32, "top_k": np.int32, "seed": np.int64}
     changed = {name: np.array(value, kinds.get(name, np.float32)) for name, value in changed.items()}
-    with pytest.raises(ServingError, match=f"(?s)INVALID_ARGUMENT.*{said}"):
+    with pytest.raises(ServingError, match=f"(?s)INVALID_ARGUMENT.*{message}"):
         ask(served, ["The "], **changed)
     assert ask(served, ["The "], 1)[0].startswith("The ")
 
@@ -224,14 +224,14 @@ def test_characters_that_the_vocabulary_lacks_are_shown(served):
         ask(served, ["日本"])
 
 
-def test_each_weight_is_stored_once_and_the_metrics_go_along(served):
+def test_each_weight_is_stored_once_and_the_metrics_are_recorded(served):
     stored = sum(file.stat().st_size for file in (served.path / "variables").iterdir())
     assert stored < 1.15 * 4 * served.run.metrics["parameters"] + 8000
     recipe = json.loads((served.path / "assets.extra" / "recipe.json").read_text())
     assert recipe["metrics"] == served.run.metrics
 
 
-def test_the_command_line_asks_the_server(served):
+def test_generate_on_the_command_line(served):
     command = [sys.executable, "-m", "serving", "generate", "--address", served.address, "--temperature", "0"]
     done = subprocess.run(
         [*command, "--max-new-tokens", "12", "--prompt", "The "],
@@ -248,26 +248,26 @@ def test_the_command_line_asks_the_server(served):
     assert refused.stderr.startswith("error: top_p must be in (0, 1]")
 
 
-def test_on_the_page_a_text_goes_on_and_the_digit_half_is_not_offered(page, served):
+def test_the_page_completes_a_prompt_and_hides_the_digit_half(page, served):
     page.goto(served.rest)
     page.wait_for_selector("#digit", state="hidden")
-    page.get_by_label("It begins with").fill("The class")
+    page.get_by_label("Prompt").fill("The class")
     page.get_by_label("Tokens").fill("40")
     page.get_by_label("Temperature").fill("0")
-    page.get_by_role("button", name="Write").click()
-    page.wait_for_function("document.getElementById('text_said').textContent.startsWith('40 tokens in')")
-    assert page.locator("#written").inner_text() == ask(served, ["The class"])[0]
-    assert page.locator("#written b").inner_text() == "The class"
+    page.get_by_role("button", name="Generate").click()
+    page.wait_for_function("document.getElementById('text_status').textContent.startsWith('40 tokens in')")
+    assert page.locator("#completion").inner_text() == ask(served, ["The class"])[0]
+    assert page.locator("#completion b").inner_text() == "The class"
 
 
-def test_the_page_says_which_characters_the_model_lacks(page, served):
+def test_the_page_shows_the_characters_that_the_model_lacks(page, served):
     if served.run.metrics["tokenizer"] != "characters":
         pytest.skip("bytes know every text")
     page.goto(served.rest)
-    page.get_by_label("It begins with").fill("日本")
-    page.get_by_role("button", name="Write").click()
-    page.wait_for_selector("#text_said.error")
-    assert "the vocabulary lacks" in page.locator("#text_said").inner_text()
+    page.get_by_label("Prompt").fill("日本")
+    page.get_by_role("button", name="Generate").click()
+    page.wait_for_selector("#text_status.error")
+    assert "the vocabulary lacks" in page.locator("#text_status").inner_text()
 
 
 def test_the_pages_text_half_fits_a_phone(browser, served):

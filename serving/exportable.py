@@ -1,4 +1,4 @@
-"""A finished run → what it serves, with cases that an export of it must answer as the model does."""
+"""A finished run → the signatures of its export, with cases on which the export must equal the Keras model."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,34 +18,33 @@ from recipes.runs.directory import Run
 from recipes.runs.settings import recorded_recipe
 from recipes.tasks import task_class, task_of_run
 from serving.signatures import image, keras_model, text
+from serving.tensors import Arrays
 from serving.training_images import TrainingImages, describe_training
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 EXAMPLES = 256
 PROMPT_SIZES = (1, 2, 7, 30, 100, 300)
-"""Lengths of the prompts an export is checked on, in tokens: some are longer than a window."""
+"""Lengths of the prompts of the cases, in characters: some are longer than a window."""
 TOKENS_COMPARED = 40
 
 
 @dataclass(frozen=True)
 class Case:
-    """Real inputs of a signature, and the outputs the Keras model gives for them."""
+    """Real inputs of a signature, and the Keras model's outputs for them."""
 
     inputs: Arrays
     outputs: Arrays
 
 
 @dataclass(frozen=True)
-class Servable:
-    """What a kind of recipe serves.
+class Exportable:
+    """A model that can be exported.
 
     Attributes:
-        module: Holds a function for each signature.
+        module: Has a function for each signature.
         cases: A case for each signature, by its name.
-        name: Name of the model unless another is asked for.
-        limits: What a request may ask for at most, by name.
-        record: What `recipe.json` says besides, by key.
+        name: Default name of the model.
+        limits: Limits of a request, by name.
+        record: More entries of `recipe.json`.
     """
 
     module: tf.Module
@@ -55,32 +54,37 @@ class Servable:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
-def servable_of(run: Run) -> Servable:
-    """Return what a finished run serves.
+def exportable(run: Run) -> Exportable:
+    """Return the model of a finished run with its signatures.
 
     Raises:
-        UserError: A run of another kind than those that are served, or a language model whose logits
-            are not finite.
+        UserError: The models of this recipe can't be exported, or a language model has logits that are not
+            finite.
     """
     if "tokenizer" in run.metrics:
-        return language_model_of(run)
+        return _language_model(run)
     if "classes" in run.metrics:
-        return image_classifier_of(run)
-    return keras_model_of(run)
+        return _image_classifier(run)
+    return _keras_model(run)
 
 
 def check_finite(run: Run, what: str, values: npt.NDArray[Any]) -> None:
-    """Refuse a model that answers NaN or infinity.
+    """Refuse a model with outputs that are NaN or infinite.
+
+    Args:
+        run: The model's run.
+        what: Name of the values in the error.
+        values: Outputs of the model.
 
     Raises:
-        UserError: It says what is not finite.
+        UserError: A value is not finite.
     """
     if values.dtype != np.object_ and not np.isfinite(values).all():
         raise UserError(f"{run.path} can't be exported: {what} has values that are not finite")
 
 
-def image_classifier_of(run: Run) -> Servable:
-    """Return what an image classifier serves, with examples of its own test part."""
+def _image_classifier(run: Run) -> Exportable:
+    """Return an image classifier, with examples of its test part."""
     model = saved.load_model(run.model_path)
     examples, training_images = _examples(run)
     images = examples.images.astype(np.float32)
@@ -88,18 +92,17 @@ def image_classifier_of(run: Run) -> Servable:
     outputs = {"probabilities": probabilities, "label": probabilities.argmax(axis=-1)}
     encoded = [tf.io.encode_png(image).numpy() for image in examples.images.astype(np.uint8)]
     cases = {"serving_default": Case({"image": images}, outputs)}
-    if np.array_equal(examples.images, examples.images.astype(np.uint8)):  # a PNG holds whole numbers only
+    if np.array_equal(examples.images, examples.images.astype(np.uint8)):  # PNG files have integers only
         cases["encoded"] = Case({"image_bytes": np.array(encoded, np.object_)}, outputs)
     record = {"training_images": asdict(training_images)} if training_images else {}
-    return Servable(image.image_classifier(model), cases, "mnist", image.LIMITS, record)
+    return Exportable(image.image_classifier(model), cases, "mnist", image.LIMITS, record)
 
 
-def keras_model_of(run: Run) -> Servable:
-    """Return what any other model serves: its tensors, on examples of the run's validation part.
+def _keras_model(run: Run) -> Exportable:
+    """Return any other model with tensors as inputs and outputs, with examples of its validation part.
 
     Raises:
-        UserError: A model without inputs of its own, as a subclass of keras.Model has none, or of a task that is
-            not served.
+        UserError: A subclass of keras.Model, which has no list of inputs, or a task whose models can't be exported.
     """
     if not task_class(recorded_recipe(run.config)).served:
         raise UserError(f"{run.path} is a run of {run.config['recipe']}, whose models can't be exported")
@@ -113,19 +116,19 @@ def keras_model_of(run: Run) -> Servable:
     examples = task.examples()
     inputs = dict(zip(keras_model.input_names(model), tf.nest.flatten(examples), strict=True))
     outputs = tf.nest.flatten(model.predict(examples, verbose=0))
-    answers = dict(zip(keras_model.output_names(model), outputs, strict=True))
-    for name, values in answers.items():
+    named = dict(zip(keras_model.output_names(model), outputs, strict=True))
+    for name, values in named.items():
         check_finite(run, name, values)
-    case = Case(inputs, answers)
-    return Servable(
+    case = Case(inputs, named)
+    return Exportable(
         keras_model.keras_model(model), {"serving_default": case}, task.data.name, keras_model.LIMITS
     )
 
 
 def _examples(run: Run) -> tuple[Examples, TrainingImages | None]:
-    """Return real test examples, and what the run's training images have in common.
+    """Return test examples of the run's data, and a description of its training images.
 
-    Where the run's data can't be read any more, the examples are the offline digits.
+    If the run's data can't be read any more, the examples are the offline digits.
     """
     source = run.metrics["data_source"]
     data = from_dict(ImageData, {**run.config["data"], "source": source})
@@ -139,27 +142,27 @@ def _examples(run: Run) -> tuple[Examples, TrainingImages | None]:
     return examples[np.arange(min(EXAMPLES, len(examples)))], training_images
 
 
-def language_model_of(run: Run) -> Servable:
-    """Return what a language model serves, with prompts that it wrote itself."""
+def _language_model(run: Run) -> Exportable:
+    """Return a language model, with prompts that it generated."""
     model, tokenizer = load(run)
     generator = TextGenerator(model, tokenizer)
     first = next(token.decode() for token in tokenizer.tokens if _is_text(token))
     ids = tf.constant([tokenizer.encode(first)])
     logits = decoding.read_prompts(model, ids, tf.shape(ids)[1:]).logits  # (1, vocabulary_size)
-    check_finite(run, "its output", tf.cast(logits, tf.float32).numpy())  # nothing can be drawn from NaN
-    written = generator.generate([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
-    prompts = [written[:size] for size in PROMPT_SIZES]  # texts of several lengths
+    check_finite(run, "its output", tf.cast(logits, tf.float32).numpy())  # no token can be sampled from NaN
+    generated = generator.generate([first], max_new_tokens=max(PROMPT_SIZES), sampling=Sampling(), seed=0)[0]
+    prompts = [generated[:size] for size in PROMPT_SIZES]
     rows = len(prompts)
     default = generator.generate(
         prompts, max_new_tokens=text.DEFAULT_NEW_TOKENS, sampling=text.DEFAULT_SAMPLING, seed=0
     )
-    greedy, drawn = Sampling(temperature=0.0), Sampling(temperature=0.8, top_k=20, top_p=0.9)
-    settings = [greedy if number % 2 == 0 else drawn for number in range(rows)]
+    greedy, sampled = Sampling(temperature=0.0), Sampling(temperature=0.8, top_k=20, top_p=0.9)
+    settings = [greedy if number % 2 == 0 else sampled for number in range(rows)]
     texts = [
         generator.generate([prompt], max_new_tokens=TOKENS_COMPARED, sampling=sampling, seed=1)[0]
         for prompt, sampling in zip(prompts, settings, strict=True)
     ]
-    asked: Arrays = {
+    arguments: Arrays = {
         "max_new_tokens": np.full(rows, TOKENS_COMPARED, np.int32),
         "temperature": np.array([each.temperature for each in settings], np.float32),
         "top_k": np.array([each.top_k for each in settings], np.int32),
@@ -173,10 +176,10 @@ def language_model_of(run: Run) -> Servable:
     }
     cases = {
         "serving_default": Case({"prompt": _strings(prompts)}, {"text": _strings(default)}),
-        "generate": Case({"prompt": _strings(prompts), **asked}, {"text": _strings(texts)}),
+        "generate": Case({"prompt": _strings(prompts), **arguments}, {"text": _strings(texts)}),
         "score": Case({"text": _strings(prompts)}, scores),
     }
-    return Servable(text.language_model(model, tokenizer), cases, "lm", text.limits_of(model))
+    return Exportable(text.language_model(model, tokenizer), cases, "lm", text.limits_of(model))
 
 
 def _is_text(token: bytes) -> bool:
@@ -188,7 +191,7 @@ def _strings(texts: list[str]) -> npt.NDArray[Any]:
 
 
 def _log_likelihood(model: Any, ids: npt.NDArray[np.int32]) -> float:
-    """Return the log-likelihood of a text's tokens but the first, each told from a window of its own."""
+    """Return the log-likelihood of a text's tokens except the first, each predicted from its own window."""
     if len(ids) == 1:
         return 0.0
     if model.window is None:
