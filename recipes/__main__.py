@@ -26,7 +26,7 @@ from recipes.generation.prompts import print_texts, read_prompts
 from recipes.report.summary import summarize, summarize_compression
 from recipes.runs.directory import RUNS, Run
 from recipes.runs.finding import finished_run, path_to_resume
-from recipes.runs.flags import parse, parse_flags
+from recipes.runs.flags import parse, parse_flags, value_of
 from recipes.runs.lock import release
 from recipes.runs.opening import choose_run
 from recipes.runs.settings import find_recipe, folder_of, read_settings, recorded_recipe
@@ -253,7 +253,7 @@ def prune(arguments: Sequence[str]) -> None:
 
 def _recorded_pruning(arguments: Sequence[str]) -> RunPruning:
     """Return the settings of the pruning that is resumed, else the defaults."""
-    run_dir = command_line.value_of("--run-dir", arguments)
+    run_dir = value_of("--run-dir", arguments)
     if "--resume" not in arguments or run_dir is None or not Run(Path(run_dir)).started:
         return RunPruning()
     made_from = Run(Path(run_dir)).made_from
@@ -316,7 +316,7 @@ def _recipe_and_flags(command: str, usage: str, arguments: Sequence[str]) -> tup
 
 def _parse_training(name: str, flags: Sequence[str], run: Run | None = None) -> tuple[Recipe, RunArguments]:
     """Parse the flags of `train`, for the settings of the catalog, of --settings, or of a run to resume."""
-    recipe, path = find_recipe(name).recipe, command_line.value_of("--settings", flags)
+    recipe, path = find_recipe(name).recipe, value_of("--settings", flags)
     if run is not None:
         recorded = run.config.get("recipe")
         if recorded != name:
@@ -353,9 +353,9 @@ def _lost_worker_advised(name: str, flags: Sequence[str], path: Path | None) -> 
         yield
     except LostWorkerError as error:
         # The run has recorded the settings of a file, and --resume refuses the file.
-        given = [] if command_line.value_of("--settings", flags) else flags
+        given = [] if value_of("--settings", flags) else flags
         again = [flag for flag in given if flag not in ("--resume", "--overwrite")]
-        if path is not None and command_line.value_of("--run-dir", again) is None:
+        if path is not None and value_of("--run-dir", again) is None:
             again += ["--run-dir", str(path)]
         command = command_line.shell_command("recipes", "train", name, *again, "--resume")
         raise LostWorkerError(f"{error}\nResume, in each process: {command}") from error

@@ -1,10 +1,7 @@
-"""What all commands of the project share: exit statuses, errors of one or two lines, a quiet TensorFlow."""
+"""What all commands of the project share: exit statuses, commands as text, a quiet TensorFlow."""
 
 import contextlib
-import difflib
-import io
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -58,45 +55,6 @@ def shell_command(module: str, *arguments: object) -> str:
     if python.is_relative_to(Path.cwd()):
         python = python.relative_to(Path.cwd())
     return shlex.join(map(str, (python, "-m", module, *arguments)))
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn the framed errors that tyro prints before it exits with 2 into a UserError."""
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            yield
-    except SystemExit as exit_:
-        if exit_.code != 2:
-            raise
-        raise UserError(unframe(printed.getvalue())) from None
-
-
-def unframe(frame: str) -> str:
-    """Return the message of a framed error, with the nearest flag, without frame and help."""
-    # Where standard output is not UTF-8, tyro draws no sides, and a line under the title.
-    inside = re.findall("^│.*", frame, re.MULTILINE) or frame.splitlines()[2:]
-    blocks = re.split(r"\n[─-]+\n", "\n".join(line.strip("│ ") for line in inside))
-    said = " ".join(blocks[0].split())
-    meant = [block for block in blocks[1:] if block.startswith("Perhaps you meant")]
-    if meant:
-        # tyro lists the flags that contain the received one in alphabetical order.
-        flags = re.findall(r"^\s*(--[\w.-]+)", meant[0], re.MULTILINE)
-        received = re.findall(r"--[\w.-]+", said)
-        near = difflib.get_close_matches(received[0], flags, n=1, cutoff=0.0) if received else flags
-        said += f". Did you mean {near[0]}?"
-    return re.sub(r"^Error parsing [\w.]+: ", "", said)
-
-
-def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """Return the value of a flag that is needed before the others can be parsed; None if it is not given."""
-    for number, argument in enumerate(arguments):
-        if argument.startswith(f"{flag}="):
-            return argument.removeprefix(f"{flag}=")
-        if argument == flag and number + 1 < len(arguments):
-            return arguments[number + 1]
-    return None
 
 
 @contextlib.contextmanager

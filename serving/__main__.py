@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ from recipes import command_line
 from recipes.config import Sampling, UserError, require, require_seed
 from recipes.generation.prompts import print_texts, read_prompts
 from recipes.runs.finding import finished_run
+from recipes.runs.flags import parse
 
 HELP = """usage: python -m serving COMMAND ...
 
@@ -26,7 +27,6 @@ HELP = """usage: python -m serving COMMAND ...
   bench MODEL            measure requests per second and latency for several numbers of clients
 """
 
-Arguments = TypeVar("Arguments")
 Invert = Literal["auto", "yes", "no"]
 
 
@@ -141,19 +141,9 @@ class BenchArguments:
     call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
 
 
-def parse(
-    kind: type[Arguments], arguments: Sequence[str], command: str, *, underscores: bool = False
-) -> Arguments:
-    """Parse a command's arguments."""
-    with command_line.one_line_errors():
-        return tyro.cli(
-            kind, args=list(arguments), prog=f"python -m serving {command}", use_underscores=underscores
-        )
-
-
 def export(arguments: Sequence[str]) -> None:
     """Publish a run."""
-    chosen = parse(ExportArguments, arguments, "export")
+    chosen = parse(ExportArguments, "serving export", arguments)
     run = finished_run(chosen.run)  # refuse an unfinished run before the slow imports
     with command_line.quiet_tensorflow():
         from serving import export as exporting
@@ -166,7 +156,7 @@ def serve(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM."""
     from serving.server.settings import ServerSettings
 
-    settings = parse(ServerSettings, spell_flags(arguments), "serve", underscores=True)
+    settings = parse(ServerSettings, "serving serve", spell_flags(arguments), use_underscores=True)
     with command_line.quiet_tensorflow():
         from serving.server import app
         from serving.server.errors import ConfigError
@@ -214,7 +204,7 @@ def connected(call: CallArguments) -> Iterator[Any]:
 
 def predict(arguments: Sequence[str]) -> None:
     """Classify images."""
-    chosen = parse(PredictArguments, arguments, "predict")
+    chosen = parse(PredictArguments, "serving predict", arguments)
     from serving import images
 
     names, contents = images.read(chosen.images)
@@ -252,7 +242,7 @@ def like_training(contents: Sequence[bytes], folder: Path, invert: Invert) -> li
 
 def generate(arguments: Sequence[str]) -> None:
     """Complete prompts."""
-    chosen = parse(GenerateArguments, arguments, "generate")
+    chosen = parse(GenerateArguments, "serving generate", arguments)
     import numpy as np
 
     prompts = read_prompts(chosen.prompt)
@@ -276,7 +266,7 @@ def generate(arguments: Sequence[str]) -> None:
 
 def status(arguments: Sequence[str]) -> None:
     """Show a model's versions."""
-    chosen = parse(StatusArguments, arguments, "status")
+    chosen = parse(StatusArguments, "serving status", arguments)
     with connected(chosen.call) as client:
         versions = client.status(chosen.model)
     for number, state in versions.items():
@@ -285,7 +275,7 @@ def status(arguments: Sequence[str]) -> None:
 
 def bench(arguments: Sequence[str]) -> None:
     """Measure a server."""
-    chosen = parse(BenchArguments, arguments, "bench")
+    chosen = parse(BenchArguments, "serving bench", arguments)
     from serving import load
 
     with connected(chosen.call) as client:

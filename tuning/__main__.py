@@ -14,7 +14,7 @@ from recipes import command_line
 from recipes.catalog import CATALOG
 from recipes.config import UserError, require
 from recipes.runs.files import follow, point_latest
-from recipes.runs.flags import parse_flags
+from recipes.runs.flags import parse, parse_flags, value_of
 from recipes.runs.lock import claimed
 from recipes.runs.settings import find_recipe
 from tuning.directory import SearchDirectory, open_search
@@ -123,8 +123,7 @@ def chief(arguments: Sequence[str]) -> None:
 
 def worker(arguments: Sequence[str]) -> None:
     """Train trials for a chief."""
-    with command_line.one_line_errors():
-        own = tyro.cli(WorkerArguments, args=list(arguments), prog="python -m tuning worker")
+    own = parse(WorkerArguments, "tuning worker", arguments)
     with command_line.quiet_tensorflow():
         from tuning.run import run_worker
     threads = own.threads or os.cpu_count() or 1
@@ -133,9 +132,7 @@ def worker(arguments: Sequence[str]) -> None:
 
 def report(arguments: Sequence[str]) -> None:
     """Write the tables and the report of a search again."""
-    with command_line.one_line_errors():
-        chosen = tyro.cli(ReportArguments, args=list(arguments), prog="python -m tuning report")
-    directory = SearchDirectory(chosen.search)
+    directory = SearchDirectory(parse(ReportArguments, "tuning report", arguments).search)
     _ = directory.plan
     with command_line.quiet_tensorflow():
         from tuning.run import finish
@@ -201,7 +198,7 @@ def _split(command: str, arguments: Sequence[str]) -> tuple[str, dict[str, str],
 
 def _recorded_path(folder: Path, flags: Sequence[str]) -> Path | None:
     """Return the given search directory, or with --resume the latest in a folder; None for a new one."""
-    given = command_line.value_of("--search-dir", flags)
+    given = value_of("--search-dir", flags)
     if given is not None or "--resume" not in flags:
         return Path(given) if given is not None else None
     if not (folder / "latest").exists():

@@ -1,9 +1,12 @@
-"""Settings from the command line: a flag for each setting, named by its path, as `--training.batch-size`.
+"""Command lines: a flag for each setting, named by its path, as `--training.batch-size`; errors of a line.
 
 `--help` lists the settings that people change first (`FIRST`), a line or two each; `--help-all` is tyro's help of all.
 """
 
+import contextlib
 import dataclasses
+import difflib
+import io
 import re
 import shutil
 import textwrap
@@ -14,8 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro import constructors
 
-from recipes.command_line import one_line_errors
-from recipes.config import Recipe
+from recipes.config import Recipe, UserError
 from recipes.config.fields import describe
 from recipes.config.own import OwnSettings
 
@@ -37,7 +39,12 @@ Arguments = TypeVar("Arguments")
 
 
 def parse(
-    kind: type[Arguments], command: str, flags: Sequence[str], default: Any = constructors.MISSING_NONPROP
+    kind: type[Arguments],
+    command: str,
+    flags: Sequence[str],
+    default: Any = constructors.MISSING_NONPROP,
+    *,
+    use_underscores: bool = False,
 ) -> Arguments:
     """Parse the arguments of a command.
 
@@ -46,13 +53,48 @@ def parse(
         command: The command after `python -m`, as `recipes train mnist-cnn`.
         flags: The command line after it.
         default: An instance, whose values are the flags' defaults.
+        use_underscores: Whether the help names flags as `--rest_api_port`; both spellings are parsed.
 
     Raises:
         UserError: An unknown flag, or a value that a flag does not take.
         SystemExit: Help was asked for, and is printed.
     """
-    with one_line_errors():
-        return tyro.cli(kind, args=list(flags), prog=f"python -m {command}", default=default)
+    printed, prog = io.StringIO(), f"python -m {command}"
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(
+                kind, args=list(flags), prog=prog, default=default, use_underscores=use_underscores
+            )
+    except SystemExit as exit_:
+        if exit_.code != 2:
+            raise
+        raise UserError(unframe(printed.getvalue())) from None
+
+
+def unframe(frame: str) -> str:
+    """Return the message of a framed error, with the nearest flag, without frame and help."""
+    # Where standard output is not UTF-8, tyro draws no sides, and a line under the title.
+    inside = re.findall("^│.*", frame, re.MULTILINE) or frame.splitlines()[2:]
+    blocks = re.split(r"\n[─-]+\n", "\n".join(line.strip("│ ") for line in inside))
+    said = " ".join(blocks[0].split())
+    meant = [block for block in blocks[1:] if block.startswith("Perhaps you meant")]
+    if meant:
+        # tyro lists the flags that contain the received one in alphabetical order.
+        flags = re.findall(r"^\s*(--[\w.-]+)", meant[0], re.MULTILINE)
+        received = re.findall(r"--[\w.-]+", said)
+        near = difflib.get_close_matches(received[0], flags, n=1, cutoff=0.0) if received else flags
+        said += f". Did you mean {near[0]}?"
+    return re.sub(r"^Error parsing [\w.]+: ", "", said)
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of a flag that is needed before the others can be parsed; None if it is not given."""
+    for number, argument in enumerate(arguments):
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+        if argument == flag and number + 1 < len(arguments):
+            return arguments[number + 1]
+    return None
 
 
 def parse_flags(

@@ -19,7 +19,7 @@ from recipes import command_line
 from recipes.catalog import CATALOG
 from recipes.config import UserError, flatten, to_dict
 from recipes.runs.directory import Run
-from recipes.runs.flags import FIRST
+from recipes.runs.flags import FIRST, unframe
 
 ROOT = Path(__file__).parents[2]
 
@@ -296,9 +296,9 @@ def test_a_full_disk_is_reported_in_a_line(tmp_path):
 
 def test_a_framed_error_becomes_a_line():
     frame = "╭─ Oh ─╮\n│ first  │\n│ second │\n│ ────── │\n│ advice │\n╰────────╯\n"
-    assert command_line.unframe(frame) == "first second"
+    assert unframe(frame) == "first second"
     plain = " Oh     \n ------ \n  first \n  second\n  ------\n  advice\n"
-    assert command_line.unframe(plain) == "first second"
+    assert unframe(plain) == "first second"
 
 
 def test_another_keras_backend_is_refused(monkeypatch):
