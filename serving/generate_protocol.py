@@ -1,10 +1,13 @@
-"""Write `serving/protocol.binpb` from the installed tensorflow-serving-api.
+"""Write `serving/protocol_descriptors.txt` from the installed tensorflow-serving-api.
 
     python -m serving.generate_protocol
 
 tensorflow-serving-api imports all of TensorFlow, which the client must not. So this project keeps the
 descriptions of its messages in a file; a test fails when they are out of date.
 """
+
+import base64
+import zlib
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
@@ -33,4 +36,4 @@ def file_descriptor_set() -> bytes:
 
 
 if __name__ == "__main__":
-    DESCRIPTORS.write_bytes(file_descriptor_set())
+    DESCRIPTORS.write_bytes(base64.encodebytes(zlib.compress(file_descriptor_set(), 9)))

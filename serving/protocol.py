@@ -4,20 +4,29 @@ They have a descriptor pool of their own: in the default pool they would collide
 in a process that imports both.
 """
 
+import base64
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-DESCRIPTORS = Path(__file__).with_name("protocol.binpb")
-"""A FileDescriptorSet, written by `python -m serving.generate_protocol`."""
+DESCRIPTORS = Path(__file__).with_name("protocol_descriptors.txt")
+"""A FileDescriptorSet in zlib and base64, written by `python -m serving.generate_protocol`."""
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODELS = "/tensorflow.serving.ModelService/"
 """Paths of the two services."""
 
 _POOL = descriptor_pool.DescriptorPool()
-for _file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
+
+
+def read_descriptors() -> bytes:
+    """Return the serialized FileDescriptorSet."""
+    return zlib.decompress(base64.b64decode(DESCRIPTORS.read_bytes()))
+
+
+for _file in descriptor_pb2.FileDescriptorSet.FromString(read_descriptors()).file:
     _POOL.Add(_file)
 
 

@@ -17,7 +17,6 @@ from recipes.config import (
     RecurrentModel,
     RecurrentRecipe,
     Regularization,
-    StreamedTextData,
     TextData,
     TextTraining,
     Training,
@@ -293,7 +292,7 @@ def test_language_models_are_pruned_too(tmp_path, monkeypatch, kind):
         text = TextData(source=str(tmp_path / "text.txt"), block_size=8)
         recipe = TransformerRecipe(data=text, model=model, **common)
     else:
-        streamed = StreamedTextData(source=str(tmp_path / "text.txt"), block_size=8)
+        streamed = TextData(source=str(tmp_path / "text.txt"), block_size=8)
         recipe = RecurrentRecipe(data=streamed, model=RecurrentModel(cell="gru", units=16), **common)
     run = task_of("x", recipe).train(tmp_path / "run")
     kernels = kernels_of(run)

@@ -88,21 +88,17 @@ def text_exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tu
 
 def small_text_recipe(kind: str) -> TextRecipe:
     """Return a recipe that trains on Python's help for a few seconds."""
-    tokens = {
-        "source": "pydoc",
-        "tokenizer": "characters" if kind == "lstm" else kind,
-        "vocabulary_size": 300 if kind == "bpe" else None,
-        "block_size": 24,
-    }
-    ways: dict[str, Any] = {
+    tokenizer: Any = "characters" if kind == "lstm" else kind
+    data = TextData(source="pydoc", tokenizer=tokenizer, vocabulary_size=300, block_size=24)
+    settings: dict[str, Any] = {
         "optimizer": Optimizer(name="adam", learning_rate=0.01),
         "training": TextTraining(epochs=1, steps_per_epoch=64, batch_size=16),
     }
     if kind == "lstm":
         cells = RecurrentModel(cell="lstm", units=48, embedding=32, layers=2)
-        return RecurrentRecipe(data=TextData(**tokens), model=cells, **ways)
+        return RecurrentRecipe(data=data, model=cells, **settings)
     network = TransformerModel(width=32, heads=2, layers=2, feed_forward=64, convolution=3)
-    return TransformerRecipe(data=TextData(**tokens), model=network, **ways)
+    return TransformerRecipe(data=data, model=network, **settings)
 
 
 @pytest.fixture

@@ -24,9 +24,7 @@ def proto_of(array, **options):
 
 
 def test_the_generated_messages_are_current():
-    assert protocol.DESCRIPTORS.read_bytes() == file_descriptor_set(), (
-        "run: python -m serving.generate_protocol"
-    )
+    assert protocol.read_descriptors() == file_descriptor_set(), "run: python -m serving.generate_protocol"
 
 
 @settings(max_examples=100, deadline=None)
