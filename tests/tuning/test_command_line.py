@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from recipes.runs.lock import only_writer
 from tests.tuning.conftest import plan_of
 from tests.tuning.processes import ROOT, TINY, run
 from tuning import __main__ as commands
+from tuning.space import own_values
+from tuning.trial import Trial
 
 SEARCH = ("search", "mnist-mlp")
 
@@ -61,27 +64,6 @@ def test_help_does_not_import_tensorflow(arguments):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
-
-
-def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path):
-    begin = [*SEARCH, "--search-dir", "s", *TINY, "--trials", 1]
-    assert run(*begin, cwd=tmp_path).returncode == 0
-    assert_refused(run(*begin, cwd=tmp_path), "s is a search already: --resume continues it")
-    resume = [*SEARCH, "--search-dir", "s", "--resume"]
-    for changed, said in [
-        (["--space.training.batch-size", "32:64"], "space.training.batch_size was '16:256' and is '32:64'"),
-        (["--objective", "validation_loss"], "objective was 'validation_accuracy' and is 'validation_loss'"),
-        (["--training.epochs", 9], "settings.training.epochs was 2 and is 9"),
-    ]:
-        assert_refused(run(*resume, *changed, cwd=tmp_path), said)
-    done = run(*resume, "--trials", 2, cwd=tmp_path)  # a budget may grow
-    assert done.returncode == 0, done.stderr
-    assert "of 2:" in done.stdout
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").touch()
-    assert_refused(
-        run(*SEARCH, "--search-dir", "full", cwd=tmp_path), "full exists and is not a search directory"
-    )
 
 
 def test_training_starts_from_the_settings_of_a_file(tmp_path):
@@ -141,6 +123,51 @@ def call(capsys, command, *arguments):
     """Run a command in this process; return its exit status and its errors."""
     status = command_line.run({command.__name__: command}, "", [command.__name__, *map(str, arguments)])
     return status, capsys.readouterr().err
+
+
+def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path, capsys, monkeypatch):
+    """Without training: what a resumed search trains is in test_whole_searches.py."""
+    budgets = []
+    monkeypatch.setattr(
+        "tuning.run.run_search", lambda directory, **_: budgets.append(directory.plan.method.trials)
+    )
+    path = tmp_path / "s"
+    begin = ("mnist-mlp", "--search-dir", path, *TINY, "--trials", 1)
+    resume = ("mnist-mlp", "--search-dir", path, "--resume")
+    assert call(capsys, commands.search, *begin) == (0, "")
+    again = f"error: {path} is a search already: --resume continues it\n"
+    assert call(capsys, commands.search, *begin) == (2, again)
+    for changed, said in [
+        (("--space.training.batch-size", "32:64"), "space.training.batch_size was '16:256' and is '32:64'"),
+        (("--objective", "validation_loss"), "objective was 'validation_accuracy' and is 'validation_loss'"),
+        (("--training.epochs", 9), "settings.training.epochs was 2 and is 9"),
+    ]:
+        status, errors = call(capsys, commands.search, *resume, *changed)
+        assert status == 2
+        assert said in errors
+        assert errors.count("\n") == 1
+    assert call(capsys, commands.search, *resume, "--trials", 2) == (0, "")  # a budget may grow
+    assert budgets == [1, 2]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    status, errors = call(capsys, commands.search, "mnist-mlp", "--search-dir", tmp_path / "full")
+    assert status == 2
+    assert "full exists and is not a search directory" in errors
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (False, "none of 3 trials has a value. The last reason: no file\n"),
+        (True, "all of 3 trials failed: no file\n"),
+    ],
+)
+def test_a_search_without_a_value_is_a_one_line_error(make_directory, capsys, refused, said):
+    directory = make_directory(plan_of())
+    for number in range(3):
+        trial = Trial(number=number, values={}, status="failed", reason="no file", refused=refused)
+        directory.write_trial(replace(trial, values=own_values(plan_of().recipe, plan_of().dimensions)))
+    assert call(capsys, commands.report, directory.path) == (2, f"error: {said}")
 
 
 def test_a_second_process_at_a_search_is_refused_and_changes_nothing(make_directory, capsys):

@@ -65,6 +65,7 @@ def test_a_trial_that_fails_says_why_and_the_search_continues(tmp_path):
         assert ("The training loss became" in trial["reason"]) == failed
 
 
+@pytest.mark.slow
 def test_a_search_without_a_value_says_why_and_exits_with_2(tmp_path):
     space = ("--space.optimizer.learning-rate", "1e30,1e31")
     done = run("search", "mnist-mlp", *TINY, *space, "--trials", 1, "--search-dir", "s", cwd=tmp_path)
@@ -73,6 +74,7 @@ def test_a_search_without_a_value_says_why_and_exits_with_2(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_search_whose_trials_are_all_refused_ends_with_the_reason(tmp_path):
     source = ("--data.source", "nowhere/at/all", "--trials", 50)
     done = run("search", "mnist-mlp", *source, "--search-dir", "s", cwd=tmp_path)
