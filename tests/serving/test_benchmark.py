@@ -1,12 +1,8 @@
 """The benchmark of serving, with short measurements."""
 
-import asyncio
-import re
-
 import pytest
 
 from benchmarks import serving
-from tests.serving.conftest import free_port
 
 
 @pytest.fixture
@@ -28,18 +24,3 @@ def test_it_prints_a_row_for_each_load(server, short, capsys):
         assert images_per_second == pytest.approx(rate * int(images), abs=int(images))
         assert 0 < p50 <= p99
     assert len(rows(serving.HEADER)[0]) == len(printed[0])
-
-
-def test_the_server_without_a_model_answers(server, short, monkeypatch, capsys):
-    address = f"localhost:{free_port()}"
-    monkeypatch.setattr(serving, "ADDRESS", address)
-    requests = serving.requests_of(server.address)
-
-    async def measured():
-        running = asyncio.create_task(serving.serve_without_model())
-        await asyncio.sleep(0.5)
-        await asyncio.to_thread(serving.measure_all, "no model", address, requests, 0.2)
-        running.cancel()
-
-    asyncio.run(measured())
-    assert re.fullmatch(r"(\| no model \|.*\|\n){2}", capsys.readouterr().out)
