@@ -62,14 +62,8 @@ def prefetch(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
 
 
 def steps_of_epoch(sizes: BatchSizes, epoch: tf.Variable) -> tf.data.Dataset:
-    """Return (epoch, step, batch size) for each step of an epoch, read from the variable when the pass starts."""
-
-    def steps(now: tf.Tensor) -> tf.data.Dataset:
-        batch_sizes = tf.numpy_function(lambda now: sizes.of_epoch(int(now)), [now], tf.int64)
-        slices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(batch_sizes, (None,)))
-        return slices.enumerate().map(lambda step, size: (now, step, size))
-
-    return tf.data.Dataset.range(1).flat_map(lambda _: steps(epoch.read_value()))
+    """Return (epoch, step) for each step of the epoch that the variable holds in a pass."""
+    return tf.data.Dataset.range(sizes.steps_per_epoch).map(lambda step: (epoch.read_value(), step))
 
 
 def map_numpy(
@@ -111,7 +105,7 @@ def shuffled_batches(
         rows = np.split(order, np.cumsum(sizes.of_epoch(epoch)))[:-1]  # the last smaller batch is left out
         return rows, draw_keys(stream(seed, f"{use}: changes", epoch), len(rows))
 
-    def read(epoch: int, step: int, size: int) -> tuple[Array, Array, Array]:
+    def read(epoch: int, step: int) -> tuple[Array, Array, Array]:
         rows, keys = draw(int(epoch))
         return inputs[rows[step]], targets[rows[step]], keys[step]
 

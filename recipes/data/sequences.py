@@ -56,7 +56,8 @@ def held_out_reversals(data: ReversalData, seed: int) -> Reversals:
 def training_reversals(data: ReversalData, sizes: BatchSizes, seed: int) -> TrainingBatches:
     """Return new sequences in each batch: ((source, previous), target, weights)."""
 
-    def read(epoch: int, step: int, size: int) -> Reversals:
+    def read(epoch: int, step: int) -> Reversals:
+        size = sizes.of_epoch(epoch)[step]
         return draw_reversals(size, data, stream(seed, "training sequences", epoch, step))
 
     batch = fixed_size(sizes)

@@ -32,8 +32,8 @@ def training_windows(
     """
     block_size = data.block_size
 
-    def read(epoch: int, step: int, size: int) -> tuple[Ids, Ids]:
-        random = stream(seed, "windows", epoch, step)
+    def read(epoch: int, step: int) -> tuple[Ids, Ids]:
+        random, size = stream(seed, "windows", epoch, step), sizes.of_epoch(epoch)[step]
         starts = random.integers(part.start, part.stop - block_size - 1, size, endpoint=True)
         ids = tokens[starts[:, np.newaxis] + np.arange(block_size + 1)].astype(np.int32)
         return ids[:, :-1], ids[:, 1:]
