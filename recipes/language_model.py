@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
 from recipes.config import RecurrentRecipe, Sampling, TextRecipe, to_dict
 from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches
 from recipes.data.tokenizers import decode, write_vocabulary
-from recipes.data.tokens import Part as TextPart
-from recipes.data.tokens import load_text
+from recipes.data.tokens import TextPart, load_text
 from recipes.data.windows import evaluation_windows, training_windows
 from recipes.generation.decoding import LanguageModel
 from recipes.generation.text_generator import TextGenerator, load
@@ -54,7 +51,10 @@ class LanguageModelling(Task[TextRecipe]):
         if self.recipe.init_from:
             run = finished_run(Path(self.recipe.init_from))
             self.start, tokenizer = load(run)
-            theirs, ours = _network(run.config), _network(to_dict(self.recipe))
+            theirs, ours = (
+                {"model": each["model"], "block_size": each["data"]["block_size"]}
+                for each in (run.config, to_dict(self.recipe))
+            )
             check_same(theirs, ours, f"--init-from needs the network of {run.path}")
         self.text = load_text(self.recipe.data, tokenizer)
         self.tokens = self.text.tokenizer.tokens
@@ -150,10 +150,9 @@ class LanguageModelling(Task[TextRecipe]):
         generate, seed = TextGenerator(model, tokenizer).generate, self.recipe.training.seed
         return lambda: generate([prompt], max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING, seed=seed)[0]
 
-    def examples(self) -> npt.NDArray[np.int32]:
+    def examples(self) -> Any:
         """Return windows of the validation part, at most (16, block_size)."""
-        ids: npt.NDArray[np.int32] = next(iter(self.validation()))[0].numpy()
-        return ids[:SPEED_BATCH_SIZE]
+        return next(iter(self.validation()))[0][:SPEED_BATCH_SIZE].numpy()
 
     def outputs(self, run: Run | None = None) -> Sequence[bytes]:
         """Return the vocabulary."""
@@ -178,7 +177,3 @@ class LanguageModelling(Task[TextRecipe]):
     def settings_to_continue(cls, run: Run) -> dict[str, Any]:
         """Keep the vocabulary of the run."""
         return {"init_from": str(run.path)}
-
-
-def _network(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": config["model"], "block_size": config["data"]["block_size"]}

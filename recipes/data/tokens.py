@@ -31,7 +31,7 @@ UNFINISHED = ".making-"
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPart:
     """A range of tokens to train on or to score.
 
     Attributes:
@@ -46,8 +46,8 @@ class Part:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __add__(self, following: "Part") -> "Part":
-        return Part(self.start, following.stop, self.characters + following.characters)
+    def __add__(self, following: "TextPart") -> "TextPart":
+        return TextPart(self.start, following.stop, self.characters + following.characters)
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class TokenizedText:
     fingerprint: str
     tokenizer: Tokenizer
     tokens: npt.NDArray[Any] = field(repr=False)
-    train: Part
-    validation: Part
-    test: Part
+    train: TextPart
+    validation: TextPart
+    test: TextPart
 
 
 def load_text(settings: TextData, tokenizer: Tokenizer | None = None) -> TokenizedText:
@@ -94,7 +94,7 @@ def load_text(settings: TextData, tokenizer: Tokenizer | None = None) -> Tokeniz
                 _write(folder, corpus, tokenizer or train_tokenizer(corpus, settings))
     text = TokenizedText(corpus, fingerprint, *_open(folder))
     for name in PARTS:
-        part: Part = getattr(text, name)
+        part: TextPart = getattr(text, name)
         if len(part) <= settings.block_size:
             raise UserError(
                 f"data.source: the {name} part of {corpus.name} has {len(part):,} tokens: a window of "
@@ -157,14 +157,14 @@ def _is_complete(folder: Path) -> bool:
     return True
 
 
-def _open(folder: Path) -> tuple[Tokenizer, npt.NDArray[Any], Part, Part, Part]:
+def _open(folder: Path) -> tuple[Tokenizer, npt.NDArray[Any], TextPart, TextPart, TextPart]:
     """Return tokenizer, tokens and parts.
 
     Raises:
         OSError, ValueError, TypeError: The folder is missing or damaged.
     """
     tokenizer = read_vocabulary(folder / "vocabulary.json")
-    train, validation, test = (Part(*part) for part in json.loads((folder / "parts.json").read_text()))
+    train, validation, test = (TextPart(*part) for part in json.loads((folder / "parts.json").read_text()))
     with (folder / "tokens").open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # else Linux may map two megabytes around each window

@@ -10,7 +10,7 @@ from recipes.config import TextData
 from recipes.data.batch_sizes import BatchSizes
 from recipes.data.batches import TrainingBatches, fixed_size, map_numpy, prefetch, steps_of_epoch
 from recipes.data.streams import stream
-from recipes.data.tokens import Part
+from recipes.data.tokens import TextPart
 
 Ids = npt.NDArray[np.int32]
 
@@ -19,7 +19,7 @@ EVALUATION_TOKENS = 2**13
 
 
 def training_windows(
-    tokens: npt.NDArray[Any], part: Part, data: TextData, sizes: BatchSizes, seed: int
+    tokens: npt.NDArray[Any], part: TextPart, data: TextData, sizes: BatchSizes, seed: int
 ) -> TrainingBatches:
     """Return windows at random positions: int32 ids (batch, block_size), and the ids one position later.
 
@@ -42,7 +42,7 @@ def training_windows(
     return TrainingBatches(sizes, lambda epoch: map_numpy(steps_of_epoch(sizes, epoch), read, (ids, ids)))
 
 
-def evaluation_windows(tokens: npt.NDArray[Any], part: Part, data: TextData) -> tf.data.Dataset:
+def evaluation_windows(tokens: npt.NDArray[Any], part: TextPart, data: TextData) -> tf.data.Dataset:
     """Return windows in which every token of a part is scored exactly once.
 
     Windows start every `evaluation_stride` tokens. In the first one all tokens are scored, in the others the last

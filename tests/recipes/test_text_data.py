@@ -16,7 +16,7 @@ from recipes.data import tokens as token_files
 from recipes.data.batch_sizes import BatchSizes
 from recipes.data.corpus import Corpus, open_corpus
 from recipes.data.tokenizers import CharacterTokenizer, decode
-from recipes.data.tokens import Part, cache_folder, load_text
+from recipes.data.tokens import TextPart, cache_folder, load_text
 from recipes.data.windows import evaluation_windows, training_windows
 from tests.recipes.sizes import fixed_sizes
 
@@ -45,7 +45,7 @@ def test_a_file_is_cut_into_three_parts_in_order(tmp_path):
     ]
     assert parts == [text[:1400], text[1400:1600], text[1600:]]
     assert loaded.tokens.dtype == np.uint8
-    assert loaded.train + loaded.validation == Part(0, 1600, 1600)
+    assert loaded.train + loaded.validation == TextPart(0, 1600, 1600)
 
 
 def test_parts_begin_with_whole_characters(tmp_path):
@@ -190,7 +190,9 @@ def all_windows(dataset) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("stride", [None, 1, 3, 8])
-@pytest.mark.parametrize("part", [Part(0, 50, 50), Part(10, 75, 65), Part(10, 13, 3), Part(10, 18, 8)])
+@pytest.mark.parametrize(
+    "part", [TextPart(0, 50, 50), TextPart(10, 75, 65), TextPart(10, 13, 3), TextPart(10, 18, 8)]
+)
 def test_every_token_is_scored_exactly_once(part, stride):
     tokens = np.arange(100)
     ids, following, weights = all_windows(
@@ -210,7 +212,7 @@ def test_random_windows_depend_on_seed_and_epoch_only():
 
     def read(seed: int, epoch: int) -> np.ndarray:
         sizes = fixed_sizes(4, steps=50)
-        windows = training_windows(tokens, Part(100, 900, 800), TextData(block_size=16), sizes, seed)
+        windows = training_windows(tokens, TextPart(100, 900, 800), TextData(block_size=16), sizes, seed)
         windows.epoch.assign(epoch)
         ids, following = all_windows(windows.dataset)
         np.testing.assert_array_equal(following, ids + 1)
@@ -229,7 +231,7 @@ def test_windows_and_batch_sizes_draw_from_different_streams():
     random = BatchSchedule(name="random", largest=1000)
     drawn = BatchSizes(random, 1, examples=100_000, epochs=1, seed=7).of_epoch(0)
     windows = training_windows(
-        np.arange(1005), Part(1, 1005, 1004), TextData(block_size=4), fixed_sizes(150, steps=1), 7
+        np.arange(1005), TextPart(1, 1005, 1004), TextData(block_size=4), fixed_sizes(150, steps=1), 7
     )
     ids, _ = next(iter(windows.dataset.as_numpy_iterator()))
     assert abs(np.corrcoef(ids[:, 0], drawn[:150])[0, 1]) < 0.3
@@ -237,7 +239,7 @@ def test_windows_and_batch_sizes_draw_from_different_streams():
 
 def test_windows_reach_both_ends_of_the_part():
     sizes = fixed_sizes(64, steps=20)
-    windows = training_windows(np.arange(30), Part(5, 20, 15), TextData(block_size=4), sizes, 0)
+    windows = training_windows(np.arange(30), TextPart(5, 20, 15), TextData(block_size=4), sizes, 0)
     ids, following = all_windows(windows.dataset)
     assert (ids.min(), following.max()) == (5, 19)
 
