@@ -190,15 +190,15 @@ task_of("x", from_dict(ImageRecipe, json.loads(sys.argv[1]))).train(Path(sys.arg
 def settings(**training):
     """Return settings with each part that is computed in another way on several replicas.
 
-    Without a tie in a max-pooling, which seed 0 has: rounding decides which pixel gets the gradient.
+    Of few images: at about one ReLU or max-pooling in 10 million rounding decides where the gradient goes.
     """
     return {
-        "data": {"source": "digits"},
+        "data": {"source": "digits", "labels_per_class": 10},
         "model": {"convolutions": [4], "dense": [8], "batch_normalization": True, "members": 2},
-        "augmentation": {"shift": 2, "mix_up": 0.2},
+        "augmentation": {"shift": 2},
         "regularization": {"l2": 0.001},
         "optimizer": {"name": "momentum", "learning_rate": 0.05, "moving_average": 0.5},
-        "training": {"epochs": 1, "batch_size": 64, "seed": 1, **training},
+        "training": {"epochs": 1, "batch_size": 20, **training},
     }
 
 
@@ -241,10 +241,10 @@ def test_a_worker_with_other_settings_stops_all_of_them(tmp_path):
     chief_said, worker_said = tmp_path / "chief.log", tmp_path / "worker.log"
     with chief_said.open("w") as of_chief, worker_said.open("w") as of_worker:
         chief = start(settings(), tmp_path / "chief", addresses, 0, of_chief)
-        worker = start(settings(seed=2), tmp_path / "worker", addresses, 1, of_worker)
+        worker = start(settings(seed=1), tmp_path / "worker", addresses, 1, of_worker)
         assert (chief.wait(120), worker.wait(120)) == (1, 1)
     assert "UserError: A worker has other settings than the chief" in chief_said.read_text()
-    assert "chief's settings. Changed: training.seed was 1 and is 2" in worker_said.read_text()
+    assert "chief's settings. Changed: training.seed was 0 and is 1" in worker_said.read_text()
     assert not (tmp_path / "chief").exists()
 
 
