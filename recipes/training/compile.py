@@ -26,7 +26,7 @@ WITH_END: dict[str, type[schedules.ScheduleToEnd]] = {
 
 @contextlib.contextmanager
 def building(training: Training, strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Make layers that are built inside compute in a training's precision, on each of its replicas."""
+    """Build models with a training's precision and on its replicas."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(training.precision)
     try:
@@ -51,7 +51,7 @@ def compile_model(
         recipe: Optimizer, schedule and length of the training.
         compile_task: Calls `model.compile` with loss and metrics, and with the options that it is given.
         sizes: Examples of each step.
-        xla_is_faster: Whether XLA makes such a model faster on a CPU; it compiles a step for one batch size.
+        xla_is_faster: Whether XLA makes such a model faster on a CPU, at a fixed batch size.
 
     Raises:
         UserError: There is nothing to prune, or no time for it.
@@ -77,13 +77,13 @@ def compile_model(
             jit_compile=False,
         )
         model.optimizer.build(model.trainable_variables)
-    # Keras ignores `jit_compile=True` where operations must be deterministic, as some are not under XLA on a
-    # GPU, where TensorFlow says so. Those of our Transformers are on a CPU, and there is no public way to say it.
+    # Keras ignores `jit_compile=True` with deterministic operations, because some are not deterministic under XLA
+    # on a GPU; there TensorFlow raises an error. On a CPU those of our Transformers are. No public way sets it.
     model._jit_compile = xla_is_faster and recipe.batches.name == "fixed" and alone
 
 
 def _check_pruning(model: keras.Model, recipe: Recipe, sizes: BatchSizes) -> None:
-    """Refuse what can't be pruned, before there is a run directory."""
+    """Refuse invalid pruning before the run directory is created."""
     total, begin = sizes.total_steps, recipe.pruning.begin
     end, settle = recipe.pruning.last_steps(total)
     message = f"pruning must end within the {total} steps of the training"

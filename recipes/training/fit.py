@@ -66,7 +66,7 @@ class Outcome:
 
 
 def fix_seed(seed: int) -> None:
-    """Make everything that follows a function of the seed, on this machine."""
+    """Seed all random generators, and make TensorFlow's operations deterministic."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
@@ -92,15 +92,15 @@ def fit(  # noqa: PLR0913 - the parts of a training
         recipe: Its settings.
         run: Where history and checkpoints go.
         batches: The training data.
-        validation: The data that chooses the epoch.
-        finish: Train no further than the checkpoint, which has an epoch at least.
+        validation: The validation data, which chooses the epoch.
+        finish: Train no further than the checkpoint, which has at least one epoch.
         teacher: A model to learn from besides the labels.
         before_history: Callbacks that add to the metrics of an epoch.
         after_history: Callbacks that need the epoch's row in the history.
 
     Raises:
         DivergedError: The loss became NaN or infinite; the run's status says so.
-        LostWorkerError: Another worker is gone; the checkpoint is there to resume from.
+        LostWorkerError: Another worker died; the run can be resumed from its checkpoint.
         KeyboardInterrupt: Ctrl-C; the best weights so far are saved, the run's status says so.
     """
     stopping, metric = recipe.early_stopping, recipe.early_stopping.metric
@@ -168,13 +168,13 @@ def fit(  # noqa: PLR0913 - the parts of a training
             raise
         raise lost_worker(error, f"in epoch {len(history.rows) + 1}") from error
     done, seconds = len(history.rows), round(sum(row["seconds"] for row in history.rows), 3)
-    if finish:  # it may have ended before an epoch that can be the best: then the last one is kept
+    if finish:  # if no epoch so far may be the best, the last one is kept
         return Outcome(done, keep_best.best_epoch or done, seconds, FINISHED_EARLY)
     return Outcome(done, keep_best.best_epoch, seconds)
 
 
 def _first_epoch(recipe: Recipe, sizes: BatchSizes) -> int:
-    """Return the first epoch, counted from 1, that may be the best: not before it has all of the sparsity."""
+    """Return the first epoch, counted from 1, that may be the best: one with the final sparsity."""
     first = recipe.early_stopping.first_epoch(recipe.training.epochs)
     if not recipe.pruning.sparsity:
         return first

@@ -28,9 +28,9 @@ def build_loss(name: LossName) -> keras.losses.Loss:
 
 
 class MultiClassHinge(keras.losses.Loss):
-    """The multi-class hinge loss: by how much the true class misses a margin of 1 (Crammer & Singer 2001).
+    """The multi-class hinge loss with a margin of 1 (Crammer & Singer 2001).
 
-    max(0, 1 + max over the others of z - z of the true class). Differences of log-probabilities are
+    max(0, 1 + max of the other classes' z - z of the true class). Differences of log-probabilities are
     differences of logits, so outputs may be probabilities.
     """
 
@@ -44,14 +44,14 @@ class MultiClassHinge(keras.losses.Loss):
 
 @contextlib.contextmanager
 def added_to_loss(model: keras.Model, terms: Sequence[Term]) -> Iterator[None]:
-    """Add terms to the loss that a model trains with; its validation loss stays that of the labels.
+    """Add terms to the training loss of a model during a fit; its validation loss stays that of the labels.
 
-    Replaces `compute_loss`, which Keras's training step calls, for the time of a fit. A wrapper model
-    would bypass the training step of a user's own model class.
+    Replaces `compute_loss`, which Keras's training step calls. A wrapper model with its own `compute_loss` would
+    bypass the training step of a user's model class.
 
     Args:
         model: The compiled model.
-        terms: What is added, in this order.
+        terms: The terms, which are added in this order.
     """
     if not terms:
         yield
@@ -87,7 +87,7 @@ def distillation(teacher: keras.Model, weight: float, divergence: Divergence) ->
 
     Args:
         teacher: The trained model: same inputs, same outputs.
-        weight: Part of the loss that comes from the teacher, in (0, 1].
+        weight: Weight of the teacher in the loss, in (0, 1].
         divergence: Compares its outputs with the model's.
     """
 
@@ -105,7 +105,7 @@ def softened_divergence(temperature: float, *, from_logits: bool) -> Divergence:
     """Return temperature² KL(teacher ‖ model), both softened by the temperature (Hinton et al. 2015, arXiv:1503.02531).
 
     Args:
-        temperature: What the logits of both are divided by, above 0.
+        temperature: Temperature that divides the logits of both models, above 0.
         from_logits: Whether outputs are logits, else probabilities.
     """
 

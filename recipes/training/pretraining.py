@@ -87,11 +87,11 @@ def _compile(autoencoder: keras.Model, **options: Any) -> None:
 
 
 def corrupt(images: Tensor, settings: Pretraining, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Move images and blacken a part of their pixels (Vincent et al. 2010, "Stacked denoising autoencoders").
+    """Move images and set a fraction of their pixels to 0 (Vincent et al. 2010, "Stacked denoising autoencoders").
 
     Args:
         images: (batch, height, width, channels), 0 to 255.
-        settings: How far to move them, and which part of the pixels.
+        settings: How far to move them, and the fraction of the pixels.
         seed: (2,) int32.
 
     Returns:

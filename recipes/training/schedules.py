@@ -2,8 +2,8 @@
 
     model.compile(keras.optimizers.AdamW(OneCycle(0.004, total_steps=5000)), "mse")
 
-`step` counts from 0, `total_steps` includes the warm-up. A model that is saved with its optimizer keeps the schedule; import
-this module before loading it.
+`step` counts from 0, `total_steps` includes the warm-up. A model that is saved with its optimizer keeps its
+schedule: import this module before `keras.models.load_model`.
 """
 
 import math
@@ -72,8 +72,8 @@ class Exponential(Schedule):
     [0.1, 0.05, 0.025]
 
     Args:
-        decay_steps: Steps after which the rate is `rate` times what it was.
-        rate: In (0, 1].
+        decay_steps: Steps in which the learning rate is multiplied by `rate` once.
+        rate: The factor, in (0, 1].
     """
 
     decay_steps: float
@@ -126,7 +126,7 @@ class ScheduleToEnd(Schedule):
         return self._at(ops.minimum(step / (self.total_steps - self.warmup_steps), 1.0))
 
     def _at(self, t: Tensor) -> Tensor:
-        """Return the factor of the learning rate at a part t of the time after the warm-up."""
+        """Return the factor of the learning rate at a fraction t of the time after the warm-up."""
         raise NotImplementedError
 
 
@@ -159,7 +159,7 @@ class Cosine(ScheduleToEnd):
     [0.1, 0.05, 0.0]
 
     Args:
-        final_fraction: Last rate as a part of the highest.
+        final_fraction: Final rate as a fraction of the highest, in [0, 1].
     """
 
     final_fraction: float = 0.0
@@ -182,9 +182,9 @@ class OneCycle(ScheduleToEnd):
     [0.004, 0.052, 0.1, 0.05, 0.0]
 
     Args:
-        rise_fraction: Part of the time in which the rate rises, in (0, 1).
-        initial_fraction: First rate as a part of the highest.
-        final_fraction: Last rate as a part of the highest.
+        rise_fraction: Fraction of the time in which the rate rises, in (0, 1).
+        initial_fraction: Initial rate as a fraction of the highest, in (0, 1].
+        final_fraction: Final rate as a fraction of the highest, in [0, 1].
     """
 
     rise_fraction: float = 0.2
@@ -207,8 +207,8 @@ class WarmupStableDecay(ScheduleToEnd):
     [0.01, 0.1, 0.1, 0.05, 0.0]
 
     Args:
-        decay_fraction: Part of the time, at the end, in which the rate falls, in (0, 1].
-        final_fraction: Last rate as a part of the highest.
+        decay_fraction: Fraction of the time, at its end, in which the rate falls, in (0, 1].
+        final_fraction: Final rate as a fraction of the highest, in [0, 1].
     """
 
     decay_fraction: float = 0.2

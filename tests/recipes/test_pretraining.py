@@ -138,7 +138,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(recipe, tmp_path, stopped_in, mon
     [
         ({"epochs": -1}, "pretraining.epochs must be at least 0. Received: epochs=-1"),
         ({"noise": 1.0}, "pretraining.noise must be in .0, 1.. Received: noise=1.0"),
-        ({"moves": Augmentation(end_fraction=0.5)}, "must be 1: .* Received: end_fraction=0.5"),
+        ({"moves": Augmentation(end_fraction=0.5)}, "must be 1. Received: end_fraction=0.5"),
         ({"batch_size": 0}, "pretraining.batch_size must be at least 1"),
     ],
 )

@@ -2,8 +2,8 @@
 
     model.fit(x, y, validation_split=0.1, callbacks=[KeepBest("val_accuracy", patience=3), Checkpoint("state.npz")])
 
-Each forgets an earlier training in `on_train_begin`. Those with a memory are `StatefulCallback`s: a `Checkpoint` keeps it
-over a kill. In the examples `model` is a compiled linear layer of 4 weights, `x` and `y` are 8 rows.
+Each resets its state in `on_train_begin`. A `Checkpoint` saves that of every `StatefulCallback` in the same fit. In the
+examples `model` is a compiled linear layer of 4 weights, `x` and `y` are 8 rows of data.
 """
 
 from recipes.training.callbacks.checkpoint import Checkpoint

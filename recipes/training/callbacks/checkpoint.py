@@ -1,4 +1,4 @@
-"""Write the whole state of a training after each epoch, so that a kill costs at most the epoch under way."""
+"""Save the whole state of a training after each epoch, so that a kill costs at most the current epoch."""
 
 import json
 from pathlib import Path
@@ -15,11 +15,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Save model, optimizer and the memory of the stateful callbacks; a fit with the same path resumes after the last epoch.
+    """Save model, optimizer and the state of the stateful callbacks; a fit with the same path resumes.
 
-    Must stand last among the callbacks: it saves their state after the epoch, and restores it after their own
-    `on_train_begin`. Keras's BackupAndRestore keeps the memory of no callback. The result of a resumed
-    training is the same to the bit where the order of the data depends on the epoch alone.
+    Must be the last callback: it saves the others' state after the epoch, and restores it after their
+    `on_train_begin`. Keras's BackupAndRestore saves no callback's state. A resumed training has the same result, to
+    the bit, if the order of the data depends on the epoch alone.
 
     >>> checkpoint = Checkpoint("state.npz")
     >>> history = model.fit(x, y, epochs=2, callbacks=[KeepBest("loss"), checkpoint], verbose=0)
@@ -30,7 +30,7 @@ class Checkpoint(keras.callbacks.Callback):
     [2, 3, 4]
 
     Args:
-        path: The checkpoint file, one .npz, written beside and renamed. Delete it to train from scratch.
+        path: The checkpoint, an .npz file that is replaced as a whole. Delete it to train from scratch.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -59,7 +59,7 @@ class Checkpoint(keras.callbacks.Callback):
         write_file(self.path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Restore the checkpoint, if there is one, and let the fit begin after its last epoch.
+        """Restore the checkpoint, if there is one, and start the fit after its last epoch.
 
         Raises:
             ValueError: The model is not built, or the checkpoint is that of other callbacks.
@@ -87,7 +87,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.model._initial_epoch = None
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Let later fits of the model begin at their first epoch, also where no epoch was left."""
+        """Let later fits of the model begin at their first epoch, even if this one had none left."""
         self.model._initial_epoch = None
 
     def _stateful(self) -> dict[str, StatefulCallback]:

@@ -14,7 +14,7 @@ Row = dict[str, float]
 class History(StatefulCallback):
     """Keep a row per epoch and write all rows after each.
 
-    The file is written as a whole beside the old one and renamed, so it is never half a row.
+    The file is replaced as a whole, so it never has an incomplete row.
 
     >>> history = History("history.csv", columns={"learning_rate": lambda: float(model.optimizer.learning_rate)})
     >>> _ = model.fit(x, y, validation_split=0.5, epochs=2, callbacks=[history], verbose=0)
@@ -22,7 +22,7 @@ class History(StatefulCallback):
     ['epoch', 'loss', 'validation_loss', 'learning_rate', 'seconds']
 
     Args:
-        path: Where the file goes.
+        path: The CSV file.
         columns: Further columns, by name: functions that are called at the end of each epoch.
 
     Attributes:
@@ -57,6 +57,6 @@ class History(StatefulCallback):
         return {"rows": self.rows}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the rows back; an epoch that a kill cut off leaves none."""
+        """Restore the rows, without that of an epoch after the checkpoint."""
         self.rows = state["rows"]
         write_csv(self.path, self.rows)

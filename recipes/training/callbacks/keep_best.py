@@ -1,4 +1,4 @@
-"""Keep the best epoch's weights, and stop when no better epoch comes."""
+"""Keep the weights of the best epoch, and stop early."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from recipes.training.callbacks.metric import MetricCallback
 class KeepBest(MetricCallback):
     """Remember the weights of the best epoch, put them into the model when training ends, and stop early.
 
-    Keras's EarlyStopping does so too. This one never takes NaN for the best, and keeps its memory over a resume. After
+    Keras's EarlyStopping does so too. This one never takes NaN for the best, and a `Checkpoint` saves its state. After
     a `MovingAverage` in the list of callbacks it keeps the averages.
 
     >>> keep_best = KeepBest("val_loss", patience=3)
@@ -26,7 +26,7 @@ class KeepBest(MetricCallback):
         patience: Epochs without improvement after which training stops, at least 1; None never stops.
         min_delta: Smallest change that counts as an improvement.
         first_epoch: First epoch, counted from 1, that may be the best one.
-        mode: "min", "max" or "auto", which goes by the metric's name.
+        mode: "min", "max" or "auto", which infers it from the metric's name.
 
     Attributes:
         best: The metric's best value; infinitely bad before the first epoch that counts.
@@ -37,7 +37,7 @@ class KeepBest(MetricCallback):
     first_epoch: int = field(default=1, kw_only=True)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forget an earlier training."""
+        """Reset the best epoch."""
         super().on_train_begin()
         self.best_epoch = 0
         self.best_weights: list[npt.NDArray[Any]] = []
@@ -56,7 +56,7 @@ class KeepBest(MetricCallback):
         self.put_best()
 
     def put_best(self) -> None:
-        """Put the best weights so far into the model; before there are any, leave it as it is."""
+        """Put the best weights so far, if any, into the model."""
         if self.best_weights:
             self.model.set_weights(self.best_weights)
 
@@ -65,7 +65,7 @@ class KeepBest(MetricCallback):
         return {**super().state(), "best_epoch": self.best_epoch, "best_weights": self.best_weights}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         super().restore(state)
         self.best_epoch = state["best_epoch"]
         self.best_weights = [np.array(weight) for weight in state["best_weights"]]

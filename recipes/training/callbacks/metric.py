@@ -18,12 +18,12 @@ class MetricCallback(StatefulCallback):
 
     Args:
         monitor: Name of the metric in Keras's logs, such as "val_loss".
-        patience: Epochs without improvement to wait, at least 1; None for ever.
+        patience: Epochs without improvement to wait, at least 1; None for no limit.
         min_delta: Smallest change that counts as an improvement.
-        mode: "min" or "max", which values are better; "auto" goes by the metric's name.
+        mode: "min" or "max", which values are better; "auto" infers it from the metric's name.
 
     Raises:
-        ValueError: Another mode, or "auto" with a name that does not say it.
+        ValueError: Another mode, or "auto" with an unknown name.
 
     Attributes:
         best: The best value; infinitely bad before the first.
@@ -41,14 +41,14 @@ class MetricCallback(StatefulCallback):
         low, high = self.monitor.endswith(LOW), self.monitor.endswith(HIGH)
         if self.mode not in ("auto", "min", "max") or (self.mode == "auto" and not (low or high)):
             raise ValueError(
-                "mode must be min or max, or auto where the metric's name says it. "
+                "mode must be min or max, or auto if the metric has a known name. "
                 f"Received: monitor={self.monitor!r}, mode={self.mode!r}"
             )
         self.sign = -1.0 if self.mode == "min" or (self.mode == "auto" and low) else 1.0
         self.on_train_begin()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forget an earlier training."""
+        """Reset the best value."""
         self.best = -math.inf * self.sign
         self.waited = 0
 
@@ -79,5 +79,5 @@ class MetricCallback(StatefulCallback):
         return {"best": self.best, "waited": self.waited}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         self.best, self.waited = state["best"], state["waited"]

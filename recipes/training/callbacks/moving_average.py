@@ -16,18 +16,18 @@ class MovingAverage(StatefulCallback):
 
     average ← average + (1 - d) (weights - average), d = min(decay, (1 + n) / (10 + n)) after n updates: as
     in TensorFlow's ExponentialMovingAverage, so that the average never spans more than about a tenth of the
-    steps so far. A constant 0.999 would keep a third of the initial weights after 1,000 steps.
+    steps so far. After 1,000 steps with a constant decay of 0.999, a third of the average would be the initial weights.
 
     The statistics of batch normalisation are averaged with the trainable weights: those of the
     last step do not fit averaged weights. Keras's `use_ema` averages trainable weights alone, by a constant decay.
 
-    The model holds the average from each validation to the next epoch, and after training. Must stand before the callbacks
-    that read the weights at the end of an epoch.
+    The model holds the averages from each validation to the next epoch, and after training. Must come before the
+    callbacks that read the weights at the end of an epoch. For Keras's TensorFlow backend.
 
     >>> history = model.fit(x, y, epochs=2, callbacks=[MovingAverage(0.999), KeepBest("loss")], verbose=0)
 
     Args:
-        decay: Largest part of the average that a step leaves, in (0, 1).
+        decay: Largest decay of the average per step, in (0, 1).
     """
 
     def __init__(self, decay: float) -> None:
@@ -72,7 +72,7 @@ class MovingAverage(StatefulCallback):
         return logs
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Start from the weights there are."""
+        """Start from the model's weights."""
         self.averaged = False
         for variable, average in zip(self.variables, self.others, strict=True):
             average.assign(variable)

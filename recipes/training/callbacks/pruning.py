@@ -21,7 +21,7 @@ from recipes.training.optimizers import finished_steps
 
 
 class KeepZeros(keras.constraints.Constraint):
-    """Keeps the weights of a variable at 0 that are 0 now."""
+    """Keeps the zeros of a variable at 0."""
 
     def __init__(self, variable: keras.Variable) -> None:
         self.mask = ops.cast(ops.not_equal(variable, 0), "float32")
@@ -32,22 +32,22 @@ class KeepZeros(keras.constraints.Constraint):
 
 
 def keep_zeros(model: keras.Model) -> None:
-    """Train a pruned model without making it denser, whether it is pruned further or not."""
+    """Keep the zeros of a pruned model in further training."""
     for variable in model.trainable_variables:
         if is_matrix(variable) or variable.name == "bias":
             variable.constraint = KeepZeros(variable)
 
 
 class Mask(keras.constraints.Constraint):
-    """Keeps the pruned weights of a variable at 0, after the constraint that it had before.
+    """Keeps the pruned weights of a variable at 0, and applies the constraint that it had before.
 
-    With regrowth the update of a pruned weight is not lost: it goes to a dense copy, by whose size
-    weights are chosen, and a weight that is chosen again returns with it (Guo et al. 2016,
-    "Dynamic Network Surgery for Efficient DNNs", arXiv:1608.04493).
+    With regrowth pruned weights are trained further in a dense copy. Weights are ranked by its magnitudes, and a
+    weight that is kept again gets its value (Guo et al. 2016, "Dynamic Network Surgery for Efficient DNNs",
+    arXiv:1608.04493).
 
     Args:
-        variable: What is pruned.
-        regrow: Whether pruned weights continue to learn.
+        variable: The variable to prune.
+        regrow: Whether pruned weights are trained further.
     """
 
     def __init__(self, variable: keras.Variable, *, regrow: bool) -> None:
@@ -75,33 +75,33 @@ class Mask(keras.constraints.Constraint):
         return self.variable if self.dense is None else self.dense
 
     def choose(self, keep: npt.NDArray[np.bool_]) -> None:
-        """Keep these weights, and no others."""
+        """Keep the weights where `keep` is true, and prune the others."""
         self.mask.assign(keep.astype(np.float32))
         self.variable.assign(self.mask * self.values)
 
 
 @dataclass(eq=False)
 class Prune(StatefulCallback):
-    """Choose the weights that stay, again and again while the sparsity grows.
+    """Prune the weights of smallest magnitude, every `frequency` steps while the sparsity grows.
 
-    Along the polynomial the sparsity is sparsity * (1 - (1 - t)^3) with t from 0 at begin_step to 1 at end_step (Zhu & Gupta
-    2017, "To prune, or not to prune", arXiv:1710.01878). Steps are the optimizer's.
+    The polynomial schedule is sparsity * (1 - (1 - t)^3) with t from 0 at begin_step to 1 at end_step (Zhu & Gupta
+    2017, "To prune, or not to prune", arXiv:1710.01878). Steps are the optimizer's iterations.
 
     >>> history = model.fit(x, y, epochs=4, callbacks=[Prune(sparsity=0.5, end_step=4, frequency=1)], verbose=0)
     >>> sum(float(weight) == 0 for weight in model.get_weights()[0].flat)
     2
 
     Args:
-        sparsity: Part of the prunable weights that is 0 in the end, in [0, 1).
-        begin_step: Step of the first choice.
+        sparsity: Final fraction of the prunable weights that are 0, in [0, 1).
         end_step: Step at which the sparsity is reached, after begin_step.
-        settle_step: Step of the last choice, not before end_step (None: end_step); from end_step to there the sparsity is constant.
-        frequency: Steps between two choices.
-        schedule: "polynomial", or "constant" for the whole sparsity from begin_step on.
-        ranking: "global" removes the smallest weights of the whole model, "layer" those of each layer.
+        begin_step: Step of the first pruning.
+        settle_step: Step after which the masks do not change, not before end_step; None for end_step.
+        frequency: Steps between two updates of the masks.
+        schedule: "polynomial", or "constant" for the final sparsity from begin_step on.
+        ranking: Whether weights are ranked over the whole model, "global", or in each "layer".
         leave_out: Names of layers that are not pruned.
         biases: Whether biases are pruned too.
-        regrow: Whether pruned weights continue to learn, unseen, and may return.
+        regrow: Whether pruned weights are trained further in a dense copy, and may return.
 
     Raises:
         UserError: From `fit`, a layer that the model does not have, or no prunable weights.
@@ -138,7 +138,7 @@ class Prune(StatefulCallback):
         return self.sparsity * (1 - (1 - t) ** 3)
 
     def choice_at(self, step: int) -> int | None:
-        """Return the last step until now at which weights were due to be chosen; None before the first."""
+        """Return the last step, up to this one, at which the masks are due; None before the first."""
         if step < self.begin_step:
             return None
         if step >= self.last_step:
@@ -162,11 +162,11 @@ class Prune(StatefulCallback):
         self.choose(finished_steps(self.model.optimizer))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Choose again when it is due."""
+        """Update the masks when they are due."""
         self.choose(finished_steps(self.model.optimizer))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Prune moving averages of the weights, which remember weights that are pruned now."""
+        """Prune moving averages of the weights, in which pruned weights are not 0."""
         for mask in self.masks:
             averages = mask.variable
             if mask.dense is not None:  # a weight that has just returned has an average of 0
@@ -174,13 +174,13 @@ class Prune(StatefulCallback):
             mask.variable.assign(averages * mask.mask)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Remove the masks: what is saved is a plain model with zeros."""
+        """Remove the masks and leave the zeros."""
         for mask in self.masks:
             mask.variable.constraint = mask.before
         self.model.train_function = None
 
     def choose(self, step: int) -> None:
-        """Choose the weights that are due by a step, unless they were chosen already."""
+        """Update the masks that are due at a step, unless they have been."""
         due = self.choice_at(step)
         if due is None or due == self.chosen_at:
             return
@@ -192,7 +192,7 @@ class Prune(StatefulCallback):
             mask.choose(keep)
 
     def state(self) -> dict[str, Any]:
-        """Return the masks, the dense copies, and when the weights were chosen."""
+        """Return the masks, the dense copies, and the step of the masks."""
         return {
             "chosen_at": self.chosen_at,
             "masks": [ops.convert_to_numpy(mask.mask) for mask in self.masks],
@@ -200,7 +200,7 @@ class Prune(StatefulCallback):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         self.chosen_at = state["chosen_at"]
         variables = [mask.mask for mask in self.masks]
         variables += [mask.dense for mask in self.masks if mask.dense is not None]

@@ -14,8 +14,8 @@ from recipes.training.schedules import Plateau
 class ReduceOnPlateau(MetricCallback):
     """Multiply the learning rate by `factor` after `patience` epochs without improvement, down to `minimum`.
 
-    For an optimizer whose learning rate is a number or a `Plateau`, which warms up. Keras's ReduceLROnPlateau has no
-    warm-up and forgets its wait when training resumes.
+    For an optimizer whose learning rate is a number or a `Plateau` schedule, which has a warm-up. Keras's
+    ReduceLROnPlateau has none, and starts its wait again when training resumes.
 
     >>> model.compile(keras.optimizers.SGD(Plateau(0.1, warmup_steps=4)), "mse")
     >>> reduce = ReduceOnPlateau("loss", factor=0.1, patience=1, min_delta=100.0)  # nothing is that much better
@@ -25,11 +25,11 @@ class ReduceOnPlateau(MetricCallback):
 
     Args:
         monitor: Metric that should improve.
-        factor: What the rate is multiplied by, in (0, 1).
-        patience: Epochs without improvement before the rate drops, at least 1.
+        factor: Factor by which the rate is reduced, in (0, 1).
+        patience: Epochs without improvement before the rate is reduced, at least 1.
         min_delta: Smallest change that counts as an improvement.
-        minimum: Lowest rate.
-        mode: "min", "max" or "auto", which goes by the metric's name.
+        minimum: Lower bound of the rate.
+        mode: "min", "max" or "auto", which infers it from the metric's name.
     """
 
     patience: int | None = 2
@@ -40,7 +40,7 @@ class ReduceOnPlateau(MetricCallback):
         """Find the learning rate.
 
         Raises:
-            ValueError: It is a schedule that can't be lowered.
+            ValueError: The learning rate is another schedule.
         """
         super().set_model(model)
         schedule = schedule_of(model.optimizer)
@@ -64,6 +64,6 @@ class ReduceOnPlateau(MetricCallback):
         return {**super().state(), "rate": self._rate()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         super().restore(state)
         self.rate.assign(state["rate"])

@@ -28,7 +28,7 @@ class Sample(StatefulCallback):
         self.texts: list[str] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forget an earlier training."""
+        """Start without texts."""
         self.texts = []
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -44,5 +44,5 @@ class Sample(StatefulCallback):
         return {"texts": self.texts}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the texts back."""
+        """Restore the texts."""
         self.texts = list(state["texts"])

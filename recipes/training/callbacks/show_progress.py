@@ -66,7 +66,7 @@ class ShowProgress(keras.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """Remove the bar and give the terminal its cursor back, also after an error; safe to call twice."""
+        """Remove the bar and show the cursor again, also after an error; may be called twice."""
         self.bar.stop()
 
     def _describe(self, logs: dict[str, Any]) -> str:

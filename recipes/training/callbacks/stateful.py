@@ -1,4 +1,4 @@
-"""Base class of callbacks whose memory survives a kill."""
+"""Base class of callbacks whose state survives a kill."""
 
 import abc
 from typing import Any
@@ -10,7 +10,7 @@ STATEFUL = "stateful callbacks"
 
 
 class StatefulCallback(keras.callbacks.Callback, abc.ABC):
-    """A callback whose memory a `Checkpoint` in the same fit keeps."""
+    """A callback whose state a `Checkpoint` in the same fit saves and restores."""
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Take the parameters of the fit, and announce this callback to a `Checkpoint`."""
@@ -19,11 +19,11 @@ class StatefulCallback(keras.callbacks.Callback, abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> dict[str, Any]:
-        """Return the memory: JSON values, NumPy arrays, and lists of arrays."""
+        """Return the state: JSON values, NumPy arrays, and lists of arrays."""
 
     @abc.abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the memory back, after `on_train_begin`."""
+        """Restore a state, after `on_train_begin`."""
 
 
 def check_built(callback: keras.callbacks.Callback, model: keras.Model) -> None:

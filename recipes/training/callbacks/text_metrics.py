@@ -9,7 +9,7 @@ import keras
 
 
 def perplexity(loss: float) -> float:
-    """Return e^loss, of a loss in nats per token: the number of equally likely tokens with the same uncertainty."""
+    """Return e^loss, of a loss in nats per token."""
     return math.exp(min(loss, 700.0))  # e^710 is no float64
 
 
