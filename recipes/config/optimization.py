@@ -155,6 +155,11 @@ class BatchSchedule(Settings):
     largest: Count = 512
     """random: largest batch size, at least training.batch_size."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unused = self.largest == type(self).largest
+        require(self.name == "random" or unused, "batches fixed has no largest", largest=self.largest)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Regularization(Settings):

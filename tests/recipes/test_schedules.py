@@ -147,14 +147,14 @@ def test_examples_drive_the_learning_rate_as_steps_do():
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"batches": {"largest": 512}}, "batches fixed takes no setting of its own. Received: largest=512"),
+        ({"batches": {"largest": 256}}, "batches fixed has no largest. Received: largest=256"),
         (
             {"batches": {"name": "random", "largest": 64}},
             "at least training.batch_size. Received: largest=64",
         ),
         (
             {"batches": {"name": "random"}, "optimizer": {"name": "gradient-descent"}},
-            "its batch size can't change. Received: batches='random'",
+            "batches must be fixed. Received: batches='random'",
         ),
         (
             {"regularization": {"l2": 0.1}, "optimizer": {"name": "adamw"}},

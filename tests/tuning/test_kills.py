@@ -34,9 +34,7 @@ def serve_in_process(path: Path, port: int) -> None:
     with only_writer(path):
         chief = Chief(Search(SearchDirectory(path), remote_workers=True), "127.0.0.1", port)
         chief.server.start()
-        while not chief.is_done(0.5):
-            time.sleep(0.01)
-        chief.server.stop(0).wait()
+        chief.server.wait_for_termination()
 
 
 @contextlib.contextmanager
@@ -49,6 +47,15 @@ def started(target, *arguments) -> Iterator[multiprocessing.Process]:
     finally:
         process.kill()
         process.join()
+
+
+def lasting_port() -> int:
+    """Return a free port that no other process is given: one below those that the system gives away."""
+    while True:
+        port = random.randint(10_000, 30_000)
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def assert_unchanged(directory: SearchDirectory, ended: dict[int, object]) -> dict[int, object]:
@@ -94,10 +101,7 @@ def test_a_chief_that_is_killed_at_random_moments_while_its_workers_ask_and_tell
     monkeypatch.setattr(worker_module, "train_in_process", train)
     moments = random.Random(0)
     directory = make_directory(plan_of(algorithm="random", trials=60))
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    stop = threading.Event()
+    port, stop = lasting_port(), threading.Event()
 
     def work(name):
         worker_module.work(ChiefClient(f"127.0.0.1:{port}", 60), directory, name, threads=1, stop=stop)
@@ -109,9 +113,9 @@ def test_a_chief_that_is_killed_at_random_moments_while_its_workers_ask_and_tell
     try:
         for _ in range(KILLS):
             before = len(directory.trials())
-            with started(serve_in_process, directory.path, port):
-                deadline = time.monotonic() + 60
-                while len(directory.trials()) <= before and len(ended) < 60 and time.monotonic() < deadline:
+            with started(serve_in_process, directory.path, port) as chief:
+                while len(directory.trials()) <= before and len(ended) < 60:
+                    assert chief.is_alive()
                     time.sleep(0.005)
                 time.sleep(moments.uniform(0, 0.05))
             ended = assert_unchanged(directory, ended)
