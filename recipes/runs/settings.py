@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.catalog import CATALOG
+from recipes.command_line import quiet_tensorflow
 from recipes.config import Recipe, UserError, from_dict, nearest, to_dict
 from recipes.config.own import load_own_recipe, place_of
 
@@ -38,7 +39,8 @@ def find_recipe(name: str) -> NamedRecipe:
         return NamedRecipe(name, name, CATALOG[name].summary, CATALOG[name].recipe)
     if not (":" in name or name.endswith(".py")):
         raise UserError(f"There is no recipe {name!r}. {nearest(name, CATALOG)}")
-    own = load_own_recipe(name)
+    with quiet_tensorflow():  # which the file imports with Keras
+        own = load_own_recipe(name)
     return NamedRecipe(place_of(own), own.name, own.__doc__ or own.name, own)
 
 
