@@ -74,6 +74,14 @@ def test_weights_are_chosen_every_so_many_steps_from_begin_to_end():
     assert Prune(0.9, end_step=250).choice_at(999) == 250  # the last one, unless settle_step is later
 
 
+@pytest.mark.parametrize("steps", [{"end_step": 0}, {"end_step": 9, "settle_step": 8}])
+def test_steps_in_another_order_are_refused(steps):
+    with pytest.raises(
+        ValueError, match="end_step must come after begin_step.*Received: begin_step=0, end_step="
+    ):
+        Prune(0.5, **steps)
+
+
 def test_without_an_end_half_of_the_training_prunes_and_weights_settle_before_it_is_over():
     assert Pruning(sparsity=0.5).last_steps(1000) == (500, 850)
     assert Pruning(sparsity=0.5, end=900).last_steps(1000) == (900, 900)

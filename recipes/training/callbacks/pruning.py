@@ -104,6 +104,7 @@ class Prune(StatefulCallback):
         regrow: Whether pruned weights are trained further in a dense copy, and may return.
 
     Raises:
+        ValueError: Steps in another order; from `fit`, a model that is not built.
         UserError: From `fit`, a layer that the model does not have, or no prunable weights.
 
     Attributes:
@@ -125,6 +126,11 @@ class Prune(StatefulCallback):
     def __post_init__(self) -> None:
         super().__init__()
         self.last_step = self.end_step if self.settle_step is None else self.settle_step
+        if not self.begin_step < self.end_step <= self.last_step:
+            raise ValueError(
+                "end_step must come after begin_step, and settle_step not before end_step. "
+                f"Received: begin_step={self.begin_step}, end_step={self.end_step}, settle_step={self.settle_step}"
+            )
         self.masks: list[Mask] = []
         self.chosen_at: int | None = None
 
