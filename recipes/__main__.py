@@ -25,11 +25,10 @@ from recipes.distribution.tf_config import read_cluster
 from recipes.generation.prompts import print_texts, read_prompts
 from recipes.report.summary import summarize, summarize_compression
 from recipes.runs.directory import RUNS, Run
-from recipes.runs.finding import finished_run, path_to_resume
 from recipes.runs.flags import parse, parse_flags, value_of
 from recipes.runs.lock import release
-from recipes.runs.opening import choose_run
-from recipes.runs.settings import find_recipe, folder_of, read_settings, recorded_recipe
+from recipes.runs.opening import choose_run, finished_run, path_to_resume
+from recipes.runs.recipe_lookup import find_recipe, folder_of, read_settings, recorded_recipe
 
 HELP = """usage: python -m recipes COMMAND ...
 
@@ -269,7 +268,7 @@ def quantize(arguments: Sequence[str]) -> None:
     recorded_recipe(source.config)
     with choose_run(source.metrics["recipe"], chosen.run_dir, offer="choose another --run-dir") as (run, _):
         task = _tasks().task_of_run(source)
-        from recipes.compression.quantize_run import quantize_run
+        from recipes.compression.quantize import quantize_run
 
         run = quantize_run(task, run.path)
     left = run.metrics["not_quantized"]

@@ -24,9 +24,9 @@ from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.saved import copy_without_optimizer
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.report.page import Page, Text
-from recipes.runs.comparison import check_same
 from recipes.runs.directory import Run
-from recipes.runs.finding import finished_run
+from recipes.runs.opening import finished_run
+from recipes.runs.record import check_same
 from recipes.task import Data, Part, Scores, Task
 from recipes.training.callbacks import Sample, TextMetrics
 from recipes.training.callbacks.text_metrics import bits_per_character, perplexity

@@ -20,6 +20,7 @@ from recipes.data.batch_sizes import BatchSizes, batch_sizes
 from recipes.data.batches import EVALUATION_BATCH_SIZE, TrainingBatches, prefetch
 from recipes.data.examples import fingerprint
 from recipes.data.streams import stream
+from recipes.models import Tensor
 from recipes.report.page import Page
 from recipes.runs.directory import Run
 from recipes.runs.opening import choose_run
@@ -28,7 +29,6 @@ from recipes.task import Data, Part, Scores, Task
 SHUFFLED_TOGETHER = 16_384
 """Examples of a tf.data.Dataset that are shuffled together; arrays are shuffled as a whole."""
 SPEED_BATCH_SIZE = 256
-Tensor = Any
 
 
 def train(recipe: OwnSettings, path: Path | None = None, *, resume: bool = False) -> Run:

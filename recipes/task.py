@@ -23,11 +23,10 @@ from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
 from recipes.report.page import Page, Picture, settings_table, write_page
 from recipes.report.plots import plot_learning_curves
-from recipes.runs.comparison import check_same_data, check_scored
 from recipes.runs.directory import Run
-from recipes.runs.finding import finished_run
-from recipes.runs.opening import open_run
-from recipes.runs.settings import recorded_recipe
+from recipes.runs.opening import finished_run, open_run
+from recipes.runs.recipe_lookup import recorded_recipe
+from recipes.runs.record import check_same_data, check_scored
 from recipes.training.compile import building, compile_model
 from recipes.training.fit import Batches, Outcome, fit, fix_seed, save_model
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from recipes.config import ImageRecipe, Recipe, RegressionRecipe, SequenceRecipe, TextRecipe
+from recipes.config import ImageRecipe, Recipe, RegressionRecipe, SequenceRecipe, TextRecipe, with_settings
 from recipes.config.own import OwnSettings
 from recipes.runs.directory import Run
-from recipes.runs.settings import recorded_recipe, with_settings
+from recipes.runs.recipe_lookup import recorded_recipe
 from recipes.task import Task
 
 

@@ -14,8 +14,8 @@ import tyro
 from recipes import command_line
 from recipes.config import Sampling, UserError, require, require_seed
 from recipes.generation.prompts import print_texts, read_prompts
-from recipes.runs.finding import finished_run
 from recipes.runs.flags import parse
+from recipes.runs.opening import finished_run
 
 HELP = """usage: python -m serving COMMAND ...
 

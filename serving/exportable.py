@@ -15,7 +15,7 @@ from recipes.generation import decoding
 from recipes.generation.text_generator import TextGenerator, load
 from recipes.models import saved
 from recipes.runs.directory import Run
-from recipes.runs.settings import recorded_recipe
+from recipes.runs.recipe_lookup import recorded_recipe
 from recipes.tasks import task_class, task_of_run
 from serving.signatures import image, keras_model, text
 from serving.tensors import Arrays

@@ -20,7 +20,7 @@ from recipes.compression.prune_run import prune_run
 from recipes.config import RunPruning
 from recipes.own import OwnTask
 from recipes.runs.directory import Run
-from recipes.runs.settings import find_recipe
+from recipes.runs.recipe_lookup import find_recipe
 from recipes.tasks import task_of_run
 from serving.export import export
 

@@ -16,7 +16,7 @@ from recipes.config import UserError, require
 from recipes.runs.files import follow, point_latest
 from recipes.runs.flags import parse, parse_flags, value_of
 from recipes.runs.lock import claimed
-from recipes.runs.settings import find_recipe
+from recipes.runs.recipe_lookup import find_recipe
 from tuning.directory import SearchDirectory, open_search
 from tuning.plan import Method, make_plan
 

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recipes.config import UserError
-from recipes.runs.comparison import check_same
 from recipes.runs.directory import Run
 from recipes.runs.files import write_json
 from recipes.runs.lock import only_writer
+from recipes.runs.record import check_same
 from tuning.plan import Plan, plan_from_json
 from tuning.trial import Trial, seconds_used, trial_from_json
 

@@ -14,8 +14,9 @@ from recipes.config import (
     require,
     require_seed,
     to_dict,
+    with_settings,
 )
-from recipes.runs.settings import find_recipe, with_settings
+from recipes.runs.recipe_lookup import find_recipe
 from tuning.space import Dimension, default_space, parse_space
 
 

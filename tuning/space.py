@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from recipes.config import Recipe, UserError, flatten, nearest, require, to_dict
-from recipes.runs.settings import with_settings
+from recipes.config import Recipe, UserError, flatten, nearest, require, to_dict, with_settings
 
 BATCH_SIZE, LEARNING_RATE = "training.batch_size", "optimizer.learning_rate"
 EPOCHS, STEPS_PER_EPOCH = "training.epochs", "training.steps_per_epoch"

@@ -13,10 +13,9 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.plugins.hparams import api
 
-from recipes.config import DivergedError, Recipe, UserError
+from recipes.config import DivergedError, Recipe, UserError, with_settings
 from recipes.runs.directory import Run
 from recipes.runs.lock import only_writer
-from recipes.runs.settings import with_settings
 from recipes.tasks import task_of
 from tuning.callbacks import PauseAfter, Paused, StopAtDeadline, StopBelowMedian
 from tuning.directory import SearchDirectory

@@ -22,7 +22,7 @@ from recipes.compression.cost import multiply_adds
 from recipes.compression.quantize import check_not_quantized
 from recipes.compression.shrink import shrink, silence
 from recipes.compression.units import KINDS, Units, find_units
-from recipes.config import Recipe, RunPruning, UserError, better_when_low, nearest, to_dict
+from recipes.config import Recipe, RunPruning, UserError, better_when_low, nearest, to_dict, with_settings
 from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
 from recipes.report.page import Page, Picture, Table
@@ -30,7 +30,7 @@ from recipes.report.plots import plot_trade_off
 from recipes.runs.directory import Run
 from recipes.runs.files import write_csv
 from recipes.runs.opening import open_run
-from recipes.runs.settings import recorded_recipe, with_settings
+from recipes.runs.recipe_lookup import recorded_recipe
 from recipes.training.callbacks.pruning import keep_zeros, prunable
 from recipes.training.compile import building
 from recipes.training.fit import Outcome, fix_seed, save_model

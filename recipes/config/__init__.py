@@ -12,7 +12,7 @@ from recipes.config.errors import (
     require,
     require_seed,
 )
-from recipes.config.fields import flatten, from_dict, to_dict, whole_part
+from recipes.config.fields import flatten, from_dict, to_dict, whole_part, with_settings
 from recipes.config.image import (
     IMAGE_SHAPE,
     Augmentation,
@@ -30,21 +30,29 @@ from recipes.config.optimization import (
     Schedule,
     ScheduleName,
 )
-from recipes.config.pruning import Pruning, RunPruning
-from recipes.config.recipe import Recipe
-from recipes.config.sequences import EncoderDecoderModel, ReversalData, SequenceRecipe
+from recipes.config.recipe import (
+    Distillation,
+    EarlyStopping,
+    Pruning,
+    Recipe,
+    RunPruning,
+    Training,
+    better_when_low,
+)
 from recipes.config.table import RegressionData, RegressionModel, RegressionRecipe
 from recipes.config.text import (
+    EncoderDecoderModel,
     RecurrentModel,
     RecurrentRecipe,
+    ReversalData,
     Sampling,
+    SequenceRecipe,
     TextData,
     TextRecipe,
     TextTraining,
     TransformerModel,
     TransformerRecipe,
 )
-from recipes.config.training import Distillation, EarlyStopping, Training, better_when_low
 
 __all__ = [
     "IMAGE_SHAPE",
@@ -91,4 +99,5 @@ __all__ = [
     "require_seed",
     "to_dict",
     "whole_part",
+    "with_settings",
 ]

@@ -4,11 +4,11 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from recipes.config.errors import UserError, nearest
+from recipes.config.errors import UserError, nearest, require
 
 S = TypeVar("S")
 
@@ -57,13 +57,15 @@ class Settings:
     Attributes:
         group: The group's name on the command line; empty for settings without a group.
         removed: Settings of older versions, each with the value that had no effect: files with them stay readable.
+        used_by: The settings that each value of `name` uses; those that only other values use keep their defaults.
 
     Raises:
-        UserError: Another value.
+        UserError: Another value, or a value of a setting that is not used.
     """
 
     group: ClassVar[str] = ""
     removed: ClassVar[Mapping[str, Any]] = {}
+    used_by: ClassVar[Mapping[Any, Collection[str]]] = {}
 
     def __post_init__(self) -> None:
         prefix = f"{self.group}." if self.group else ""
@@ -72,6 +74,16 @@ class Settings:
             check_type(value, kind, prefix + name)
             if not _in_range(value, kind):
                 raise UserError(f"{prefix}{name} must be {_describe_range(kind)}. Received: {name}={value!r}")
+        if self.used_by:
+            self._check_used()
+
+    def _check_used(self) -> None:
+        chosen = vars(self)["name"]
+        takes = ", ".join(self.used_by[chosen]) or "no setting of its own"
+        for name in sorted({name for names in self.used_by.values() for name in names}):
+            value = getattr(self, name)
+            used = name in self.used_by[chosen] or value == getattr(type(self), name)
+            require(used, f"{self.group} {chosen} takes {takes}", **{name: value})
 
 
 def field_types(kind: type[Any]) -> dict[str, Any]:
@@ -106,10 +118,25 @@ def from_dict(kind: type[S], tree: Mapping[str, Any], path: str = "") -> S:
             continue
         if name not in hints:
             raise UserError(f"There is no setting {path + name!r}. {nearest(name, hints)}")
-        if value is None and not _nullable(hints[name]):
+        if value is None and not _has_type(None, hints[name]):
             continue  # older versions recorded None for a default
         values[name] = _from_json(value, hints[name], path + name)
     return kind(**values)
+
+
+def with_settings(settings: S, tree: Mapping[str, Any]) -> S:
+    """Return settings with some of them changed, given as nested dicts.
+
+    Raises:
+        UserError: As `from_dict`.
+    """
+    return from_dict(type(settings), _merged(to_dict(settings), tree))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{name: _merged(below.get(name), value) for name, value in above.items()}}
 
 
 def _from_json(value: Any, kind: Any, path: str) -> Any:
@@ -140,10 +167,6 @@ def _has_type(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool)))
-
-
-def _nullable(kind: Any) -> bool:
-    return _has_type(None, kind)
 
 
 def _in_range(value: Any, kind: Any) -> bool:

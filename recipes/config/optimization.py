@@ -1,10 +1,9 @@
 """Settings of the optimizer, the learning-rate schedule, the batch size and the regularisation."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from recipes.config.errors import require
 from recipes.config.fields import BelowOne, Count, NonNegative, Positive, ProperFraction, Range, Settings
 
 OptimizerName = Literal["gradient-descent", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw", "muon"]
@@ -28,6 +27,7 @@ class Optimizer(Settings):
 
     group = "optimizer"
     removed: ClassVar[Mapping[str, Any]] = {"accumulate": 1}
+    used_by = OPTIMIZERS
 
     name: OptimizerName = "adam"
     """gradient-descent computes the gradient on the whole training set, sgd on batches. Weight decay is decoupled
@@ -55,13 +55,6 @@ class Optimizer(Settings):
     """Decay per step of an exponential moving average of the weights and of the statistics of batch normalisation,
     in [0, 1); 0 is off. After n updates the decay is at most (1 + n) / (10 + n). The averages are validated, kept
     and saved."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = OPTIMIZERS[self.name]
-        for setting in sorted({each for own in OPTIMIZERS.values() for each in own} - known.keys()):
-            value = getattr(self, setting)
-            require(value is None, f"optimizer {self.name} takes {', '.join(known)}", **{setting: value})
 
     def parameters(self) -> dict[str, Any]:
         """Return the optimizer's hyperparameters, with its defaults in place of None."""
@@ -102,6 +95,7 @@ class Schedule(Settings):
 
     group = "schedule"
     removed: ClassVar[Mapping[str, Any]] = {"every": "step", "boundaries": None}
+    used_by = SCHEDULES
 
     name: ScheduleName = "constant"
     """Time is measured in epochs, so a schedule does not depend on the batch size."""
@@ -130,14 +124,6 @@ class Schedule(Settings):
     minimum: NonNegative = 0.0
     """plateau: lower bound of the learning rate, at least 0."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = SCHEDULES[self.name]
-        for setting in sorted({each for own in SCHEDULES.values() for each in own} - {*known}):
-            value, takes = getattr(self, setting), ", ".join(known) or "no setting of its own"
-            unused = value == getattr(type(self), setting)
-            require(unused, f"schedule {self.name} takes {takes}", **{setting: value})
-
     def parameters(self) -> dict[str, Any]:
         """Return the settings of the schedule by name."""
         return {setting: getattr(self, setting) for setting in SCHEDULES[self.name]}
@@ -149,16 +135,12 @@ class BatchSchedule(Settings):
 
     group = "batches"
     removed: ClassVar[Mapping[str, Any]] = {"factor": None, "boundaries": None}
+    used_by: ClassVar[Mapping[Any, Collection[str]]] = {"fixed": (), "random": ("largest",)}
 
     name: Literal["fixed", "random"] = "fixed"
     """fixed: training.batch_size. random: drawn uniformly for each step from training.batch_size to the largest."""
     largest: Count = 512
     """random: largest batch size, at least training.batch_size."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unused = self.largest == type(self).largest
-        require(self.name == "random" or unused, "batches fixed has no largest", largest=self.largest)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

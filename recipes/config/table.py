@@ -5,8 +5,7 @@ from typing import Literal
 
 from recipes.config.errors import require
 from recipes.config.fields import Count, ProperFraction, Seed, Settings
-from recipes.config.recipe import Recipe
-from recipes.config.training import Distillation
+from recipes.config.recipe import Distillation, Recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ from recipes.distribution.keras_fit_patch import check_version
 from recipes.distribution.tf_config import Cluster, read_cluster
 from recipes.models import Tensor
 from recipes.models.saved import copy_without_optimizer
-from recipes.runs.comparison import check_same
 from recipes.runs.files import write_file
+from recipes.runs.record import check_same
 
 
 def join(name: str, recipe: Recipe) -> tf.distribute.Strategy:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-Tensor = Any
+from recipes.models import Tensor
+
 Turn = tuple[Tensor, Tensor]
 
 BLOCKED = -1e9

@@ -6,8 +6,7 @@ import keras
 from keras import ops
 
 from recipes.config import from_dict, to_dict
-
-Tensor = Any
+from recipes.models import Tensor
 
 INT8_WEIGHTS = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
 """Weights as whole numbers from -127 to 127 with a scale for each output; activations stay float32."""

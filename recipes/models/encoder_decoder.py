@@ -10,11 +10,11 @@ import keras
 from keras import layers, ops
 
 from recipes.config import EncoderDecoderModel
+from recipes.models import Tensor
 from recipes.models.attention import (
     BLOCKED,
     Attention,
     FeedForward,
-    Tensor,
     causal_mask,
     normalization,
     sinusoids,

@@ -1,4 +1,4 @@
-"""Image classifiers: convolution stages, dense layers, a softmax; an ensemble of them in one model."""
+"""Image classifiers: convolution stages, dense layers, a softmax; an ensemble of them; an autoencoder around one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,7 @@ import keras
 from keras import layers, ops
 
 from recipes.config import ImageModel
-
-Tensor = Any
+from recipes.models import Tensor
 
 BATCH_NORMALIZATION_MOMENTUM = 0.9
 """Keras's 0.99 needs hundreds of steps to forget its start: too many for runs of a few epochs."""
@@ -124,3 +123,28 @@ def disagreement(logits: Sequence[Tensor], mean: Tensor) -> Tensor:
     """Return the mean of the log-sum-exp of each member's logits less that of their mean, (batch,), at least 0."""
     each = ops.logsumexp(ops.stack(logits), axis=-1)  # (members, batch)
     return ops.mean(each, axis=0) - ops.logsumexp(mean, axis=-1)
+
+
+def build_autoencoder(classifier: keras.Model) -> keras.Model:
+    """Build a network that restores images, whose encoder is a classifier without its last layer.
+
+    The decoder is the encoder's dense layers mirrored. Layers are shared: who trains the autoencoder
+    trains the classifier.
+
+    Args:
+        classifier: A functional model whose last layer is dense (`build_classifier`).
+
+    Returns:
+        A functional model, float32 (batch, height, width, channels) in [0, 255] → float32 (batch,
+        height * width * channels) in [0, 1].
+    """
+    code = classifier.layers[-1].input  # (batch, units)
+    widths = [layer.units for layer in classifier.layers[:-1] if isinstance(layer, layers.Dense)]
+    x = code
+    for number, units in enumerate(reversed(widths[:-1]), start=1):
+        x = layers.Dense(units, activation="relu", name=f"decoder_{number}")(x)
+    height, width, channels = classifier.input.shape[1:]
+    restored = layers.Dense(
+        height * width * channels, activation="sigmoid", dtype="float32", name="restored"
+    )(x)
+    return keras.Model(classifier.input, restored, name="autoencoder")

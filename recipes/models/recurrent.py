@@ -9,9 +9,9 @@ import keras
 from keras import layers, ops
 
 from recipes.config import RecurrentModel
+from recipes.models import Tensor
 from recipes.models.configured import ConfiguredModel, tied_logits
 
-Tensor = Any
 States = list[list[Tensor]]
 
 CELLS = {"rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}

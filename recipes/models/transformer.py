@@ -11,12 +11,12 @@ import keras
 from keras import layers, ops
 
 from recipes.config import TransformerModel
+from recipes.models import Tensor
 from recipes.models.attention import (
     BLOCKED,
     Attention,
     CausalConvolution,
     FeedForward,
-    Tensor,
     Turn,
     causal_mask,
     normalization,

@@ -27,7 +27,7 @@ from typing import Any
 from recipes.command_line import shell_command
 from recipes.config import UserError
 from recipes.runs.files import point_latest, write_json
-from recipes.runs.settings import folder_of
+from recipes.runs.recipe_lookup import folder_of
 
 RUNS = Path("runs")
 

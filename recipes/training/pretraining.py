@@ -20,7 +20,7 @@ from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import EVALUATION_BATCH_SIZE, prefetch, shuffled_batches
 from recipes.data.streams import draw_keys, stream
 from recipes.models import Tensor
-from recipes.models.autoencoder import build_autoencoder
+from recipes.models.image import build_autoencoder
 from recipes.models.saved import load_model
 from recipes.runs.directory import Run
 from recipes.runs.opening import open_run

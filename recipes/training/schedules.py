@@ -6,6 +6,7 @@
 schedule: import this module before `keras.models.load_model`.
 """
 
+import abc
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ serializable = keras.saving.register_keras_serializable(package="keras_recipes")
 
 
 @dataclass(frozen=True)
-class Schedule(LearningRateSchedule):
+class Schedule(LearningRateSchedule, abc.ABC):
     """Base class: a linear warm-up (Goyal et al. 2017, arXiv:1706.02677), then a curve.
 
     learning_rate * factor(max(step - warmup_steps, 0)) * min((step + 1) / warmup_steps, 1)
@@ -39,9 +40,9 @@ class Schedule(LearningRateSchedule):
         warmup = ops.minimum((step + 1.0) / max(self.warmup_steps, 1.0), 1.0)
         return self.learning_rate * (self._factor(ops.maximum(step - self.warmup_steps, 0.0)) * warmup)
 
+    @abc.abstractmethod
     def _factor(self, step: Tensor) -> Tensor:
         """Return the factor of the learning rate, in [0, 1], so many steps after the warm-up."""
-        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
@@ -125,9 +126,9 @@ class ScheduleToEnd(Schedule):
     def _factor(self, step: Tensor) -> Tensor:
         return self._at(ops.minimum(step / (self.total_steps - self.warmup_steps), 1.0))
 
+    @abc.abstractmethod
     def _at(self, t: Tensor) -> Tensor:
         """Return the factor of the learning rate at a fraction t of the time after the warm-up."""
-        raise NotImplementedError
 
 
 @serializable

@@ -180,7 +180,7 @@ TRAIN = """
 import sys
 from pathlib import Path
 from recipes.tasks import task_of
-from recipes.runs.settings import from_dict
+from recipes.config import from_dict
 from recipes.config import ImageRecipe
 import json
 task_of("x", from_dict(ImageRecipe, json.loads(sys.argv[1]))).train(Path(sys.argv[2]), final=False)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from recipes.catalog import CATALOG
-from recipes.config import ImageRecipe, Recipe, Sampling, TextRecipe, Training
+from recipes.config import ImageRecipe, Recipe, Sampling, TextRecipe, Training, with_settings
 from recipes.generation.text_generator import TextGenerator, load
-from recipes.runs.settings import with_settings
 from recipes.tasks import task_of, task_of_run
 from serving.export import export
 from tests.recipes.test_training import StopAt

@@ -18,8 +18,7 @@ from recipes.config import (
     UserError,
 )
 from recipes.data.examples import Examples, with_few_labels
-from recipes.models.autoencoder import build_autoencoder
-from recipes.models.image import build_classifier
+from recipes.models.image import build_autoencoder, build_classifier
 from recipes.runs.directory import Run
 from recipes.tasks import task_of
 from recipes.training.pretraining import corrupt

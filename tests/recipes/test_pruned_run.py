@@ -13,11 +13,10 @@ import pytest
 from recipes.catalog import CATALOG
 from recipes.compression import prune_run as pruned_run_module
 from recipes.compression.prune_run import prune_run
-from recipes.compression.quantize_run import quantize_run
-from recipes.config import RunPruning, UserError
+from recipes.compression.quantize import quantize_run
+from recipes.config import RunPruning, UserError, with_settings
 from recipes.runs.directory import Run
 from recipes.runs.files import write_json
-from recipes.runs.settings import with_settings
 from recipes.task import Task
 from recipes.tasks import task_of, task_of_run
 from recipes.training.losses import added_to_loss, distillation, softened_divergence
@@ -73,7 +72,7 @@ def test_units_go_until_the_tolerance_is_reached_and_the_smallest_model_is_expor
 
 
 def run_recipe(run):
-    from recipes.runs.settings import recorded_recipe
+    from recipes.runs.recipe_lookup import recorded_recipe
 
     return recorded_recipe(run.config)
 

@@ -11,12 +11,11 @@ import pytest
 
 from recipes.config import UserError
 from recipes.runs import opening
-from recipes.runs.comparison import check_same
 from recipes.runs.directory import Run
 from recipes.runs.files import write_file, write_json, write_text
-from recipes.runs.finding import finished_run, path_to_resume
 from recipes.runs.lock import claimed, only_writer, reserved
-from recipes.runs.opening import check_vacant, create
+from recipes.runs.opening import check_vacant, create, finished_run, path_to_resume
+from recipes.runs.record import check_same
 
 ROOT = Path(__file__).parents[2]
 

@@ -147,7 +147,7 @@ def test_examples_drive_the_learning_rate_as_steps_do():
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"batches": {"largest": 256}}, "batches fixed has no largest. Received: largest=256"),
+        ({"batches": {"largest": 256}}, "batches fixed takes no setting of its own. Received: largest=256"),
         (
             {"batches": {"name": "random", "largest": 64}},
             "at least training.batch_size. Received: largest=64",

@@ -21,12 +21,12 @@ from recipes.config import (
     TransformerModel,
     TransformerRecipe,
     UserError,
+    with_settings,
 )
 from recipes.data.tokens import load_text
 from recipes.generation.text_generator import TextGenerator, load
 from recipes.language_model import LanguageModelling
 from recipes.runs.directory import Run
-from recipes.runs.settings import with_settings
 from recipes.tasks import task_of, task_of_run
 from tests.recipes.test_training import StopAt
 

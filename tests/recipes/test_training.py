@@ -27,10 +27,10 @@ from recipes.config import (
     Schedule,
     Training,
     UserError,
+    with_settings,
 )
 from recipes.report.scores import score_classification
 from recipes.runs.directory import Run
-from recipes.runs.settings import with_settings
 from recipes.tasks import task_of, task_of_run
 
 ROOT = Path(__file__).parents[2]

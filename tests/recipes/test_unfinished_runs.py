@@ -14,10 +14,9 @@ import pytest
 from recipes import __main__ as command
 from recipes import mnist
 from recipes.catalog import CATALOG
-from recipes.config import Recipe, UserError
+from recipes.config import Recipe, UserError, with_settings
 from recipes.runs.directory import Run
 from recipes.runs.lock import only_writer
-from recipes.runs.settings import with_settings
 from recipes.tasks import task_of
 from recipes.training.callbacks.history import History
 from serving.__main__ import export

@@ -68,7 +68,7 @@ def test_help_does_not_import_tensorflow(arguments):
 
 def test_training_starts_from_the_settings_of_a_file(tmp_path):
     from recipes.config import to_dict
-    from recipes.runs.settings import read_settings
+    from recipes.runs.recipe_lookup import read_settings
 
     path = tmp_path / "best.json"
     path.write_text('{"recipe": "mnist-mlp", "optimizer": {"learning_rate": 0.25}}')

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from recipes.runs.settings import read_settings
+from recipes.runs.recipe_lookup import read_settings
 from tests.tuning.conftest import bowl, plan_of
 from tests.tuning.test_callbacks import write_run
 from tuning.directory import SearchDirectory

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from recipes.runs.settings import with_settings
+from recipes.config import with_settings
 from tests.tuning.conftest import TINY, bowl, fail, finish, plan_of, search_to_the_end
 from tuning.plan import Method, make_plan
 from tuning.samplers import propose

@@ -1,8 +1,7 @@
 import pytest
 
 from recipes.catalog import CATALOG
-from recipes.config import UserError, from_dict
-from recipes.runs.settings import with_settings
+from recipes.config import UserError, from_dict, with_settings
 from tuning.space import (
     BATCH_SIZE,
     LEARNING_RATE,

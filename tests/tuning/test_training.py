@@ -6,7 +6,7 @@ import time
 import pytest
 import tensorflow as tf
 
-from recipes.runs.settings import with_settings
+from recipes.config import with_settings
 from tests.tuning.conftest import TINY
 from tests.tuning.test_callbacks import write_run
 from tuning.plan import Method, make_plan

@@ -25,7 +25,8 @@ from tests.tuning.processes import (
 
 
 def test_a_search_writes_its_files_and_its_best_settings_train_to_the_same_value(tmp_path):
-    from recipes.runs.settings import read_settings, with_settings
+    from recipes.config import with_settings
+    from recipes.runs.recipe_lookup import read_settings
 
     done = run("search", "mnist-mlp", *TINY, "--trials", 3, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

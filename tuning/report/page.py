@@ -5,7 +5,7 @@ from typing import Any
 from recipes.config import flatten
 from recipes.report.page import Page, Picture, Table, settings_table, write_page
 from recipes.runs.files import write_csv, write_json
-from recipes.runs.settings import find_recipe
+from recipes.runs.recipe_lookup import find_recipe
 from tuning.directory import SearchDirectory
 from tuning.plan import Plan
 from tuning.report.importance import importance

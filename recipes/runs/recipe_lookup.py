@@ -1,4 +1,4 @@
-"""A recipe by its name, and its settings from a file or with some of them changed."""
+"""Look a recipe up: by its name, in a file of settings, in a run's config.json."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from recipes.catalog import CATALOG
 from recipes.command_line import quiet_tensorflow
-from recipes.config import Recipe, UserError, from_dict, nearest, to_dict
+from recipes.config import Recipe, UserError, from_dict, nearest, with_settings
 from recipes.config.own import load_own_recipe, place_of
 
 
@@ -83,18 +83,3 @@ def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
     """
     tree = dict(config)
     return from_dict(type(find_recipe(str(tree.pop("recipe", None))).recipe), tree)
-
-
-def with_settings(recipe: Recipe, tree: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with some of its settings changed, given as nested dicts.
-
-    Raises:
-        UserError: A setting that the recipe does not have, or an invalid value.
-    """
-    return from_dict(type(recipe), _merged(to_dict(recipe), tree))
-
-
-def _merged(below: Any, above: Any) -> Any:
-    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
-        return above
-    return {**below, **{name: _merged(below.get(name), value) for name, value in above.items()}}

@@ -1,11 +1,42 @@
-"""Compare the settings and the data that a run began with to those that it is resumed or scored with."""
+"""The record of a run: what it depends on besides its settings, and whether settings and data are still the same."""
 
+import importlib.metadata
+import os
+import platform
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from recipes.command_line import shell_command
 from recipes.config import UserError, flatten
 from recipes.runs.directory import Run
+
+PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
+
+
+def describe_environment(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of environment.json: seed, data, git revision, machine and package versions."""
+    return {
+        "seed": seed,
+        "data": dict(data),
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _git_revision() -> str | None:
+    """Return the revision of this project's checkout, "+changes" appended if it is modified; None outside git."""
+    describe = ("git", "describe", "--always", "--dirty=+changes", "--abbrev=12")
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(describe, cwd=here, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], rule: str) -> None:
