@@ -1,13 +1,13 @@
 """Importance scores of units, and the choice of the least important ones."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from recipes.compression.units import FIXED, Group, Kind, Tie, Units
+from recipes.compression.units import FIXED, Kind, Tie, Units
 from recipes.config import UserError
 
 Scores = npt.NDArray[np.float64]
@@ -74,37 +74,28 @@ def taylor(units: Units, gradients: Iterable[Mapping[str, npt.NDArray[Any]]]) ->
     return total / batches
 
 
-def least(
-    units: Units, scores: Scores, fractions: Mapping[Kind, float], *, ranking: str = "global"
-) -> npt.NDArray[np.bool_]:
-    """Choose the least important units.
+def least(units: Units, scores: Scores, fractions: Mapping[Kind, float]) -> npt.NDArray[np.bool_]:
+    """Choose the least important units of each kind in the whole model.
 
     Args:
         units: The units.
         scores: Importance of each, (units.count,).
         fractions: Fraction to choose of the units of each kind, in [0, 1); kinds that are not named keep all.
-        ranking: "global" over the whole model, kind by kind, or "layer" within each layer.
 
     Returns:
         (units.count,), true for the chosen. Each layer keeps its most important unit.
     """
     chosen = np.zeros(units.count, bool)
-    for ranked, fraction in _ranked_together(units.groups, fractions, ranking):
+    for kind, fraction in fractions.items():
+        ranked = [group for group in units.groups if group.kind == kind]
+        if not ranked:
+            continue
         best = [group.units[np.argmax(scores[group.units])] for group in ranked]
         members = np.concatenate([group.units for group in ranked])
         free = np.setdiff1d(members, best)
         count = min(round(len(members) * fraction), len(free))
         chosen[free[np.argsort(scores[free], kind="stable")[:count]]] = True
     return chosen
-
-
-def _ranked_together(
-    groups: Sequence[Group], fractions: Mapping[Kind, float], ranking: str
-) -> list[tuple[list[Group], float]]:
-    if ranking == "layer":
-        return [([group], fractions[group.kind]) for group in groups if group.kind in fractions]
-    kinds = [kind for kind in fractions if any(group.kind == kind for group in groups)]
-    return [([group for group in groups if group.kind == kind], fractions[kind]) for kind in kinds]
 
 
 def _add(scores: Scores, tie: Tie, values: npt.NDArray[Any]) -> None:

@@ -204,10 +204,8 @@ def _without_least(
 ) -> keras.Model | None:
     """Return the model without a fraction of its units, or None if none can be removed."""
     units = _candidates(model, settings)
-    fractions = dict.fromkeys(KINDS, fraction)
-    chosen = importance.least(
-        units, _scores(model, units, task, settings), fractions, ranking=settings.ranking
-    )
+    scores = _scores(model, units, task, settings)
+    chosen = importance.least(units, scores, dict.fromkeys(KINDS, fraction))
     if not chosen.any():
         return None
     silence(units, chosen)
@@ -252,7 +250,6 @@ def _step_recipe(source: Run, recipe: Recipe, settings: RunPruning, left: float)
         "begin": 0,
         "end": None,
         "settle": None,
-        "ranking": settings.ranking,
         "leave_out": settings.leave_out,
     }
     return with_settings(

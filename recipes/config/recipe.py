@@ -91,9 +91,10 @@ def better_when_low(metric: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pruning(Settings):
-    """Magnitude pruning during training. Formula: `recipes/training/schedules.py`."""
+    """Magnitude pruning during training: `recipes/training/callbacks/pruning.py`."""
 
     group = "pruning"
+    removed: ClassVar[Mapping[str, Any]] = {"ranking": "global", "regrow": True}
 
     sparsity: BelowOne = 0.0
     """Final fraction of the prunable weights (of matrices and kernels) that are 0, in [0, 1); 0 is off."""
@@ -107,15 +108,10 @@ class Pruning(Settings):
     """Step after which the pruned weights do not change, not before end (None: 0.85 of the training)."""
     frequency: Count = 100
     """Steps between two updates of the masks, at least 1."""
-    ranking: Literal["global", "layer"] = "global"
-    """Whether weights are ranked over the whole model or in each layer."""
     leave_out: tuple[str, ...] = ()
     """Layers that are not pruned."""
     biases: bool = False
     """Whether biases are pruned too. At one weight in seventy they are a tenth of the remaining parameters."""
-    regrow: bool = True
-    """Whether pruned weights are trained further in a dense copy, so that a weight pruned too early can return
-    (Guo et al. 2016, Dynamic Network Surgery)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,14 +145,14 @@ class Pruning(Settings):
 class RunPruning(Settings):
     """Pruning of a finished run, step by step, with training after each step."""
 
+    removed: ClassVar[Mapping[str, Any]] = {"ranking": "global"}
+
     structure: Literal["units", "weights"] = "units"
     """Units (neurons, filters, attention heads, feed-forward units) are removed: the model becomes smaller and
     faster. Single weights are set to 0: more of them can be pruned, and the compressed file becomes smaller."""
     importance: Literal["magnitude", "batch-norm", "taylor"] = "taylor"
     """Importance of a unit: the size of its weights, the scale of the batch normalisation after it, or the first-order
     change of the validation loss without it. The least important units are removed."""
-    ranking: Literal["global", "layer"] = "global"
-    """Whether units or weights are ranked over the whole model (heads among heads) or in each layer."""
     leave_out: tuple[str, ...] = ()
     """Layers that are not pruned."""
     tolerance: NonNegative = 0.1

@@ -71,16 +71,13 @@ def classifier(stages, dense, activation, pools, flattens):
     pools=st.booleans(),
     flattens=st.booleans(),
     fraction=st.floats(0.1, 0.9),
-    ranking=st.sampled_from(["global", "layer"]),
 )
 def test_a_shrunken_network_computes_what_the_masked_one_does(
-    stages, dense, activation, pools, flattens, fraction, ranking
+    stages, dense, activation, pools, flattens, fraction
 ):
     model = shuffle(classifier(stages, dense, activation, pools, flattens))
     units = find_units(model)
-    chosen = importance.least(
-        units, importance.magnitude(units), dict.fromkeys(KINDS, fraction), ranking=ranking
-    )
+    chosen = importance.least(units, importance.magnitude(units), dict.fromkeys(KINDS, fraction))
     silence(units, chosen)
     smaller = shrink(model)
     images = np.random.default_rng(1).normal(size=(5, 8, 8, 2)).astype(np.float32)
@@ -226,16 +223,14 @@ def test_importance_by_normalisation_needs_it():
         importance.batch_normalization(find_units(model))
 
 
-def test_the_least_units_of_the_model_or_of_each_layer():
+def test_the_least_units_of_the_model_except_the_best_of_each_layer():
     model = keras.Sequential(
         [keras.Input((1,)), layers.Dense(4, name="a"), layers.Dense(4, name="b"), layers.Dense(1)]
     )
     units = find_units(model)
     scores = np.array([1, 2, 3, 4, 10, 20, 30, 40.0])
-    whole = importance.least(units, scores, {"neurons": 0.5}, ranking="global")
-    assert np.flatnonzero(whole).tolist() == [0, 1, 2, 4]  # the best of each layer stays
-    each = importance.least(units, scores, {"neurons": 0.5}, ranking="layer")
-    assert np.flatnonzero(each).tolist() == [0, 1, 4, 5]
+    chosen = importance.least(units, scores, {"neurons": 0.5})
+    assert np.flatnonzero(chosen).tolist() == [0, 1, 2, 4]
 
 
 def test_multiply_adds_of_a_known_network():

@@ -105,19 +105,15 @@ def sparse(recipe, tmp_path_factory) -> Run:
     return task_of("diabetes-mlp", dataclasses.replace(recipe, pruning=pruning)).train(path)
 
 
-@pytest.mark.parametrize("ranking", ["global", "layer"])
-def test_a_sparse_run_is_pruned_further_from_what_is_left_of_it(sparse, tmp_path, ranking):
-    settings = RunPruning(
-        structure="weights", tolerance=1e6, steps=2, epochs=3, fraction=0.25, ranking=ranking
-    )
+def test_a_sparse_run_is_pruned_further_from_what_is_left_of_it(sparse, tmp_path):
+    settings = RunPruning(structure="weights", tolerance=1e6, steps=2, epochs=3, fraction=0.25)
     run = prune_run(task_of_run(sparse), tmp_path / "run", settings)
     before, after = (keras.models.load_model(each.model_path).trainable_variables for each in (sparse, run))
     for old, new in zip(before, after, strict=True):
         assert not np.any(new.numpy()[old.numpy() == 0])
     # Of 61 half are left, 30: of these three quarters are left, and three quarters of those.
     assert sum(np.count_nonzero(old) for old in before) == 30
-    left = sum(np.count_nonzero(new) for new in after)
-    assert left == round(30 * 0.75**2) if ranking == "global" else left <= 30 * 0.75
+    assert sum(np.count_nonzero(new) for new in after) == round(30 * 0.75**2)
 
 
 def test_a_sparse_run_stays_sparse_where_units_go(sparse, tmp_path):

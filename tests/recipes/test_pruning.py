@@ -90,24 +90,23 @@ def test_without_an_end_half_of_the_training_prunes_and_weights_settle_before_it
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=6, max_size=6), st.integers(1, 20))
 def test_a_pruned_weight_is_exactly_0_after_any_number_of_updates(updates, steps):
-    for regrow in (False, True):
-        variable = keras.Variable(np.arange(1, 7, dtype=np.float32).reshape(2, 3))
-        mask = Mask(variable, regrow=regrow)
-        mask.choose(np.array([[True, False, True], [False, True, False]]))
-        for _ in range(steps):
-            variable.assign(mask(variable + np.reshape(np.float32(updates), (2, 3))))
-        values = keras.ops.convert_to_numpy(variable)
-        assert values[0, 1] == values[1, 0] == values[1, 2] == 0
-        np.testing.assert_allclose(values[0, 0], 1 + steps * np.float32(updates[0]), rtol=1e-4, atol=1e-4)
+    variable = keras.Variable(np.arange(1, 7, dtype=np.float32).reshape(2, 3))
+    mask = Mask(variable)
+    mask.choose(np.array([[True, False, True], [False, True, False]]))
+    for _ in range(steps):
+        variable.assign(mask(variable + np.reshape(np.float32(updates), (2, 3))))
+    values = keras.ops.convert_to_numpy(variable)
+    assert values[0, 1] == values[1, 0] == values[1, 2] == 0
+    np.testing.assert_allclose(values[0, 0], 1 + steps * np.float32(updates[0]), rtol=1e-4, atol=1e-4)
 
 
 def test_a_pruned_weight_learns_unseen_and_comes_back_with_what_it_learnt():
     variable = keras.Variable([[1.0, 0.1]])
-    mask = Mask(variable, regrow=True)
+    mask = Mask(variable)
     mask.choose(np.array([[True, False]]))
     for _ in range(3):
         variable.assign(mask(variable + np.array([[0.0, 0.5]], np.float32)))
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(mask.values), [[1.0, 1.6]], rtol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(mask.dense), [[1.0, 1.6]], rtol=1e-6)
     mask.choose(np.array([[False, True]]))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), [[0.0, 1.6]], rtol=1e-6)
 
@@ -132,27 +131,20 @@ def test_the_largest_stay_and_of_equal_ones_the_first():
     assert not any(each.any() for each in largest([np.ones(3, np.float32)], 0.9))
 
 
-def penalized(regrow):
-    """A layer with weights 2 and -1, the second pruned, its dense copy at -1; its penalty's value and gradient."""
+def test_a_penalty_shrinks_the_dense_copies_of_pruned_weights_too():
+    """0.1 (|2| + |0|) + 0.01 (4 + 0); its derivatives are 0.1 + 0.02 * 2 and, at the pruned -1, -0.1."""
     import tensorflow as tf
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     kernel = model.layers[0].kernel
     kernel.assign([[2.0, 0.0], [0.0, -1.0]])
-    kernel.constraint = Mask(kernel, regrow=regrow)
+    kernel.constraint = Mask(kernel)
     kernel.constraint.choose(np.array([[True, True], [True, False]]))
     penalty = weight_penalty(model, l1=0.1, l2=0.01)
     with tf.GradientTape() as tape:
         loss = penalty(5.0, None, None, None)
-    return float(loss), tape.gradient(loss, kernel.value).numpy().ravel().tolist()
-
-
-def test_a_penalty_shrinks_the_dense_copies_of_pruned_weights_too():
-    """0.1 (|2| + |0|) + 0.01 (4 + 0); its derivatives are 0.1 + 0.02 * 2 and, at the pruned -1, -0.1."""
-    loss, gradient = penalized(regrow=True)
-    assert loss == pytest.approx(5.24)
-    assert gradient == pytest.approx([0.14, 0, 0, -0.1])
-    assert penalized(regrow=False)[1] == pytest.approx([0.14, 0, 0, 0])
+    assert float(loss) == pytest.approx(5.24)
+    assert tape.gradient(loss, kernel.value).numpy().ravel() == pytest.approx([0.14, 0, 0, -0.1])
 
 
 def test_a_penalty_is_no_part_of_the_validation_loss(recipe, tmp_path):
@@ -190,40 +182,31 @@ def test_a_second_fit_of_a_compiled_model_is_pruned_too():
     assert np.count_nonzero(kernel.numpy()) == 4  # no mask is left in the step
 
 
-@pytest.mark.parametrize("regrow", [True, False])
-def test_a_mask_keeps_the_constraint_of_its_variable(regrow):
+def test_a_mask_keeps_the_constraint_of_its_variable():
     variable = keras.Variable([[1.0, -1.0, 2.0]])
     variable.constraint = keras.constraints.NonNeg()
-    mask = Mask(variable, regrow=regrow)
+    mask = Mask(variable)
     mask.choose(np.array([[True, True, False]]))
     variable.assign(mask(variable + np.float32([[-3.0, 3.0, 1.0]])))
     assert variable.numpy().ravel().tolist() == [0.0, 2.0, 0.0]
 
 
-def test_ranking_over_the_model_or_in_each_layer():
+def test_weights_are_ranked_over_the_whole_model():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(4)])
     model.layers[0].kernel.assign(np.full((4, 5), 10.0))
     model.layers[1].kernel.assign(np.full((5, 4), 0.1))
-    model.compile(loss="mse")
-    for ranking, zeros in (("global", [0, 20]), ("layer", [10, 10])):
-        prune = Prune(0.5, end_step=1, ranking=ranking)
-        model.layers[0].kernel.assign(np.full((4, 5), 10.0))
-        model.layers[1].kernel.assign(np.full((5, 4), 0.1))
-        prune.set_model(model)
-        prune.choose(1)
-        assert [int(np.sum(layer.kernel.numpy() == 0)) for layer in model.layers] == zeros
+    prune = Prune(0.5, end_step=1)
+    prune.set_model(model)
+    prune.choose(1)
+    assert [int(np.sum(layer.kernel.numpy() == 0)) for layer in model.layers] == [0, 20]
 
 
 @pytest.mark.parametrize(
     "name", ["adam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw", "sgd")), "muon"]
 )
-@pytest.mark.parametrize("regrow", [True, False])
-def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, name, regrow):
-    pruning = dataclasses.replace(recipe.pruning, regrow=regrow)
+def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, name):
     optimizer = Optimizer(name=name, learning_rate=0.01)
-    run = task_of("x", dataclasses.replace(recipe, optimizer=optimizer, pruning=pruning)).train(
-        tmp_path / "run"
-    )
+    run = task_of("x", dataclasses.replace(recipe, optimizer=optimizer)).train(tmp_path / "run")
     kernels = kernels_of(run)
     size, zeros = sum(each.size for each in kernels), sum(int(np.sum(each == 0)) for each in kernels)
     assert zeros == size - round(size * 0.2)

@@ -41,43 +41,33 @@ def keep_zeros(model: keras.Model) -> None:
 class Mask(keras.constraints.Constraint):
     """Keeps the pruned weights of a variable at 0, and applies the constraint that it had before.
 
-    With regrowth pruned weights are trained further in a dense copy. Weights are ranked by its magnitudes, and a
-    weight that is kept again gets its value (Guo et al. 2016, "Dynamic Network Surgery for Efficient DNNs",
+    Pruned weights are trained further in a dense copy. Weights are ranked by its magnitudes, and a weight that was
+    pruned too early returns with its value (Guo et al. 2016, "Dynamic Network Surgery for Efficient DNNs",
     arXiv:1608.04493).
 
     Args:
         variable: The variable to prune.
-        regrow: Whether pruned weights are trained further.
     """
 
-    def __init__(self, variable: keras.Variable, *, regrow: bool) -> None:
+    def __init__(self, variable: keras.Variable) -> None:
         self.variable = variable
         before = variable.constraint  # the Mask of an interrupted fit is replaced
         self.before: Callable[[Tensor], Tensor] | None = before.before if isinstance(before, Mask) else before
         self.mask = keras.Variable(ops.ones(variable.shape), trainable=False, name="mask")
         copy = ops.convert_to_numpy(variable)  # the value itself would be shared
-        self.dense = keras.Variable(copy, trainable=False, name="dense") if regrow else None
+        self.dense = keras.Variable(copy, trainable=False, name="dense")
 
     def __call__(self, updated: Tensor) -> Tensor:
         """Return the variable's new value from its updated one."""
-        if self.dense is None:
-            return self.mask * self._constrained(updated)
         # Before the update the variable was mask * dense: the difference is the update.
-        self.dense.assign(self._constrained(updated + (1.0 - self.mask) * self.dense))
+        dense = updated + (1.0 - self.mask) * self.dense
+        self.dense.assign(dense if self.before is None else self.before(dense))
         return self.mask * self.dense
-
-    def _constrained(self, values: Tensor) -> Tensor:
-        return values if self.before is None else self.before(values)
-
-    @property
-    def values(self) -> keras.Variable:
-        """The dense weights, or the variable itself where pruned weights do not learn."""
-        return self.variable if self.dense is None else self.dense
 
     def choose(self, keep: npt.NDArray[np.bool_]) -> None:
         """Keep the weights where `keep` is true, and prune the others."""
         self.mask.assign(keep.astype(np.float32))
-        self.variable.assign(self.mask * self.values)
+        self.variable.assign(self.mask * self.dense)
 
 
 @dataclass(eq=False)
@@ -98,10 +88,8 @@ class Prune(StatefulCallback):
         settle_step: Step after which the masks do not change, not before end_step; None for end_step.
         frequency: Steps between two updates of the masks.
         schedule: "polynomial", or "constant" for the final sparsity from begin_step on.
-        ranking: Whether weights are ranked over the whole model, "global", or in each "layer".
         leave_out: Names of layers that are not pruned.
         biases: Whether biases are pruned too.
-        regrow: Whether pruned weights are trained further in a dense copy, and may return.
 
     Raises:
         ValueError: Steps in another order; from `fit`, a model that is not built.
@@ -118,10 +106,8 @@ class Prune(StatefulCallback):
     settle_step: int | None = None
     frequency: int = 100
     schedule: Literal["polynomial", "constant"] = "polynomial"
-    ranking: Literal["global", "layer"] = "global"
     leave_out: Sequence[str] = ()
     biases: bool = False
-    regrow: bool = True
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -157,7 +143,7 @@ class Prune(StatefulCallback):
         super().set_model(model)
         check_built(self, model)
         variables = prunable(model, self.leave_out, biases=self.biases)
-        self.masks = [Mask(variable, regrow=self.regrow) for variable in variables]
+        self.masks = [Mask(variable) for variable in variables]
         for mask in self.masks:
             mask.variable.constraint = mask
         model.train_function = None  # of an earlier fit, compiled without the masks
@@ -174,9 +160,8 @@ class Prune(StatefulCallback):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prune moving averages of the weights, in which pruned weights are not 0."""
         for mask in self.masks:
-            averages = mask.variable
-            if mask.dense is not None:  # a weight that has just returned has an average of 0
-                averages = ops.where(averages == 0, mask.dense, averages)
+            # A weight that has just returned has an average of 0.
+            averages = ops.where(mask.variable == 0, mask.dense, mask.variable)
             mask.variable.assign(averages * mask.mask)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -191,10 +176,8 @@ class Prune(StatefulCallback):
         if due is None or due == self.chosen_at:
             return
         self.chosen_at = due
-        magnitudes = [np.abs(ops.convert_to_numpy(mask.values)) for mask in self.masks]
-        groups = [magnitudes] if self.ranking == "global" else [[each] for each in magnitudes]
-        kept = [keep for group in groups for keep in largest(group, self.sparsity_at(due))]
-        for mask, keep in zip(self.masks, kept, strict=True):
+        magnitudes = [np.abs(ops.convert_to_numpy(mask.dense)) for mask in self.masks]
+        for mask, keep in zip(self.masks, largest(magnitudes, self.sparsity_at(due)), strict=True):
             mask.choose(keep)
 
     def state(self) -> dict[str, Any]:
@@ -202,16 +185,15 @@ class Prune(StatefulCallback):
         return {
             "chosen_at": self.chosen_at,
             "masks": [ops.convert_to_numpy(mask.mask) for mask in self.masks],
-            "dense": [ops.convert_to_numpy(mask.dense) for mask in self.masks if mask.dense is not None],
+            "dense": [ops.convert_to_numpy(mask.dense) for mask in self.masks],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a state."""
         self.chosen_at = state["chosen_at"]
-        variables = [mask.mask for mask in self.masks]
-        variables += [mask.dense for mask in self.masks if mask.dense is not None]
-        for variable, values in zip(variables, state["masks"] + state["dense"], strict=True):
-            variable.assign(values)
+        for mask, keep, dense in zip(self.masks, state["masks"], state["dense"], strict=True):
+            mask.mask.assign(keep)
+            mask.dense.assign(dense)
 
 
 def largest(magnitudes: Sequence[npt.NDArray[np.float32]], sparsity: float) -> list[npt.NDArray[np.bool_]]:
@@ -229,9 +211,9 @@ def largest(magnitudes: Sequence[npt.NDArray[np.float32]], sparsity: float) -> l
 
 
 def dense_values(variable: keras.Variable) -> Tensor:
-    """Return the values that a variable would have without its mask, if it has one with regrowth."""
+    """Return the values that a variable would have without its mask, if it has one."""
     mask = variable.constraint
-    return mask.dense if isinstance(mask, Mask) and mask.dense is not None else variable
+    return mask.dense if isinstance(mask, Mask) else variable
 
 
 def prunable(
