@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import ROOT, command, metrics_of
+from benchmarks.tables import mean_and_spread, print_header, print_row
 from recipes.catalog import CATALOG
 from recipes.config import TextRecipe
 
 TEXT_RECIPES = [name for name, entry in CATALOG.items() if isinstance(entry.recipe, TextRecipe)]
+COLUMNS = ("recipe", "parameters", "training tokens", "loss, last 10 %")
 NANOGPT_CPU_LOSS = 1.88
 PEERS = """| nanoGPT on CPU (published) | 804,096 | 1.54 M | 1.88 | | |
 | nanoGPT on GPU (published) | 10.75 M | 82 M | 1.4697 | | |"""
@@ -80,22 +82,20 @@ def train(recipe: str, folder: Path, name: str, *flags: str) -> Path:
 
 def losses(recipes: list[str], seeds: int, folder: Path) -> None:
     """Print parameters, training tokens, loss and time of each recipe."""
-    print("| recipe | parameters | training tokens | loss, last 10 % | validation loss | training, s |")
-    print("|---|---|---|---|---|---|")
+    print_header(*COLUMNS, "validation loss", "training, s")
     print(PEERS, flush=True)
     for recipe in recipes:
         runs = [
             metrics_of(train(recipe, folder, f"{recipe}-{seed}", "--training.seed", str(seed)))
             for seed in range(seeds)
         ]
-        both = [run["validation_and_test_loss"] for run in runs]
-        spread = f" ± {statistics.stdev(both):.4f}" if seeds > 1 else " (one seed)"
-        print(
-            f"| `{recipe}` | {runs[0]['parameters']:,} | {runs[0]['train_tokens'] / 1e6:.2f} M "
-            f"| {statistics.mean(both):.4f}{spread} "
-            f"| {statistics.mean(run['validation_loss'] for run in runs):.4f} "
-            f"| {statistics.mean(run['train_seconds'] for run in runs):.0f} |",
-            flush=True,
+        print_row(
+            f"`{recipe}`",
+            f"{runs[0]['parameters']:,}",
+            f"{runs[0]['train_tokens'] / 1e6:.2f} M",
+            mean_and_spread([run["validation_and_test_loss"] for run in runs], 4),
+            f"{statistics.mean(run['validation_loss'] for run in runs):.4f}",
+            f"{statistics.mean(run['train_seconds'] for run in runs):.0f}",
         )
 
 
@@ -106,8 +106,7 @@ def time_to_loss(folder: Path) -> None:
     compilation nor validation counts. Each length has a schedule of its own that ends there. Where the
     textbook recipe reaches the loss at none of its lengths, the loss it came to takes the place.
     """
-    print("| recipe | parameters | training tokens | loss, last 10 % | steps alone, s |")
-    print("|---|---|---|---|---|")
+    print_header(*COLUMNS, "steps alone, s")
     for epochs in TEXTBOOK_EPOCHS:
         run = train(
             "lm-transformer-classic",
@@ -135,11 +134,8 @@ def _loss_and_seconds(name: str, run: Path) -> tuple[float, float]:
     rows = list(csv.DictReader((run / "history.csv").open()))
     speed = statistics.median(float(row["tokens_per_second"]) for row in rows[1:])
     loss, seconds = metrics["validation_and_test_loss"], metrics["train_tokens"] / speed
-    print(
-        f"| {name} | {metrics['parameters']:,} | {metrics['train_tokens'] / 1e6:.2f} M "
-        f"| {loss:.4f} | {seconds:.1f} |",
-        flush=True,
-    )
+    tokens = f"{metrics['train_tokens'] / 1e6:.2f} M"
+    print_row(name, f"{metrics['parameters']:,}", tokens, f"{loss:.4f}", f"{seconds:.1f}")
     return loss, seconds
 
 
@@ -174,17 +170,17 @@ def cache(context: int = 256, repetitions: int = 5) -> None:
         for _ in range(tokens):
             whole(tf.zeros((1, context), tf.int32)).numpy()
 
-    print(f"| generation, window of {context}, one text | with the cache, tokens/s | without | times |")
-    print("|---|---|---|---|")
+    task = f"generation, window of {context}, one text"
+    print_header(task, "with the cache, tokens/s", "without", "times")
     for tokens in (half, half + 2 * context):
         again = (tokens - half) // half
         speeds = [
             tokens / _least_seconds(functools.partial(run, tokens), repetitions) for run in (cached, without)
         ]
-        print(
-            f"| {tokens} tokens, the window read again {again} times "
-            f"| {speeds[0]:,.0f} | {speeds[1]:,.0f} | {speeds[0] / speeds[1]:.1f} |",
-            flush=True,
+        print_row(
+            f"{tokens} tokens, the window read again {again} times",
+            *(f"{speed:,.0f}" for speed in speeds),
+            f"{speeds[0] / speeds[1]:.1f}",
         )
 
 
@@ -242,12 +238,11 @@ def serving(run: Path) -> None:
             while not Path(folder, "socket").exists():
                 time.sleep(0.1)
             call(0)
-            print("| callers | tokens/s |")
-            print("|---|---|")
+            print_header("callers", "tokens/s")
             for callers in (1, 8):
                 with ThreadPoolExecutor(callers) as pool:
                     seconds = _seconds(lambda: list(pool.map(call, range(callers))))  # noqa: B023 - called at once
-                print(f"| {callers} | {callers * 5 * 200 / seconds:,.0f} |", flush=True)
+                print_row(callers, f"{callers * 5 * 200 / seconds:,.0f}")
             server.terminate()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks import keras_mnist_convnet
 from benchmarks.commands import command, metrics_of
+from benchmarks.tables import mean_and_spread, print_header, print_row
 from recipes.catalog import CATALOG
 from recipes.config import ImageRecipe
 
@@ -45,12 +46,6 @@ def train(recipe: str, seed: int, folder: Path, *flags: str) -> dict[str, Any]:
     return metrics_of(path)
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return mean ± standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
-
-
 def percent(runs: Sequence[dict[str, Any]], part: str) -> list[float]:
     """Return the accuracies of a part, in %."""
     return [100 * run[f"{part}_accuracy"] for run in runs]
@@ -58,45 +53,52 @@ def percent(runs: Sequence[dict[str, Any]], part: str) -> list[float]:
 
 def accuracy(recipes: Sequence[str], seeds: int | None, folder: Path) -> None:
     """Print test accuracy and training time of recipes, under what others published."""
-    print("| recipe | parameters | test accuracy, % | validation accuracy, % | epochs | training, s |")
-    print("|---|---|---|---|---|---|")
+    print_header(
+        "recipe", "parameters", "test accuracy, %", "validation accuracy, %", "epochs", "training, s"
+    )
     print(PUBLISHED, flush=True)
     for recipe in recipes:
         runs = [train(recipe, seed, folder) for seed in range(seeds or SEEDS.get(recipe, 3))]
-        print(
-            f"| `{recipe}` | {runs[0]['parameters']:,} | {spread(percent(runs, 'test'))} "
-            f"| {statistics.mean(percent(runs, 'validation')):.2f} | {runs[0]['epochs']} "
-            f"| {statistics.mean(run['train_seconds'] for run in runs):.0f} |",
-            flush=True,
+        print_row(
+            f"`{recipe}`",
+            f"{runs[0]['parameters']:,}",
+            mean_and_spread(percent(runs, "test")),
+            f"{statistics.mean(percent(runs, 'validation')):.2f}",
+            runs[0]["epochs"],
+            f"{statistics.mean(run['train_seconds'] for run in runs):.0f}",
         )
 
 
 def time(seeds: int, folder: Path) -> None:
     """Print how long mnist-fast trains, and how long Keras's example until it has 99 %, in turns."""
-    print(
-        "| seed | mnist-fast, test accuracy, % | training, s | Keras's example to 99 %, s | epochs | ratio |"
-    )
-    print("|---|---|---|---|---|---|", flush=True)
+    columns = ("seed", "mnist-fast, test accuracy, %", "training, s", "Keras's example to 99 %, s")
+    print_header(*columns, "epochs", "ratio")
     ours, theirs, ratios = [], [], []
     for seed in range(seeds):
         ours.append(train("mnist-fast", seed, folder))
         theirs.append(keras_mnist_convnet.measure(seed))
         ratios.append(ours[-1]["train_seconds"] / theirs[-1]["seconds"])
-        print(
-            f"| {seed} | {100 * ours[-1]['test_accuracy']:.2f} | {ours[-1]['train_seconds']:.1f} "
-            f"| {theirs[-1]['seconds']:.1f} | {theirs[-1]['epochs']} | {ratios[-1]:.3f} |",
-            flush=True,
+        print_row(
+            seed,
+            f"{100 * ours[-1]['test_accuracy']:.2f}",
+            f"{ours[-1]['train_seconds']:.1f}",
+            f"{theirs[-1]['seconds']:.1f}",
+            theirs[-1]["epochs"],
+            f"{ratios[-1]:.3f}",
         )
-    print(
-        f"| mean | {spread(percent(ours, 'test'))} | {spread([run['train_seconds'] for run in ours], 1)} "
-        f"| {spread([run['seconds'] for run in theirs], 1)} "
-        f"| {statistics.mean(run['epochs'] for run in theirs):.1f} | {statistics.mean(ratios):.3f} |"
+    print_row(
+        "mean",
+        mean_and_spread(percent(ours, "test")),
+        mean_and_spread([run["train_seconds"] for run in ours], 1),
+        mean_and_spread([run["seconds"] for run in theirs], 1),
+        f"{statistics.mean(run['epochs'] for run in theirs):.1f}",
+        f"{statistics.mean(ratios):.3f}",
     )
 
 
 def labels(seeds: int, per_class: Sequence[int], folder: Path) -> None:
     """Print the accuracy with and without pre-training; all validation labels choose the epoch of both."""
-    print("| labels a class | pre-trained, test accuracy, % | from scratch |\n|---|---|---|", flush=True)
+    print_header("labels per class", "pre-trained, test accuracy, %", "from scratch")
     for count in per_class:
         few = ("--data.labels-per-class", str(count))
         pretrained = [train("mnist-pretrained", seed, folder, *few) for seed in range(seeds)]
@@ -104,10 +106,7 @@ def labels(seeds: int, per_class: Sequence[int], folder: Path) -> None:
             train("mnist-pretrained", seed, folder, *few, "--pretraining.epochs", "0")
             for seed in range(seeds)
         ]
-        print(
-            f"| {count} | {spread(percent(pretrained, 'test'))} | {spread(percent(scratch, 'test'))} |",
-            flush=True,
-        )
+        print_row(count, *(mean_and_spread(percent(runs, "test")) for runs in (pretrained, scratch)))
 
 
 def main() -> None:

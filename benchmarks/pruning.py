@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import command, metrics_of
+from benchmarks.tables import mean_and_spread, print_header, print_row
 
 UNITS = ["--epochs", "4", "--fraction", "0.3", "--steps", "8"]
 BATCH_SIZE = 256
@@ -53,7 +54,7 @@ def bytes_of(path: Path) -> int:
 
 def weights(seeds: int, folder: Path) -> None:
     """Print how far the LeNets' weights can be pruned, beside what was published."""
-    print("| compression and test error, % | LeNet-300-100 | LeNet-5 |\n|---|---|---|")
+    print_header("compression and test error, %", "LeNet-300-100", "LeNet-5")
     print(PUBLISHED, flush=True)
     cells, seconds = [], []
     for recipe in LENETS:
@@ -72,11 +73,10 @@ def weights(seeds: int, folder: Path) -> None:
             )
         metrics = [metrics_of(run) for run in runs]
         errors = [100 - 100 * each["test_accuracy"] for each in metrics]
-        spread = statistics.stdev(errors) if seeds > 1 else 0.0
         least = min(each["parameters"] / each["nonzero_parameters"] for each in metrics)
-        cells.append(f"{least:.1f} ×, {statistics.mean(errors):.2f} ± {spread:.2f}")
+        cells.append(f"{least:.1f} ×, {mean_and_spread(errors)}")
         seconds.append(statistics.mean(each["train_seconds"] for each in metrics))
-    print(f"| ours, mean of {seeds} seeds | {cells[0]} | {cells[1]} |")
+    print_row(f"ours, mean of {seeds} seeds", *cells)
     print(f"training: {seconds[0]:.0f} s and {seconds[1]:.0f} s a run")
 
 
@@ -84,16 +84,15 @@ def units(seeds: int, folder: Path) -> None:
     """Print what pruning the units of mnist-cnn gives."""
     import numpy as np
 
-    print(
-        "| seed | dense accuracy, % | pruned, % | fewer multiply-adds | parameters | faster, batch of 256 "
-        "| the same exported | SavedModel, bytes |\n|---|---|---|---|---|---|---|---|"
-    )
+    accuracies = ("dense accuracy, %", "pruned, %")
+    speeds = ("faster, batch of 256", "the same exported")
+    print_header("seed", *accuracies, "fewer multiply-adds", "parameters", *speeds, "SavedModel, bytes")
     images = np.random.default_rng(0).uniform(0, 255, (BATCH_SIZE, 28, 28, 1)).astype(np.float32)
     rows = []
     for seed in range(seeds):
         rows.append(_prune_units(seed, folder, {"image": images}))
-        print(_units_row(str(seed), rows[-1]), flush=True)
-    print(_units_row("mean", {name: statistics.mean(row[name] for row in rows) for name in rows[0]}))
+        _print_units(str(seed), rows[-1])
+    _print_units("mean", {name: statistics.mean(row[name] for row in rows) for name in rows[0]})
 
 
 def _prune_units(seed: int, folder: Path, batch: dict[str, Any]) -> dict[str, float]:
@@ -118,12 +117,16 @@ def _prune_units(seed: int, folder: Path, batch: dict[str, Any]) -> dict[str, fl
     }
 
 
-def _units_row(name: str, row: dict[str, float]) -> str:
-    return (
-        f"| {name} | {row['dense']:.2f} | {row['pruned']:.2f} | {row['multiply_adds']:.1f} "
-        f"| {row['parameters_before']:,.0f} → {row['parameters_after']:,.0f} "
-        f"| {row['speed']:.1f} | {row['exported_speed']:.1f} "
-        f"| {row['bytes_before']:,.0f} → {row['bytes_after']:,.0f} |"
+def _print_units(name: str, row: dict[str, float]) -> None:
+    print_row(
+        name,
+        f"{row['dense']:.2f}",
+        f"{row['pruned']:.2f}",
+        f"{row['multiply_adds']:.1f}",
+        f"{row['parameters_before']:,.0f} → {row['parameters_after']:,.0f}",
+        f"{row['speed']:.1f}",
+        f"{row['exported_speed']:.1f}",
+        f"{row['bytes_before']:,.0f} → {row['bytes_after']:,.0f}",
     )
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import ROOT, command
+from benchmarks.tables import mean_and_spread, print_header, print_row
 from recipes.catalog import CATALOG
 from recipes.runs.flags import parse_flags
 from tuning.directory import SearchDirectory
@@ -149,8 +150,8 @@ def run_study(recipe_name: str, seconds: float, seed: int, folder: Path) -> None
 
 def compare(recipes: list[str], seconds: float, repetitions: int, folder: Path) -> None:
     """Print a table of the best values of both."""
-    print(f"| recipe | search, {seconds:.0f} s | best, mean of {repetitions} ± spread | trials, mean |")
-    print("|---|---|---|---|")
+    best = f"best, mean of {repetitions} ± spread"
+    print_header("recipe", f"search, {seconds:.0f} s", best, "trials, mean")
     for recipe in recipes:
         found: dict[str, list[dict[str, Any]]] = {"ours": [], "Optuna": []}
         for seed in range(repetitions):
@@ -160,15 +161,9 @@ def compare(recipes: list[str], seconds: float, repetitions: int, folder: Path) 
                 found[name].append(search(recipe, seconds, seed, place))
                 print(recipe, name, seed, found[name][-1], file=sys.stderr, flush=True)
         for name, results in found.items():
-            print(table_row(recipe, name, results), flush=True)
-
-
-def table_row(recipe: str, search: str, results: list[dict[str, Any]]) -> str:
-    """Return a row of the table: mean and standard deviation of the best values, mean number of trials."""
-    best = [result["best"] for result in results]
-    spread = statistics.stdev(best) if len(best) > 1 else 0.0
-    count = statistics.mean(result["trials"] for result in results)
-    return f"| `{recipe}` | {search} | {statistics.mean(best):.4f} ± {spread:.4f} | {count:.1f} |"
+            values = mean_and_spread([result["best"] for result in results], 4)
+            count = statistics.mean(result["trials"] for result in results)
+            print_row(f"`{recipe}`", name, values, f"{count:.1f}")
 
 
 def workers(folder: Path, trials: int = 8) -> None:
@@ -177,12 +172,12 @@ def workers(folder: Path, trials: int = 8) -> None:
     same = ["--trials", str(trials), "--threads", "1", "--training.epochs", "12", "--no-early-ending"]
     space = ["--space.training.batch-size", "8,9"]
     seconds = []
-    print("| workers, one thread each | seconds |\n|---|---|")
+    print_header("workers, one thread each", "seconds")
     for count in (1, 2):
         started = time.monotonic()
         command(*base, *same, *space, "--workers", count, "--search-dir", folder / str(count))
         seconds.append(time.monotonic() - started)
-        print(f"| {count} | {seconds[-1]:.1f} |", flush=True)
+        print_row(count, f"{seconds[-1]:.1f}")
     print(f"two workers take {seconds[1] / seconds[0]:.2f} of the time of one")
 
 

@@ -80,14 +80,6 @@ class Dimension:
         )
         return min(int(value), int(self.high)) if whole else value
 
-    def grid(self) -> list[Value]:
-        """Return the values of a grid search: all choices or whole numbers, ten values of any other range."""
-        if self.choices:
-            return list(self.choices)
-        if isinstance(self.low, int) and not self.log:
-            return list(range(self.low, int(self.high) + 1))
-        return sorted({self.value_at(step * 0.1 + 0.05) for step in range(10)})
-
     def at_edge(self, value: Any) -> bool:
         """Return whether a number is within a twentieth of the range of an end, so the optimum may be outside.
 

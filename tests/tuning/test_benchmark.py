@@ -1,16 +1,26 @@
-"""The benchmark of searches: its table, and that both searches have the same plan."""
+"""The benchmarks: rows of their tables, and that both searches compared have the same plan."""
 
 import pytest
 
-from benchmarks.tuning import FLAGS, plan_of, table_row
+from benchmarks.tables import mean_and_spread, print_header, print_row
+from benchmarks.tuning import FLAGS, plan_of
 from recipes.catalog import CATALOG
 from tuning.space import own_values
 
 
-def test_a_row_has_mean_and_spread_of_the_best_values():
-    results = [{"best": 0.99, "trials": 8}, {"best": 0.98, "trials": 9}]
-    assert table_row("mnist-cnn", "ours", results) == "| `mnist-cnn` | ours | 0.9850 ± 0.0071 | 8.5 |"
-    assert table_row("mnist-cnn", "ours", results[:1]) == "| `mnist-cnn` | ours | 0.9900 ± 0.0000 | 8.0 |"
+def test_several_results_are_their_mean_and_the_deviation_of_a_sample():
+    assert mean_and_spread([0.99, 0.98], 4) == "0.9850 ± 0.0071"  # 0.01 / √2
+    assert mean_and_spread([1, 2, 3, 4]) == "2.50 ± 1.29"  # √(5 / 3)
+
+
+def test_one_result_has_no_spread():
+    assert mean_and_spread([0.99], 4) == "0.9900"
+
+
+def test_a_table_is_markdown(capsys):
+    print_header("recipe", "loss")
+    print_row("`lm-lstm`", 1.5)
+    assert capsys.readouterr().out == "| recipe | loss |\n|---|---|\n| `lm-lstm` | 1.5 |\n"
 
 
 @pytest.mark.parametrize("recipe", list(FLAGS))

@@ -16,7 +16,7 @@ NARROW = {"training.batch_size": "32:128", "optimizer.learning_rate": "0.001,0.0
 RATE, BATCH = "optimizer.learning_rate", "training.batch_size"
 
 
-@pytest.mark.parametrize("algorithm", ["bayesian", "random"])
+@pytest.mark.parametrize("algorithm", ["bayesian", "random", "grid"])
 def test_the_first_trial_has_the_recipes_own_values(make_search, algorithm):
     trial = make_search(plan_of(algorithm=algorithm)).ask("a")
     assert trial.values == {BATCH: 64, RATE: 0.001}
@@ -125,6 +125,47 @@ def test_grid_tries_each_combination_once_in_a_new_process_for_each_trial(make_s
         finish(make_search(plan), trial, 0.5)
     assert trial == "end"
     assert sorted(seen) == [(batch, rate) for batch in (32, 64, 128) for rate in (0.001, 0.01)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("model.dropout", "0.1:0.5", [0.12, 0.16, 0.2, 0.24, 0.28, 0.32, 0.36, 0.4, 0.44, 0.48]),
+        ("training.epochs", "1:1000:log", [1, 2, 5, 11, 22, 44, 89, 177, 355, 708]),
+        ("model.kernel_size", "3:7", [3, 4, 5, 6, 7]),
+        ("schedule.name", "cosine,wsd", ["cosine", "wsd"]),
+        ("model.batch_normalization", "true,false", [False, True]),
+    ],
+)
+def test_a_grid_has_ten_values_of_a_range_and_all_choices_and_whole_numbers(make_search, name, text, values):
+    """And the recipe's own value, or else the lower end of the range, which need not be one of the ten."""
+    plan = plan_of({BATCH: "64,128", RATE: "0.001,0.01", name: text}, algorithm="grid", trials=100)
+    asked = search_to_the_end(make_search(plan), lambda _: 0.5)
+    first = 0.1 if name == "model.dropout" else asked[0].values[name]
+    found = {trial.values[name] for trial in asked}
+    assert all(type(value) is type(values[0]) for value in found)
+    assert sorted(found) == pytest.approx(sorted({*values, first}))
+    assert len(asked) == 4 * len(found)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "hyperband"])
+def test_a_draw_of_true_and_false_is_no_number(make_search, algorithm):
+    """keras-tuner makes them 1 and 0, which are not settings."""
+    plan = plan_of({"model.batch_normalization": "true,false"}, algorithm=algorithm, trials=8)
+    asked = search_to_the_end(make_search(plan))
+    assert {repr(trial.values["model.batch_normalization"]) for trial in asked} == {"True", "False"}
+
+
+def test_a_grid_of_an_earlier_version_resumes_with_the_combinations_that_it_has_not_tried(make_search):
+    """It began at the lower ends, not with the recipe's own values."""
+    search = make_search(plan_of(NARROW, algorithm="grid", trials=100))
+    tried = [(32, 0.001), (32, 0.01), (64, 0.001)]
+    for number, (batch, rate) in enumerate(tried):
+        search.directory.write_trial(
+            Trial(number=number, values={BATCH: batch, RATE: rate}, status="finished", value=0.5)
+        )
+    rest = [tuple(trial.values.values()) for trial in search_to_the_end(search)]
+    assert sorted(rest) == [(64, 0.01), (128, 0.001), (128, 0.01)]
 
 
 def test_grid_waits_for_running_trials_before_it_ends(make_search):

@@ -147,19 +147,6 @@ def test_names_have_no_edge():
     assert one("schedule.name", "cosine,wsd,constant").at_edge("cosine") is False
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "values"),
-    [
-        ("model.dropout", "0:0.5", [0.025, 0.075, 0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475]),
-        ("model.kernel_size", "3:7", [3, 4, 5, 6, 7]),
-        ("training.epochs", "1:1000:log", [1, 2, 5, 11, 22, 44, 89, 177, 354, 707]),
-        ("schedule.name", "cosine,wsd", ["cosine", "wsd"]),
-    ],
-)
-def test_a_grid_has_ten_steps_of_a_range_and_all_choices_and_whole_numbers(name, text, values):
-    assert one(name, text).grid() == pytest.approx(values) if "." in str(values[0]) else values
-
-
 @pytest.mark.parametrize("text", ["0:0.5", "1e-4:1e-2:log", "0.1,0.2,0.3"])
 def test_a_value_at_a_place_has_that_place(text):
     dimension = one("optimizer.learning_rate" if "log" in text else "model.dropout", text)
