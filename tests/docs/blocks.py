@@ -1,17 +1,19 @@
 """The code blocks of README and docs, as sybil reads them, and shell lines parsed without being run.
 
-The first line of a block says what it is: "sh" is run in the order of its page by `make test ARGS="-m slow"`, and
-after "sh" may come
+The first line of a block says what it is. "sh" is run in the order of its page by `make test ARGS="-m slow"`, and after
+"sh" may come
 
-    background     runs until the page ends, such as a server
-    menu           alternatives, of which a reader chooses one: parsed, not run
-    needs-docker, needs-cluster, needs-gpu, needs-grpcurl, ...   parsed, not run
+    background        runs until the page ends, such as a server
+    menu              alternatives, of which a reader chooses one: parsed, not run
+    needs-PROGRAM     run where the program is installed; needs-cluster, needs-gpu and needs-engine (Docker's) are nowhere
 
-"python" is run, and "python fragment" compiled. All other blocks are output, files, or other languages.
+"python" is run, and "python fragment" compiled. Another language may have the name of its file: "go predict.go". All other
+blocks are output.
 """
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ PAGES = [
     if "_build" not in page.parts and "```" in page.read_text()
 ]
 OTHER_COMMANDS = {
+    "printf",
     "cp",
     "curl",
     "docker",
@@ -58,6 +61,18 @@ class Block:
     language: str
     marks: tuple[str, ...]
     source: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a reader saves it under the name that it has as its mark."""
+        return any("." in mark for mark in self.marks)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it is to be run, and the program that it needs is installed."""
+        needed = [mark.removeprefix("needs-") for mark in self.marks if mark.startswith("needs-")]
+        marked = self.marks != () and not needed
+        return self.language in ("sh", "python") and not marked and all(map(shutil.which, needed))
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"

@@ -16,13 +16,14 @@ import pytest
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, check_line, lines, parse_only
 from tests.processes import wait_until
 
+FILE = r"\w+\.\w+"
 MARKS = {
-    "sh": "background|menu|needs-(docker|cluster|gpu|grpcurl)",
+    "sh": r"background|menu|needs-\w+",
     "python": "fragment",
-    "javascript": "",
-    "java": "",
-    "go": "",
-    "yaml": "",
+    "javascript": FILE,
+    "java": FILE,
+    "go": FILE,
+    "yaml": FILE,
     "text": "",
 }
 """The languages of blocks, and what a block may say about itself."""
@@ -68,9 +69,11 @@ def test_a_page_runs_from_top_to_bottom(page, tmp_path):
     project = copy_of_the_project(tmp_path / "project")
     with ExitStack() as servers:
         for block in blocks(page):
-            if block.language == "sh" and block.marks == ("background",):
+            if block.is_file:
+                (project / block.marks[0]).write_text(block.source)
+            elif "background" in block.marks:
                 servers.enter_context(background(block, project))
-            elif block.language in ("sh", "python") and not block.marks:
+            elif block.runs_here:
                 run(block, project)
 
 
