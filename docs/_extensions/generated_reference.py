@@ -4,12 +4,14 @@
 {settings} ImageRecipe                           the settings that this class of recipes adds to its base class
 """
 
+import ast
 import contextlib
 import dataclasses
 import io
 import os
 import typing
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -21,6 +23,7 @@ from recipes import command_line, config
 from recipes.config.fields import describe, field_types
 
 COLUMNS = 96
+ROOT = Path(__file__).parents[2]
 
 
 class CommandHelp(SphinxDirective):
@@ -60,6 +63,24 @@ def printed(package: str, arguments: list[str]) -> str:
     return output.getvalue().rstrip()
 
 
+class Layout(SphinxDirective):
+    """A list of the modules and sub-packages of a package."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Read the docstrings without importing."""
+        folder = ROOT / self.arguments[0]
+        listed = nodes.definition_list()
+        for path in sorted(folder.iterdir()):
+            module = path / "__init__.py" if path.is_dir() else path
+            if module.suffix == ".py" and module.exists() and path.name != "__init__.py":
+                documented = ast.get_docstring(ast.parse(module.read_text())) or ""
+                summary = documented.split("\n\n")[0].replace("\n", " ")
+                listed += entry(self, f"{path.name}/" if path.is_dir() else path.name, summary)
+        return [listed]
+
+
 class SettingsOf(SphinxDirective):
     """A section for each group of settings that a class of recipes adds to its base class."""
 
@@ -79,7 +100,7 @@ class SettingsOf(SphinxDirective):
         name = path if hasattr(config.Recipe, path) else f"{path} of {recipe.__name__}"
         section = nodes.section(ids=[nodes.make_id(f"{recipe.__name__}-{path}")], names=[])
         section += nodes.title(text=name)
-        section += self._text(" ".join((group.__doc__ or "").split()))
+        section += paragraph(self, " ".join((group.__doc__ or "").split()))
         section += self._settings(group, f"{path}.", list(field_types(group)))
         return section
 
@@ -91,7 +112,6 @@ class SettingsOf(SphinxDirective):
 
     def _setting(self, group: type, prefix: str, name: str) -> nodes.definition_list_item:
         kind, default = field_types(group)[name], getattr(group, name, dataclasses.MISSING)
-        item = nodes.definition_list_item()
         if dataclasses.is_dataclass(kind):
             text = f"{docstring(group, name)} The settings of {typing.cast(type, kind).__name__}."
             flag = f"--{prefix}{name}.NAME"
@@ -99,17 +119,23 @@ class SettingsOf(SphinxDirective):
             chosen = " ".join(map(str, default)) if isinstance(default, tuple) else default
             text = f"{docstring(group, name)} Type: {describe(kind)}. Default: {chosen if chosen != '' else 'none'}."
             flag = f"--{prefix}{name}"
-        term = nodes.term()
-        term += nodes.literal(text=flag.replace("_", "-"))
-        definition = nodes.definition()
-        definition += self._text(text)
-        item += [term, definition]
-        return item
+        return entry(self, flag.replace("_", "-"), text)
 
-    def _text(self, text: str) -> nodes.paragraph:
-        paragraph = nodes.paragraph()
-        paragraph += self.parse_inline(text)[0]
-        return paragraph
+
+def entry(directive: SphinxDirective, name: str, text: str) -> nodes.definition_list_item:
+    """Return an entry of a definition list; its text is Markdown."""
+    item, term, definition = nodes.definition_list_item(), nodes.term(), nodes.definition()
+    term += nodes.literal(text=name)
+    definition += paragraph(directive, text)
+    item += [term, definition]
+    return item
+
+
+def paragraph(directive: SphinxDirective, text: str) -> nodes.paragraph:
+    """Return a paragraph of Markdown."""
+    made = nodes.paragraph()
+    made += directive.parse_inline(text)[0]
+    return made
 
 
 def docstring(kind: type, name: str) -> str:
@@ -126,5 +152,6 @@ def docstring(kind: type, name: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("layout", Layout)
     app.add_directive("settings", SettingsOf)
     return {"parallel_read_safe": True}

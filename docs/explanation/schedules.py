@@ -19,7 +19,7 @@ shown = {
     "plateau, halved at epoch 6": schedules.Plateau(1.0, warmup_steps=WARMUP),
 }
 steps = np.arange(EPOCH * EPOCHS)
-figure, axes = plt.subplots(2, 4, figsize=(10, 4.4), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(4, 2, figsize=(6.4, 7), sharex=True, sharey=True, layout="constrained")
 for (name, schedule), axis in zip(shown.items(), axes.flat, strict=True):
     factors = keras.ops.convert_to_numpy(keras.ops.broadcast_to(schedule(steps), steps.shape)).copy()
     if name.startswith("plateau"):
