@@ -89,8 +89,15 @@ def copy_of_the_project(folder: Path) -> Path:
 
 def run(block: Block, project: Path) -> None:
     """Run a block as a reader who copies it into a terminal."""
-    program = ["bash", "-ec"] if block.language == "sh" else [project / ".venv" / "bin" / "python", "-c"]
-    done = subprocess.run([*program, block.source], cwd=project, capture_output=True, text=True, check=False)
+    program = ["bash", "-ec"] if block.language == "sh" else ["python", "-c"]
+    done = subprocess.run(
+        [*program, block.source],
+        cwd=project,
+        env={**os.environ, "PATH": f"{project}/.venv/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
@@ -107,7 +114,7 @@ def background(block: Block, project: Path) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        wait_until(lambda: "8501" in log.read_text() or process.poll() is not None)
+        wait_until(lambda: "gRPC on port" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, f"{block}\n{log.read_text()}"
         yield
     finally:
