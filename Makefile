@@ -65,7 +65,7 @@ serve-container: ## serve models/ with the TensorFlow Serving container
 predict: $(READY) ## classify images: make predict ARGS="digit.png"
 	@$(BIN)/python -m serving predict $(ARGS)
 
-bench: $(READY) ## measure what the README's tables say (hours, with real MNIST in TFDS_DATA_DIR)
+bench: $(READY) ## measure the tables of docs/results (hours, with real MNIST in TFDS_DATA_DIR)
 	$(BIN)/python -m benchmarks.mnist $(ARGS)
 	$(BIN)/python -m benchmarks.language_model
 	$(BIN)/python -m benchmarks.serving
@@ -73,6 +73,10 @@ bench: $(READY) ## measure what the README's tables say (hours, with real MNIST 
 	$(BIN)/python -m benchmarks.pruning weights
 	$(BIN)/python -m benchmarks.pruning units
 	$(BIN)/python -m benchmarks.pruning language
+
+docs: $(READY) ## build the documentation into docs/_build/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build $(ARGS)
+	@echo "docs/_build/index.html"
 
 test: $(READY) ## run the fast tests
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
@@ -91,8 +95,8 @@ lock: $(READY) ## pin the newest versions that pyproject.toml allows into requir
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--all-extras pyproject.toml --output-file requirements.lock --quiet
 
-clean: ## remove the environment and caches (never runs/, searches/ or models/)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean: ## remove the environment, the built documentation and caches (never runs/, searches/ or models/)
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.lock
@@ -104,4 +108,4 @@ $(READY): requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
-.PHONY: help train-mnist train-mnist-workers train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench test lint lock clean
+.PHONY: help train-mnist train-mnist-workers train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench docs test lint lock clean

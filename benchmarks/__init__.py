@@ -1,1 +1,1 @@
-"""One script for each measured table of the README."""
+"""One script for each measured table of docs/results."""

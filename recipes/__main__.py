@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -367,7 +367,17 @@ def _tasks() -> ModuleType:
     return tasks
 
 
+COMMANDS: Mapping[str, command_line.Command] = {
+    "list": list_recipes,
+    "train": train,
+    "workers": workers,
+    "finish": finish,
+    "augment": augment,
+    "prune": prune,
+    "quantize": quantize,
+    "evaluate": evaluate,
+    "generate": generate,
+}
+
 if __name__ == "__main__":
-    named = (train, finish, workers, augment, prune, quantize, evaluate, generate)
-    commands = {"list": list_recipes, **{command.__name__: command for command in named}}
-    sys.exit(command_line.run(commands, HELP, sys.argv[1:]))
+    sys.exit(command_line.run(COMMANDS, HELP, sys.argv[1:]))

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -287,13 +287,14 @@ def bench(arguments: Sequence[str]) -> None:
             print(measured.row(chosen.batch_size), flush=True)
 
 
+COMMANDS: Mapping[str, command_line.Command] = {
+    "export": export,
+    "serve": serve,
+    "predict": predict,
+    "generate": generate,
+    "status": status,
+    "bench": bench,
+}
+
 if __name__ == "__main__":
-    commands = {
-        "export": export,
-        "serve": serve,
-        "predict": predict,
-        "generate": generate,
-        "status": status,
-        "bench": bench,
-    }
-    sys.exit(command_line.run(commands, HELP, sys.argv[1:]))
+    sys.exit(command_line.run(COMMANDS, HELP, sys.argv[1:]))

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -217,6 +217,12 @@ def _host_and_port(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+COMMANDS: Mapping[str, command_line.Command] = {
+    "search": search,
+    "report": report,
+    "chief": chief,
+    "worker": worker,
+}
+
 if __name__ == "__main__":
-    commands = {"search": search, "report": report, "chief": chief, "worker": worker}
-    sys.exit(command_line.run(commands, HELP, sys.argv[1:]))
+    sys.exit(command_line.run(COMMANDS, HELP, sys.argv[1:]))
