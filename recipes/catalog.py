@@ -20,10 +20,11 @@ from recipes.config import (
     Recipe,
     RecurrentModel,
     RecurrentRecipe,
-    RegressionRecipe,
     Regularization,
     Schedule,
     SequenceRecipe,
+    TableModel,
+    TableRecipe,
     TextData,
     TextTraining,
     Training,
@@ -174,6 +175,21 @@ CATALOG: Mapping[str, Entry] = {
         parameters=431_080,
         measured="99.32 ± 0.10 % of MNIST's test images",
     ),
+    "image-cnn": Entry(
+        summary="your own images in their own size and colour: three stages of two convolutions, an averaging head",
+        recipe=ImageRecipe(
+            data=ImageData(image_size=None, channels=None),
+            model=ImageModel(
+                convolutions=(16, 32, 64), depth=2, head="average", dense=(), batch_normalization=True
+            ),
+            augmentation=Augmentation(rotate=10, scale=0.1, shift=2),
+            optimizer=Optimizer(name="adamw", learning_rate=0.004, weight_decay=0.01),
+            schedule=Schedule(name="one-cycle"),
+            training=Training(epochs=15, batch_size=32),
+        ),
+        parameters=73_114,
+        measured="not measured yet",
+    ),
     "mnist-pretrained": Entry(
         # The labels of the whole validation part choose the epoch, in addition to the 100 for training.
         summary="784-512-256-10, pre-trained as a denoising autoencoder, then trained with 10 labels per class",
@@ -312,13 +328,24 @@ CATALOG: Mapping[str, Entry] = {
     ),
     "diabetes-mlp": Entry(
         summary="a regression: 10-5-1 on scikit-learn's diabetes data",
-        recipe=RegressionRecipe(
+        recipe=TableRecipe(
             optimizer=Optimizer(learning_rate=0.03),
             schedule=Schedule(name="cosine"),
             training=Training(epochs=100, batch_size=32),
         ),
         parameters=61,
         measured="R² of 0.51 ± 0.04 on test rows of scikit-learn's diabetes data, mean absolute error 46.6 ± 2.2",
+    ),
+    "table-mlp": Entry(
+        summary="your own CSV file: numbers, categories and missing values; regression or classification",
+        recipe=TableRecipe(
+            model=TableModel(dense=(64, 32)),
+            optimizer=Optimizer(name="adamw", learning_rate=0.003, weight_decay=0.01),
+            schedule=Schedule(name="cosine"),
+            training=Training(epochs=60, batch_size=32),
+        ),
+        parameters=2_817,
+        measured="not measured yet",
     ),
     "seq2seq-reverse": Entry(
         summary="an encoder-decoder Transformer that reverses sequences of up to 16 symbols",

@@ -1,4 +1,4 @@
-"""Image classification: MNIST, its relatives, or your own 28 x 28 grey images.
+"""Image classification: MNIST, its relatives, or your own images, grey or in colour.
 
     make train-mnist
     python -m recipes train mnist-cnn --training.epochs 3
@@ -15,14 +15,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import IMAGE_SHAPE, Augmentation, ImageRecipe, UserError
+from recipes.config import Augmentation, ImageRecipe, UserError
 from recipes.data.augmentation import augment, warning
 from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches, evaluation_images, training_images
 from recipes.data.examples import Examples, with_few_labels
-from recipes.data.images import load_images
+from recipes.data.images import MNIST_SHAPE, image_shape, load_images
 from recipes.data.streams import draw_keys, stream
-from recipes.models.image import build_classifier
+from recipes.models.image import build_classifier, shorten_averages
 from recipes.report.page import Page, Picture, Table
 from recipes.report.plots import plot_augmentation, plot_confusion, plot_mistakes
 from recipes.report.scores import most_confident_mistakes, score_classification
@@ -36,16 +36,18 @@ SPEED_BATCH_SIZE = 256
 
 
 class ImageClassification(Task[ImageRecipe]):
-    """Classify images: raw pixels 0 to 255, (batch, 28, 28, 1), to class probabilities, (batch, classes)."""
+    """Classify images: raw pixels 0 to 255, (batch, height, width, channels), to probabilities, (batch, classes)."""
 
     recipe_class = ImageRecipe
 
     def load(self) -> None:
         """Load and split the images."""
         settings = self.recipe.data
-        self.dataset = load_images(
-            settings, trained_on=self.source.metrics["data_source"] if self.source else None
-        )
+        if self.source:
+            trained = self.source.metrics
+            self.dataset = load_images(settings, trained["data_source"], image_shape(trained))
+        else:
+            self.dataset = load_images(settings)
         source, train = self.dataset.source, self.dataset.train
         self.classes = source.classes
         if self.source and list(self.classes) != self.source.metrics["classes"]:
@@ -53,6 +55,8 @@ class ImageClassification(Task[ImageRecipe]):
                 f"{self.source.path} knows the classes {', '.join(self.source.metrics['classes'])}. "
                 f"Received: {', '.join(self.classes)}"
             )
+        self.shape = self.dataset.train.images.shape[1:]
+        self.recipe.model.check_stages(min(self.shape[:2]))
         self.labelled = with_few_labels(train, settings.labels_per_class, settings.split_seed, self.classes)
         counts = {"train_examples": len(train), "validation_examples": len(self.dataset.validation)}
         self.data = Data(source.name, source.data_source, train.fingerprint(), source.note, counts)
@@ -62,7 +66,13 @@ class ImageClassification(Task[ImageRecipe]):
         """Describe the data, and what augmentation may do to its classes."""
         train, labelled = len(self.dataset.train), len(self.labelled)
         few = f" ({labelled:,} with labels)" if labelled < train else ""
-        parts = f"{train:,} training{few} and {len(self.dataset.validation):,} validation images"
+        height, width, channels = self.shape
+        kind = (
+            f" ({width} x {height}, {'colour' if channels == 3 else 'grey'})"
+            if self.shape != MNIST_SHAPE
+            else ""
+        )
+        parts = f"{train:,} training{few} and {len(self.dataset.validation):,} validation images{kind}"
         doubts = warning(self.recipe.augmentation, self.classes)
         return f"{self.data.name}, {parts}" + (f"\n{doubts.rstrip()}" if doubts else "")
 
@@ -78,7 +88,9 @@ class ImageClassification(Task[ImageRecipe]):
 
     def build(self) -> keras.Model:
         """Build convolution stages, dense layers and a softmax."""
-        return build_classifier(self.recipe.model, IMAGE_SHAPE, len(self.classes))
+        model = build_classifier(self.recipe.model, self.shape, len(self.classes))
+        shorten_averages(model, batch_sizes(self.recipe, len(self.labelled)).total_steps)
+        return model
 
     def compile(self, model: keras.Model, **options: Any) -> None:
         """Compile with the recipe's loss, cross-entropy by default, and accuracy."""
@@ -147,7 +159,7 @@ class ImageClassification(Task[ImageRecipe]):
         )
 
     def examples(self) -> npt.NDArray[np.float32]:
-        """Return validation images, (256, 28, 28, 1)."""
+        """Return validation images, (256, height, width, channels)."""
         images: npt.NDArray[np.float32] = self.dataset.validation.images[:SPEED_BATCH_SIZE].astype(np.float32)
         return images
 
@@ -156,8 +168,8 @@ class ImageClassification(Task[ImageRecipe]):
         return list(self.classes) if run is None else list(run.metrics["classes"])
 
     def details(self, epochs: int) -> dict[str, Any]:
-        """Return the names of the classes."""
-        return {"classes": list(self.classes)}
+        """Return the names of the classes, and the shape of the images."""
+        return {"classes": list(self.classes), "image_shape": list(self.shape)}
 
     @classmethod
     def settings_to_continue(cls, run: Run) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from recipes.report.page import Page
 from recipes.runs.directory import Run
 from recipes.runs.opening import choose_run
 from recipes.task import Data, Part, Scores, Task
+from recipes.training.losses import Divergence, squared_error
 
 SHUFFLED_TOGETHER = 16_384
 """Examples of a tf.data.Dataset that are shuffled together; arrays are shuffled as a whole."""
@@ -128,6 +129,10 @@ class OwnTask(Task[OwnSettings]):
     def compile(self, model: keras.Model, **options: Any) -> None:
         """Compile with the user's loss and metrics."""
         model.compile(loss=self.loss, metrics=list(self.recipe.compile_metrics), **options)
+
+    def divergence(self) -> Divergence:
+        """Return the softened cross-entropy for a loss of classes, the squared error for any other."""
+        return super().divergence() if hasattr(self.loss, "from_logits") else squared_error
 
     def score(self, model: keras.Model, part: Part) -> Scores:
         """Return the loss and the metrics that the model is compiled with."""

@@ -29,6 +29,7 @@ from recipes.runs.recipe_lookup import recorded_recipe
 from recipes.runs.record import check_same_data, check_scored
 from recipes.training.compile import building, compile_model
 from recipes.training.fit import Batches, Outcome, fit, fix_seed, save_model
+from recipes.training.losses import Divergence, Term, distillation, softened_divergence
 
 R = TypeVar("R", bound=Recipe)
 Part = Literal["validation", "test"]
@@ -158,6 +159,11 @@ class Task(abc.ABC, Generic[R]):
         """Return callbacks that add to the metrics of an epoch."""
         return ()
 
+    def divergence(self) -> Divergence:
+        """Return the divergence of the model's outputs from a teacher's: by default that of classifiers."""
+        from_logits = getattr(self.loss, "from_logits", False)
+        return softened_divergence(self.recipe.distillation.temperature, from_logits=from_logits)
+
     def details(self, epochs: int) -> dict[str, Any]:
         """Return what metrics.json says about the data and the training of so many epochs."""
         return {}
@@ -202,7 +208,7 @@ class Task(abc.ABC, Generic[R]):
         fix_seed(recipe.training.seed)
         self.load()
         batches = self.batches()
-        teacher = self._load_teacher()
+        taught = self._distillation()
         with building(recipe.training, strategy):
             model = model or self.build()
         compile_model(model, recipe, self.compile, sizes=batches.sizes, xla_is_faster=self.xla_is_faster)
@@ -220,7 +226,7 @@ class Task(abc.ABC, Generic[R]):
                 batches,
                 self.validation(),
                 finish=finish,
-                teacher=teacher,
+                taught=taught,
                 before_history=self.callbacks(model, final=final),
                 after_history=callbacks,
             )
@@ -346,8 +352,8 @@ class Task(abc.ABC, Generic[R]):
         )
         run.finish(metrics)
 
-    def _load_teacher(self) -> keras.Model | None:
-        """Load the model to learn from besides the labels, if there is one.
+    def _distillation(self) -> Term | None:
+        """Return the loss of the teacher, the model to learn from besides the labels, if there is one.
 
         Raises:
             UserError: An unfinished run, or one of another task or whose outputs stand for something else.
@@ -364,7 +370,8 @@ class Task(abc.ABC, Generic[R]):
             raise UserError(
                 f"distillation.teacher: the model of {run.path} has other outputs: {theirs}. Needed: {ours}"
             )
-        return load_model(run.model_path)
+        teacher = load_model(run.model_path)
+        return distillation(teacher, self.recipe.distillation.weight, self.divergence())
 
     def warning(self) -> str:
         """Return the note on the data as a line for the terminal, empty where there is none."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recipes.config import ImageRecipe, Recipe, RegressionRecipe, SequenceRecipe, TextRecipe, with_settings
+from recipes.config import ImageRecipe, Recipe, SequenceRecipe, TableRecipe, TextRecipe, with_settings
 from recipes.config.own import OwnSettings
 from recipes.runs.directory import Run
 from recipes.runs.recipe_lookup import recorded_recipe
@@ -23,10 +23,10 @@ def task_class(recipe: Recipe) -> type[Task[Any]]:
         from recipes.sequence_to_sequence import SequenceToSequence
 
         return SequenceToSequence
-    if isinstance(recipe, RegressionRecipe):
-        from recipes.table import Regression
+    if isinstance(recipe, TableRecipe):
+        from recipes.table import TablePrediction
 
-        return Regression
+        return TablePrediction
     if isinstance(recipe, OwnSettings):
         from recipes.own import OwnTask
 

@@ -234,7 +234,7 @@ def like_training(contents: Sequence[bytes], folder: Path, invert: Invert) -> li
             "--models names the folder of all models, --invert yes inverts",
             file=sys.stderr,
         )
-    files, messages = images.prepare(contents, trained_on or TrainingImages(), invert)
+    files, messages = images.prepare(contents, trained_on or TrainingImages(channels=3), invert)
     for message in messages:
         print(message, file=sys.stderr)
     return files

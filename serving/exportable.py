@@ -10,14 +10,15 @@ import tensorflow as tf
 
 from recipes.config import ImageData, Sampling, UserError, from_dict
 from recipes.data.examples import Examples
-from recipes.data.images import OFFLINE_DATASET, load_images
+from recipes.data.images import OFFLINE_DATASET, image_shape, load_images
+from recipes.data.table import Schema
 from recipes.generation import decoding
 from recipes.generation.text_generator import TextGenerator, load
 from recipes.models import saved
 from recipes.runs.directory import Run
 from recipes.runs.recipe_lookup import recorded_recipe
 from recipes.tasks import task_class, task_of_run
-from serving.signatures import image, keras_model, text
+from serving.signatures import image, keras_model, table, text
 from serving.tensors import Arrays
 from serving.training_images import TrainingImages, describe_training
 
@@ -65,6 +66,8 @@ def exportable(run: Run) -> Exportable:
         return _language_model(run)
     if "classes" in run.metrics:
         return _image_classifier(run)
+    if "columns" in run.metrics:
+        return _table_model(run)
     return _keras_model(run)
 
 
@@ -98,6 +101,28 @@ def _image_classifier(run: Run) -> Exportable:
     return Exportable(image.image_classifier(model), cases, "mnist", image.LIMITS, record)
 
 
+def _table_model(run: Run) -> Exportable:
+    """Return a model of a CSV file's rows, with its validation rows as they are in the file."""
+    task = task_of_run(run)
+    task.load()
+    model, rows, schema = task.load_model(), task.examples(), Schema.from_record(run.metrics)
+    predictions = model.predict(rows, verbose=0)
+    inputs = {
+        name: _strings(["", *column.categories])[values.astype(int)] if column.categories else values
+        for name, column, values in zip(
+            table.input_names(schema.columns), schema.columns, rows.T, strict=True
+        )
+    }
+    outputs: Arrays = {"prediction": predictions[:, 0]}
+    if schema.target.categories:
+        labels = predictions.argmax(axis=-1)
+        names = _strings(list(schema.target.categories))[labels]
+        outputs = {"probabilities": predictions, "label": labels, "class_name": names}
+    record = {"inputs": dict(zip(inputs, (column.name for column in schema.columns), strict=True))}
+    cases = {"serving_default": Case(inputs, outputs)}
+    return Exportable(table.table_model(model, schema), cases, task.data.name, table.LIMITS, record)
+
+
 def _keras_model(run: Run) -> Exportable:
     """Return any other model with tensors as inputs and outputs, with examples of its validation part.
 
@@ -128,17 +153,17 @@ def _keras_model(run: Run) -> Exportable:
 def _examples(run: Run) -> tuple[Examples, TrainingImages | None]:
     """Return test examples of the run's data, and a description of its training images.
 
-    If the run's data can't be read any more, the examples are the offline digits.
+    If the run's data can't be read any more, the examples are the offline digits in the shape of its images.
     """
-    source = run.metrics["data_source"]
+    source, shape = run.metrics["data_source"], image_shape(run.metrics)
     data = from_dict(ImageData, {**run.config["data"], "source": source})
     training_images = None
     try:
-        dataset = load_images(data)
+        dataset = load_images(data, shape=shape)
         examples, training_images = dataset.read_test(), describe_training(dataset.source.train.images)
     except UserError as error:
         print(f"{error}\nThe export is checked on the offline digits instead.")
-        examples = load_images(ImageData(source=OFFLINE_DATASET)).read_test()
+        examples = load_images(ImageData(source=OFFLINE_DATASET), shape=shape).read_test()
     return examples[np.arange(min(EXAMPLES, len(examples)))], training_images
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from recipes.config import UserError
-from recipes.data.image_files import as_grey
+from recipes.data.image_files import as_opaque
 from serving.training_images import TrainingImages, background_of, lay_out_as_mnist
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -71,13 +71,13 @@ def prepare(
         invert: Whether to invert: auto inverts images whose background is clearly the other one.
 
     Returns:
-        (grey PNG files, messages about the changes).
+        (PNG files, grey or in colour like the training images, messages about the changes).
     """
     files = []
     inverted = laid_out = unclear = 0
     for content in contents:
-        image = _read_grey(content, trained_on)
-        found = background_of(image)
+        image = _read(content, trained_on)
+        found = background_of(image) if trained_on.channels == 1 else None
         opposite = found is not None and trained_on.background not in (None, found)
         if invert == "yes" or (invert == "auto" and opposite):
             image = 255 - image
@@ -103,11 +103,13 @@ def prepare(
     return files, messages
 
 
-def _read_grey(content: bytes, trained_on: TrainingImages) -> npt.NDArray[np.uint8]:
+def _read(content: bytes, trained_on: TrainingImages) -> npt.NDArray[np.uint8]:
+    """Return an image as (height, width), or (height, width, 3) in colour."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        grey, _ = as_grey(image, _background_color(image) if trained_on.mnist_layout else "black")
-    grey.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    return np.asarray(grey, np.uint8)
+        background = _background_color(image) if trained_on.mnist_layout else "black"
+        opaque, _ = as_opaque(image, trained_on.channels, background)
+    opaque.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    return np.asarray(opaque, np.uint8)
 
 
 def _background_color(image: Image.Image) -> str:

@@ -32,10 +32,12 @@ class TrainingImages:
     Attributes:
         background: Their background; None if it varies or is unknown.
         mnist_layout: Whether they have the layout of `lay_out_as_mnist`.
+        channels: 1 for grey, 3 for red, green and blue; these have no recorded background.
     """
 
     background: Background | None = None
     mnist_layout: bool = False
+    channels: int = 1
 
 
 def describe_training(images: npt.NDArray[Any]) -> TrainingImages:
@@ -44,6 +46,8 @@ def describe_training(images: npt.NDArray[Any]) -> TrainingImages:
     Args:
         images: (n, height, width, channels), 0 to 255; n at least 1.
     """
+    if images.shape[-1] == 3:
+        return TrainingImages(channels=3)
     sample = images[:: max(1, len(images) // SAMPLE), ..., 0]
     backgrounds = [background_of(image) for image in sample]
     for background in ("dark", "light"):

@@ -186,6 +186,10 @@ class _Tracer:
             return np.zeros(_last(node.outputs[0]), np.int64)
         if getattr(layer, "data_format", None) == "channels_first":
             raise self._not_understood(layer, "its channels come first")
+        if not getattr(layer, "variables", ()) and not any(map(np.any, incoming)):
+            return np.zeros(
+                _last(node.outputs[0]), np.int64
+            )  # computed from inputs alone: no unit of the model
         if isinstance(layer, MERGES):
             return self._merge(layer, incoming)
         if isinstance(layer, L.Concatenate):

@@ -14,7 +14,6 @@ from recipes.config.errors import (
 )
 from recipes.config.fields import flatten, from_dict, to_dict, whole_part, with_settings
 from recipes.config.image import (
-    IMAGE_SHAPE,
     Augmentation,
     ImageData,
     ImageModel,
@@ -39,7 +38,7 @@ from recipes.config.recipe import (
     Training,
     better_when_low,
 )
-from recipes.config.table import RegressionData, RegressionModel, RegressionRecipe
+from recipes.config.table import TableData, TableModel, TableRecipe
 from recipes.config.text import (
     EncoderDecoderModel,
     RecurrentModel,
@@ -55,7 +54,6 @@ from recipes.config.text import (
 )
 
 __all__ = [
-    "IMAGE_SHAPE",
     "Augmentation",
     "BatchSchedule",
     "Distillation",
@@ -74,9 +72,6 @@ __all__ = [
     "Recipe",
     "RecurrentModel",
     "RecurrentRecipe",
-    "RegressionData",
-    "RegressionModel",
-    "RegressionRecipe",
     "Regularization",
     "ReversalData",
     "RunPruning",
@@ -84,6 +79,9 @@ __all__ = [
     "Schedule",
     "ScheduleName",
     "SequenceRecipe",
+    "TableData",
+    "TableModel",
+    "TableRecipe",
     "TextData",
     "TextRecipe",
     "TextTraining",

@@ -19,9 +19,6 @@ from recipes.config.fields import (
 )
 from recipes.config.recipe import Recipe
 
-IMAGE_SHAPE = (28, 28, 1)
-"""Height, width and channels of every image, as in MNIST."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageData(Settings):
@@ -33,6 +30,10 @@ class ImageData(Settings):
     """auto (MNIST if it is prepared or can be downloaded, else the offline digits), a TensorFlow
     Datasets name (mnist, fashion_mnist, kmnist, ...), digits (offline), or a path: a folder with one
     sub-folder per class, a folder with the four IDX files, or an .npz file."""
+    image_size: Count | None = 28
+    """Height and width in pixels, at least 1 (None: those of the data). Images of a folder are resized."""
+    channels: Literal[1, 3] | None = 1
+    """1 for grey, 3 for red, green and blue (None: those of the data)."""
     validation_fraction: ProperFraction = 0.1
     """Fraction of the training images held out to choose epochs and settings, in (0, 1); stratified."""
     test_fraction: ProperFraction = 0.2
@@ -117,8 +118,8 @@ class ImageModel(Settings):
     with batch normalisation (if it is on) and ReLU."""
     depth: Count = 1
     """Convolutions per stage, at least 1."""
-    kernel_size: Annotated[int, Range(at_least=1, at_most=IMAGE_SHAPE[0])] = 3
-    """Width and height of the convolution kernels, 1 to 28 pixels."""
+    kernel_size: Count = 3
+    """Width and height of the convolution kernels in pixels, at least 1."""
     padding: Literal["same", "valid"] = "same"
     """Padding of the convolutions, as in Keras."""
     head: Literal["flatten", "average"] = "flatten"
@@ -140,13 +141,21 @@ class ImageModel(Settings):
             "model.head average needs convolutions",
             head=self.head,
         )
-        self._check_stages()
 
-    def _check_stages(self) -> None:
-        """Raise a UserError if a stage's input is too small."""
+    def check_stages(self, side: int) -> None:
+        """Raise a UserError if images are too small for a stage.
+
+        Args:
+            side: The shorter side of the images in pixels.
+        """
         names = ("convolutions", "depth", "kernel_size", "padding")
         received = {name: getattr(self, name) for name in names}
-        kernel, side = self.kernel_size, IMAGE_SHAPE[0]
+        kernel = self.kernel_size
+        require(
+            kernel <= side,
+            f"model.kernel_size must be 1 to {side}",
+            kernel_size=kernel,
+        )
         for stage in range(1, len(self.convolutions) + 1):
             gets = f"model.convolutions: stage {stage} gets {side} x {side} pixels"
             if self.padding == "valid":
@@ -175,6 +184,8 @@ class ImageRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.data.image_size is not None:
+            self.model.check_stages(self.data.image_size)
         require(
             self.loss == "cross-entropy" or self.model.members == 1,
             "model.members above 1 is for the cross-entropy",

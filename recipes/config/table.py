@@ -1,22 +1,27 @@
-"""Settings of the table recipe."""
+"""Settings of the table recipes."""
 
 import dataclasses
 from typing import Literal
 
 from recipes.config.errors import require
 from recipes.config.fields import Count, ProperFraction, Seed, Settings
-from recipes.config.recipe import Distillation, Recipe
+from recipes.config.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RegressionData(Settings):
+class TableData(Settings):
     """Where the table comes from and how it is split."""
 
     group = "data"
 
-    source: Literal["auto", "diabetes"] = "diabetes"
-    """diabetes: ten measurements of 442 patients and the progression of their illness after a year (Efron et
-    al. 2004), included in scikit-learn."""
+    source: str = "diabetes"
+    """diabetes (offline: ten measurements of 442 patients and the progression of their illness after a year, Efron et
+    al. 2004, included in scikit-learn), or the path of a CSV file whose first line names the columns."""
+    target: str | None = None
+    """Column to predict (None: the last one)."""
+    target_type: Literal["auto", "number", "category"] = "auto"
+    """number for a regression, category for a classification; auto: category for text and for whole numbers of at
+    most 10 different values."""
     validation_fraction: ProperFraction = 0.15
     """Fraction held out to choose epochs and settings, in (0, 1)."""
     test_fraction: ProperFraction = 0.15
@@ -35,8 +40,8 @@ class RegressionData(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RegressionModel(Settings):
-    """A network of dense layers with one output."""
+class TableModel(Settings):
+    """A network of dense layers."""
 
     group = "model"
 
@@ -45,18 +50,16 @@ class RegressionModel(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RegressionRecipe(Recipe):
-    """A network that predicts a number from a row of numbers."""
+class TableRecipe(Recipe):
+    """A network that predicts a column of a table from the others."""
 
-    metrics = ("validation_loss", "validation_mse", "validation_mae", "validation_r2")
+    metrics = (
+        "validation_loss",
+        "validation_mse",
+        "validation_mae",
+        "validation_r2",
+        "validation_accuracy",
+    )
 
-    data: RegressionData = RegressionData()
-    model: RegressionModel = RegressionModel()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.distillation.temperature == Distillation.temperature,
-            "distillation.temperature is for classifiers",
-            temperature=self.distillation.temperature,
-        )
+    data: TableData = TableData()
+    model: TableModel = TableModel()

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recipes.config import IMAGE_SHAPE, UserError
+from recipes.config import UserError
 from recipes.data.streams import stream
+
+Shape = tuple[int | None, int | None, int | None]
+"""Height, width and channels that images must have; None for those of the data."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Examples:
     """Images with their labels.
 
     Attributes:
-        images: (n, 28, 28, 1), uint8 or float32, pixels 0 to 255.
+        images: (n, height, width, channels), uint8 or float32, pixels 0 to 255.
         labels: (n,) int64, class numbers from 0.
     """
 
@@ -65,23 +68,23 @@ class ImageSource:
 
 
 def check_examples(
-    images: npt.NDArray[Any], labels: npt.NDArray[Any], num_classes: int, where: str
+    images: npt.NDArray[Any], labels: npt.NDArray[Any], num_classes: int, shape: Shape, where: str
 ) -> Examples:
     """Check the arrays of a source and return them as Examples.
 
     Args:
-        images: (n, 28, 28) or (n, 28, 28, 1); integers or floats, 0 to 255.
+        images: (n, height, width) or (n, height, width, channels); integers or floats, 0 to 255.
         labels: (n,) integers, 0 to num_classes - 1.
         num_classes: Number of classes.
+        shape: The shape that images must have.
         where: File or part of a dataset, for error messages.
 
     Raises:
         UserError: Other arrays.
     """
-    if images.shape[1:] == IMAGE_SHAPE[:2]:
+    if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.shape[1:] != IMAGE_SHAPE:
-        raise UserError(f"{where}: images must have shape {IMAGE_SHAPE}. Received: {images.shape[1:]}")
+    check_shape(images.shape[1:], shape, where)
     _check_integers(labels, where)
     if len(images) != len(labels):
         raise UserError(
@@ -94,6 +97,29 @@ def check_examples(
             f"{where}: labels must be 0 to {num_classes - 1}. Received: {labels.min()} to {labels.max()}"
         )
     return Examples(check_pixels(images, where), labels.astype(np.int64))
+
+
+def check_shape(received: Sequence[int | None], shape: Shape, where: str) -> None:
+    """Refuse images of another shape, and of a size that varies.
+
+    Raises:
+        UserError: Another shape; the settings that accept it are named.
+    """
+    if len(received) != 3 or received[2] not in (1, 3):
+        raise UserError(
+            f"{where}: images must be (height, width) or (height, width, 1 or 3). Received: {tuple(received)}"
+        )
+    if None in received:
+        raise UserError(
+            f"{where}: images must have one size; write images of several sizes into a folder. Received: {tuple(received)}"
+        )
+    if any(wanted not in (None, value) for wanted, value in zip(shape, received, strict=True)):
+        height, width, channels = received
+        size = height if height == width else None
+        raise UserError(
+            f"{where}: images must have shape {shape}. Received: {tuple(received)}, which "
+            f"--data.image-size {size} --data.channels {channels} accepts"
+        )
 
 
 def _check_integers(labels: npt.NDArray[Any], where: str) -> None:
@@ -163,19 +189,37 @@ def with_few_labels(
 def stratified_split(
     examples: Examples, fraction: float, random: np.random.Generator, classes: Sequence[str]
 ) -> tuple[Examples, Examples]:
-    """Split off a random `fraction` of each class, at least one example.
+    """Split off a random `fraction` of each class; see `stratified_part`.
 
     Returns:
         (the rest, the part split off), each in the order of the examples.
+    """
+    chosen = stratified_part(examples.labels, fraction, random, classes)
+    return examples[np.flatnonzero(~chosen)], examples[np.flatnonzero(chosen)]
+
+
+def stratified_part(
+    labels: npt.NDArray[np.int64], fraction: float, random: np.random.Generator, classes: Sequence[str]
+) -> npt.NDArray[np.bool_]:
+    """Choose a random `fraction` of each class, at least one example.
+
+    Args:
+        labels: (n,) class numbers.
+        fraction: In (0, 1).
+        random: Source of the choice.
+        classes: Names of the classes.
+
+    Returns:
+        (n,): whether each example is chosen.
 
     Raises:
         UserError: A class with one example.
     """
-    chosen = np.zeros(len(examples), bool)
+    chosen = np.zeros(len(labels), bool)
     for label, name in enumerate(classes):
-        members = np.flatnonzero(examples.labels == label)
+        members = np.flatnonzero(labels == label)
         if len(members) == 1:
             raise UserError(f"class {name!r} has one example: at least 2 are needed to split off a part")
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         chosen[random.permutation(members)[: max(count, 0)]] = True
-    return examples[np.flatnonzero(~chosen)], examples[np.flatnonzero(chosen)]
+    return chosen

@@ -11,6 +11,9 @@ from recipes.models import Tensor
 
 BATCH_NORMALIZATION_MOMENTUM = 0.9
 """Keras's 0.99 needs hundreds of steps to forget its start: too many for runs of a few epochs."""
+AVERAGED_PART = 0.1
+"""Part of a short training over which batch normalisation averages: 0.9 would average over 10 steps of 24, and in a test
+such a model classified 100 % of its training images and 57 % of its test images."""
 
 
 def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_classes: int) -> keras.Model:
@@ -39,6 +42,13 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
         mean = AverageOfMembers(dtype="float32", name="average_of_members")(logits)
         probabilities = layers.Softmax(dtype="float32", name="probabilities")(mean)
     return keras.Model(image, probabilities, name="image_classifier")
+
+
+def shorten_averages(model: keras.Model, steps: int) -> None:
+    """Lower the momentum of batch normalisation where a training of so many steps is short."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, max(0.0, 1 - 1 / (AVERAGED_PART * steps)))
 
 
 def _hidden(x: Tensor, settings: ImageModel, prefix: str = "") -> Tensor:

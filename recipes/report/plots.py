@@ -93,7 +93,7 @@ def plot_mistakes(
     """Plot misclassified images with their true class, and the predicted class with its probability.
 
     Args:
-        images: (n, height, width, 1), 0 to 255; n may be 0.
+        images: (n, height, width, channels), 0 to 255; n may be 0.
         labels: (n,) true class numbers.
         probabilities: (n, classes).
         classes: Names of the classes.
@@ -106,7 +106,7 @@ def plot_mistakes(
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, label, row in zip(grid.flat, images, labels, probabilities, strict=False):
-        axes.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
+        axes.imshow(_shown(image), cmap="gray_r", vmin=0, vmax=255)
         predicted = int(row.argmax())
         axes.set_title(
             f"{classes[label]}, not {classes[predicted]}\n{100 * row[predicted]:.0f} %", fontsize=9
@@ -114,6 +114,11 @@ def plot_mistakes(
     if not len(images):
         grid[0, 0].text(0, 0.5, "no mistakes", fontsize=11)
     save(figure, path)
+
+
+def _shown(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an image (height, width, channels) as Matplotlib shows it: grey (height, width), or RGB in [0, 1]."""
+    return image[..., 0] if image.shape[-1] == 1 else np.clip(image / 255, 0, 1)
 
 
 def plot_predictions(targets: npt.NDArray[Any], predictions: npt.NDArray[Any], path: Path) -> None:
@@ -140,15 +145,15 @@ def plot_augmentation(before: npt.NDArray[Any], after: npt.NDArray[Any], path: P
     """Plot a row for each image: the original, then its augmented versions.
 
     Args:
-        before: (n, height, width, 1), 0 to 255.
-        after: (variants, n, height, width, 1).
+        before: (n, height, width, channels), 0 to 255.
+        after: (variants, n, height, width, channels).
         path: Where the PNG goes.
     """
     figure = Figure(figsize=(0.9 * (len(after) + 1), 0.9 * len(before) + 0.3), layout="constrained")
     grid = figure.subplots(len(before), len(after) + 1, squeeze=False)
     for row, variants in zip(grid, np.concatenate([before[np.newaxis], after]).swapaxes(0, 1), strict=True):
         for axes, image in zip(row, variants, strict=True):
-            axes.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
+            axes.imshow(_shown(image), cmap="gray_r", vmin=0, vmax=255)
             axes.set_xticks([])
             axes.set_yticks([])
     grid[0, 0].set_title("before", fontsize=9)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from recipes.config import DivergedError, Recipe, RegressionRecipe, better_when_low
+from recipes.config import DivergedError, Recipe, better_when_low
 from recipes.data.batch_sizes import BatchSizes
 from recipes.distribution.keras_fit_patch import patched_fit
 from recipes.distribution.strategy import divided, lost_worker, share_checkpoint
@@ -29,9 +29,6 @@ from recipes.training.callbacks import (
 from recipes.training.losses import (
     Term,
     added_to_loss,
-    distillation,
-    softened_divergence,
-    squared_error,
     weight_penalty,
 )
 from recipes.training.optimizers import last_learning_rate
@@ -79,7 +76,7 @@ def fit(  # noqa: PLR0913 - the parts of a training
     validation: tf.data.Dataset,
     *,
     finish: bool = False,
-    teacher: keras.Model | None = None,
+    taught: Term | None = None,
     before_history: Sequence[keras.callbacks.Callback] = (),
     after_history: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
@@ -94,7 +91,7 @@ def fit(  # noqa: PLR0913 - the parts of a training
         batches: The training data.
         validation: The validation data, which chooses the epoch.
         finish: Train no further than the checkpoint, which has at least one epoch.
-        teacher: A model to learn from besides the labels.
+        taught: What the loss of a teacher adds, where there is one.
         before_history: Callbacks that add to the metrics of an epoch.
         after_history: Callbacks that need the epoch's row in the history.
 
@@ -144,7 +141,7 @@ def fit(  # noqa: PLR0913 - the parts of a training
     try:
         with (
             patched_fit(strategy),
-            added_to_loss(model, _terms(model, recipe, teacher)),
+            added_to_loss(model, _terms(model, recipe, taught)),
             contextlib.closing(progress),
         ):
             model.fit(
@@ -188,14 +185,9 @@ def _prune(recipe: Recipe, sizes: BatchSizes) -> Prune:
     return Prune(**steps, **settings)
 
 
-def _terms(model: keras.Model, recipe: Recipe, teacher: keras.Model | None) -> list[Term]:
+def _terms(model: keras.Model, recipe: Recipe, taught: Term | None) -> list[Term]:
     """Return what training adds to the loss of the labels."""
-    terms: list[Term] = []
-    if teacher is not None:
-        from_logits = getattr(model.loss, "from_logits", False)
-        softened = softened_divergence(recipe.distillation.temperature, from_logits=from_logits)
-        divergence = squared_error if isinstance(recipe, RegressionRecipe) else softened
-        terms.append(distillation(teacher, recipe.distillation.weight, divergence))
+    terms = [] if taught is None else [taught]
     if recipe.regularization.l1 or recipe.regularization.l2:
         terms.append(weight_penalty(model, l1=recipe.regularization.l1, l2=recipe.regularization.l2))
     return terms

@@ -8,8 +8,8 @@ from recipes.config import (
     EarlyStopping,
     ImageRecipe,
     Optimizer,
-    RegressionRecipe,
     Schedule,
+    TableRecipe,
     Training,
     UserError,
     from_dict,
@@ -86,7 +86,7 @@ def test_wrong_settings_say_what_was_received(tree, message):
     [
         (ImageRecipe, "training", "seed"),
         (ImageRecipe, "data", "split_seed"),
-        (RegressionRecipe, "data", "split_seed"),
+        (TableRecipe, "data", "split_seed"),
     ],
 )
 def test_seeds_have_32_bits(kind, group, name, seed):

@@ -29,7 +29,7 @@ def test_the_host_has_a_time_limit(silent_network, monkeypatch):
 
 def test_auto_falls_back_to_the_digits_with_a_note(nothing_prepared, silent_network, monkeypatch):
     monkeypatch.setattr(datasets, "HOST_SECONDS", 0.1)
-    source = images.open_source("auto")
+    source = images.open_source("auto", images.MNIST_SHAPE)
     assert source.name == source.data_source == "digits"
     assert "NOT MNIST" in source.note
 
@@ -39,12 +39,12 @@ def test_a_dataset_asked_for_by_name_is_never_another_one(nothing_prepared, monk
     with pytest.raises(
         UserError, match="fashion_mnist is not prepared in .*tfds and its host did not answer"
     ):
-        images.open_source("fashion_mnist")
+        images.open_source("fashion_mnist", images.MNIST_SHAPE)
 
 
 def test_an_unknown_dataset_is_refused_with_the_nearest_name(nothing_prepared):
     with pytest.raises(UserError, match="Received: 'fashion_mnst'. Did you mean fashion_mnist?"):
-        images.open_source("fashion_mnst")
+        images.open_source("fashion_mnst", images.MNIST_SHAPE)
 
 
 def test_the_newest_prepared_version_is_taken(nothing_prepared, tmp_path):
@@ -62,10 +62,10 @@ def test_the_name_of_a_dataset_is_the_dataset_not_a_folder_of_that_name(
     (stripes.parent / "kmnist").symlink_to(stripes)
     monkeypatch.setattr(datasets, "host_answers", lambda: False)
     with pytest.raises(UserError, match="kmnist is not prepared"):
-        images.open_source("kmnist")
+        images.open_source("kmnist", images.MNIST_SHAPE)
     assert (
-        images.open_source("./kmnist").classes
-        == images.open_source("stripes").classes
+        images.open_source("./kmnist", images.MNIST_SHAPE).classes
+        == images.open_source("stripes", images.MNIST_SHAPE).classes
         == ("lying", "standing")
     )
 
@@ -74,7 +74,7 @@ def test_a_dataset_name_may_have_a_config(nothing_prepared, stripes, monkeypatch
     monkeypatch.chdir(stripes.parent)
     monkeypatch.setattr(datasets, "host_answers", lambda: False)
     with pytest.raises(UserError, match="emnist/letters is not prepared"):
-        images.open_source("emnist/letters")
+        images.open_source("emnist/letters", images.MNIST_SHAPE)
     (stripes.parent / "emnist").mkdir()
     (stripes.parent / "emnist" / "letters").symlink_to(stripes)
-    assert images.open_source("emnist/letters").classes == ("lying", "standing")
+    assert images.open_source("emnist/letters", images.MNIST_SHAPE).classes == ("lying", "standing")

@@ -12,14 +12,13 @@ from recipes.compression.prune_run import prune_run
 from recipes.config import (
     Distillation,
     Pruning,
-    RegressionData,
-    RegressionModel,
-    RegressionRecipe,
     RunPruning,
+    TableData,
+    TableModel,
     UserError,
 )
 from recipes.data.table import load_table
-from recipes.models.regression import build_regression
+from recipes.models.table import build_regression
 from recipes.runs.directory import Run
 from recipes.tasks import task_of, task_of_run
 from recipes.training.losses import added_to_loss, distillation, squared_error
@@ -39,18 +38,18 @@ def run(recipe, tmp_path_factory) -> Run:
 
 
 def test_the_parts_share_no_row_and_leave_none_out():
-    dataset = load_table(RegressionData())
+    dataset = load_table(TableData())
     parts = (dataset.train, dataset.validation, dataset.test)
     assert [len(part) for part in parts] == [310, 66, 66]
     rows = np.concatenate([part.features for part in parts])
     assert len(np.unique(rows, axis=0)) == 442
-    other = load_table(RegressionData(split_seed=1))
+    other = load_table(TableData(split_seed=1))
     assert dataset.fingerprint() != other.fingerprint()
 
 
 def test_a_network_without_weights_tells_the_mean_in_the_datas_own_unit():
     features, targets = np.float32([[1, 5], [3, 9]]), np.float32([[100], [200]])
-    model = build_regression(RegressionModel(dense=()), features, targets)
+    model = build_regression(TableModel(dense=()), features, targets, [0, 0], [False, False])
     assert model.count_params() == 3
     model.layers[-2].set_weights([np.zeros((2, 1)), np.zeros(1)])
     assert model.predict(features, verbose=0).ravel().tolist() == [150, 150]
@@ -155,11 +154,10 @@ def test_a_student_learns_from_the_teacher_alone(recipe, run, tmp_path):
     assert task_of("diabetes-mlp", taught).train(tmp_path / "run").metrics["test_r2"] > 0.3
 
 
-def test_a_temperature_is_for_classes():
-    with pytest.raises(
-        UserError, match="distillation.temperature is for classifiers. Received: temperature=4.0"
-    ):
-        RegressionRecipe(distillation=Distillation(temperature=4.0))
+def test_a_temperature_is_for_classes(recipe, tmp_path):
+    warm = dataclasses.replace(recipe, distillation=Distillation(temperature=4.0))
+    with pytest.raises(UserError, match="distillation.temperature is for classifiers. Received: 4.0"):
+        task_of("diabetes-mlp", warm).train(tmp_path / "run")
 
 
 def test_the_command_line_takes_it(tmp_path):
@@ -171,6 +169,6 @@ def test_the_command_line_takes_it(tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parameters"] == 61
     assert_refused(
         recipes("train", "diabetes-mlp", "--data.source", "mnist", cwd=tmp_path),
-        "'mnist'",
+        "no file mnist",
         "diabetes",
     )

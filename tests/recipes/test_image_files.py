@@ -1,14 +1,16 @@
+import dataclasses
 import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from recipes.catalog import CATALOG
 from recipes.config import ImageData, ImageModel, ImageRecipe, Training, UserError
 from recipes.data.examples import Examples, stratified_split
 from recipes.data.image_files import read_image, read_path
-from recipes.data.images import load_images, open_source
+from recipes.data.images import MNIST_SHAPE, load_images, open_source
 from recipes.tasks import task_of, task_of_run
 
 
@@ -40,7 +42,7 @@ def idx_folder(tmp_path, arrays):
 
 
 def test_idx_files_are_read_gzipped_or_not(idx_folder, arrays):
-    source = read_path(idx_folder)
+    source = read_path(idx_folder, MNIST_SHAPE)
     assert source.classes == ("0", "1", "2", "3")
     np.testing.assert_array_equal(source.train.images[..., 0], arrays["x_train"])
     np.testing.assert_array_equal(source.train.labels, arrays["y_train"])
@@ -49,13 +51,13 @@ def test_idx_files_are_read_gzipped_or_not(idx_folder, arrays):
 
 def test_npz_files_are_read(tmp_path, arrays):
     np.savez(tmp_path / "own.npz", **arrays)
-    source = open_source(str(tmp_path / "own.npz"))
+    source = open_source(str(tmp_path / "own.npz"), MNIST_SHAPE)
     np.testing.assert_array_equal(source.train.images[..., 0], arrays["x_train"])
     np.testing.assert_array_equal(source.read_test().labels, arrays["y_test"])
 
 
 def test_class_folders_are_read_in_the_order_of_their_names(stripes):
-    source = read_path(stripes)
+    source = read_path(stripes, MNIST_SHAPE)
     assert source.classes == ("lying", "standing")
     assert source.train.images.shape == (60, 28, 28, 1)
     assert source.train.labels.tolist() == [0] * 30 + [1] * 30
@@ -75,7 +77,7 @@ def test_class_folders_are_read_in_the_order_of_their_names(stripes):
 )
 def test_images_of_any_kind_and_size_become_28_by_28_grey(tmp_path, mode, color, expected):
     Image.new(mode, (50, 70), color).save(tmp_path / "image.png")
-    image, _ = read_image(tmp_path / "image.png")
+    image, _ = read_image(tmp_path / "image.png", MNIST_SHAPE)
     assert image.shape == (28, 28, 1)
     assert (image == expected).all()
 
@@ -90,10 +92,67 @@ def discs(folder: Path, size: tuple[int, int] = (32, 40)) -> Path:
 
 
 def test_changed_colours_and_sizes_are_counted_in_the_note(tmp_path):
-    source = read_path(discs(tmp_path / "discs"))
+    source = read_path(discs(tmp_path / "discs"), MNIST_SHAPE)
     assert source.note == (
         "6 of 6 images were changed: 6 in colour, now grey; 6 of 32 x 40 pixels, now 28 x 28"
     )
+
+
+def test_images_keep_their_colours_and_get_a_size(tmp_path):
+    source = read_path(discs(tmp_path / "discs"), (16, 16, 3))
+    assert source.train.images.shape == (6, 16, 16, 3)
+    assert [tuple(image[8, 8]) for image in source.train.images] == [(0, 102, 0)] * 3 + [(200, 0, 0)] * 3
+    assert source.note == "6 of 6 images were changed: 6 of 32 x 40 pixels, now 16 x 16"
+
+
+def test_size_and_colour_are_those_of_the_data_if_none_is_given(tmp_path, stripes):
+    source = read_path(discs(tmp_path / "discs"), (None, None, None))
+    assert source.train.images.shape == (6, 40, 32, 3)
+    assert source.note == ""
+    Image.new("L", (30, 5)).save(stripes / "lying" / "00.png")  # the other 59 have the most frequent size
+    assert read_path(stripes, (None, None, None)).train.images.shape == (60, 28, 28, 1)
+    assert read_path(stripes, (None, None, 3)).train.images.shape == (60, 28, 28, 3)
+    with pytest.raises(
+        UserError, match="129 x 300 pixels; choose a smaller size, such as --data.image-size 64"
+    ):
+        read_path(discs(tmp_path / "large", (129, 300)), (None, None, None))
+
+
+def test_arrays_of_another_shape_are_refused_with_the_settings_that_accept_them(tmp_path):
+    images, labels = np.full((4, 32, 32, 3), 200, np.uint8), np.array([0, 1, 0, 1])
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(
+        UserError, match=r"Received: \(32, 32, 3\), which --data.image-size 32 --data.channels 3 accepts"
+    ):
+        read_path(path, MNIST_SHAPE)
+    assert read_path(path, (32, 32, 3)).train.images.shape == (4, 32, 32, 3)
+    assert read_path(path, (None, None, None)).read_test().images.shape == (4, 32, 32, 3)
+
+
+def colored_discs(folder: Path) -> Path:
+    """Write discs of three colours of one luminance, 0.299 R + 0.587 G + 0.114 B = 29, on black."""
+    random = np.random.default_rng(0)
+    for name, color in (("red", (98, 0, 0)), ("green", (0, 50, 0)), ("blue", (0, 0, 255))):
+        (folder / name).mkdir(parents=True)
+        for number in range(60):
+            image = Image.new("RGB", (32, 32))
+            (x, y), radius = random.uniform(10, 22, 2), random.uniform(4, 9)
+            ImageDraw.Draw(image).ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+            image.save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_colours_of_one_luminance_are_classified_after_few_steps(tmp_path):
+    """Few steps: averages of batch normalisation over the usual ten would still contain the first ones."""
+    recipe = CATALOG["mnist-cnn"].recipe
+    data = ImageData(source=str(colored_discs(tmp_path / "discs")), image_size=32, channels=3)
+    training = dataclasses.replace(recipe.training, batch_size=32)
+    run = task_of("mnist-cnn", dataclasses.replace(recipe, data=data, training=training)).train(
+        tmp_path / "run"
+    )
+    assert run.metrics["test_accuracy"] >= 0.99
+    assert run.metrics["image_shape"] == [32, 32, 3]
 
 
 def test_the_note_is_on_the_terminal_in_the_metrics_and_in_the_report(tmp_path, capsys):
@@ -104,7 +163,7 @@ def test_the_note_is_on_the_terminal_in_the_metrics_and_in_the_report(tmp_path, 
         training=Training(epochs=1, batch_size=2),
     )
     run = task_of("mnist-mlp", recipe).train(tmp_path / "run")
-    note = read_path(folder).note
+    note = read_path(folder, MNIST_SHAPE).note
     assert f"WARNING: {note}" in capsys.readouterr().out
     assert run.metrics["note"] == note
     assert note in (run.path / "report.html").read_text()
@@ -115,7 +174,7 @@ def test_images_without_lost_content_have_no_note(stripes):
     for number, path in enumerate(sorted(stripes.rglob("*.png"))):
         with Image.open(path) as image:  # stored in another mode, but still grey
             image.convert(("L", "RGB", "RGBA", "P")[number % 4]).save(path)
-    assert read_path(stripes).note == ""
+    assert read_path(stripes, MNIST_SHAPE).note == ""
 
 
 def test_transparency_depth_and_many_sizes_are_in_the_note(stripes):
@@ -125,7 +184,7 @@ def test_transparency_depth_and_many_sizes_are_in_the_note(stripes):
     for number in range(2, 8):
         Image.new("L", (number + 4 - number % 2, 9)).save(lying / f"{number:02}.png")
     Image.new("L", (100, 9)).save(lying / "08.png")
-    assert read_path(stripes).note == (
+    assert read_path(stripes, MNIST_SHAPE).note == (
         "9 of 60 images were changed: 1 of 16 bits a channel, now 8; 1 with transparent parts, now black; "
         "2 of 6 x 9 pixels, now 28 x 28; 2 of 8 x 9 pixels, now 28 x 28; 2 of 10 x 9 pixels, now 28 x 28; "
         "1 of other sizes, now 28 x 28"
@@ -162,7 +221,7 @@ def remove(idx_folder: Path) -> None:
 def test_corrupt_idx_files_are_refused(idx_folder, corrupt, message):
     corrupt(idx_folder)
     with pytest.raises(UserError, match=message):
-        read_path(idx_folder)
+        read_path(idx_folder, MNIST_SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +232,7 @@ def test_corrupt_idx_files_are_refused(idx_folder, corrupt, message):
         ({"y_train": np.arange(40) % 2 * 7}, "without a gap, and at least two classes. Received: 0, 7"),
         ({"y_train": np.zeros((40, 4), int)}, r"shape \(40, 4\)"),
         ({"y_train": np.zeros(40)}, "one integer per image. Received: float64"),
-        ({"x_train": np.zeros((40, 32, 32), np.uint8)}, r"shape \(28, 28, 1\). Received: \(32, 32\)"),
+        ({"x_train": np.zeros((40, 32, 32), np.uint8)}, r"shape \(28, 28, 1\). Received: \(32, 32, 1\)"),
         ({"x_train": np.zeros((39, 28, 28), np.uint8)}, "Received: 39 images, 40 labels"),
         ({"x_train": np.full((40, 28, 28), 0.5)}, "raw, 0 to 255.* Received: 0.5 to 0.5"),
         ({"x_train": np.ones((40, 28, 28), np.uint8)}, "raw, 0 to 255.* Received: 1 to 1"),
@@ -185,45 +244,45 @@ def test_corrupt_idx_files_are_refused(idx_folder, corrupt, message):
 def test_invalid_arrays_are_refused(tmp_path, arrays, change, message):
     np.savez(tmp_path / "own.npz", **{**arrays, **change})
     with pytest.raises(UserError, match=message):
-        read_path(tmp_path / "own.npz")
+        read_path(tmp_path / "own.npz", MNIST_SHAPE)
 
 
 def test_invalid_and_truncated_npz_files_are_refused(tmp_path, arrays):
     path = tmp_path / "own.npz"
     path.write_bytes(b"not an archive")
     with pytest.raises(UserError, match="not a whole .npz"):
-        read_path(path)
+        read_path(path, MNIST_SHAPE)
     np.savez(path, x_train=arrays["x_train"])
     with pytest.raises(UserError, match="Missing: y_train, x_test, y_test"):
-        read_path(path)
+        read_path(path, MNIST_SHAPE)
     np.savez(path, **arrays)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(UserError, match="not a whole .npz"):
-        read_path(path)
+        read_path(path, MNIST_SHAPE)
 
 
 def test_broken_images_are_counted_and_named(stripes):
     (stripes / "lying" / "00.png").write_bytes(b"no image")
     (stripes / "standing" / "07.png").write_bytes((stripes / "standing" / "07.png").read_bytes()[:40])
     with pytest.raises(UserError, match="2 of 60 images do not decode: .*lying/00.png, .*standing/07.png"):
-        read_path(stripes)
+        read_path(stripes, MNIST_SHAPE)
 
 
 def test_masks_of_zeros_and_ones_are_refused(stripes):
     for path in stripes.rglob("*.png"):
         Image.fromarray(np.eye(28, dtype=np.uint8)).save(path)
     with pytest.raises(UserError, match="raw, 0 to 255.* Received: 0 to 1"):
-        read_path(stripes)
+        read_path(stripes, MNIST_SHAPE)
 
 
 def test_folders_without_classes_are_refused(tmp_path, stripes):
     with pytest.raises(UserError, match="at least two classes.* Received: 1 sub-folders"):
-        read_path(tmp_path)
+        read_path(tmp_path, MNIST_SHAPE)
     (stripes / "empty").mkdir()
     with pytest.raises(UserError, match="class folder .*empty is empty"):
-        read_path(stripes)
+        read_path(stripes, MNIST_SHAPE)
     with pytest.raises(UserError, match="there is no file or folder"):
-        read_path(tmp_path / "nowhere")
+        read_path(tmp_path / "nowhere", MNIST_SHAPE)
 
 
 def test_a_split_is_stratified_and_complete():

@@ -12,16 +12,16 @@ from recipes.config import (
     Optimizer,
     Recipe,
     RecurrentModel,
-    RegressionRecipe,
     SequenceRecipe,
+    TableRecipe,
     TransformerModel,
 )
 from recipes.models.encoder_decoder import EncoderDecoder
 from recipes.models.image import build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
 from recipes.models.recurrent import RecurrentLanguageModel
-from recipes.models.regression import build_regression
 from recipes.models.saved import copy_without_optimizer
+from recipes.models.table import build_regression
 from recipes.models.transformer import TransformerLanguageModel
 from recipes.training.optimizers import build_optimizer
 
@@ -30,8 +30,10 @@ def build(recipe: Recipe) -> keras.Model:
     """Build a recipe's network for the dataset it was measured on."""
     if isinstance(recipe, ImageRecipe):
         return build_classifier(recipe.model, (28, 28, 1), 10)
-    if isinstance(recipe, RegressionRecipe):
-        return build_regression(recipe.model, np.zeros((2, 10), np.float32), np.zeros((2, 1), np.float32))
+    if isinstance(recipe, TableRecipe):
+        return build_regression(
+            recipe.model, np.zeros((2, 10), np.float32), np.zeros((2, 1), np.float32), [0] * 10, [False] * 10
+        )
     if isinstance(recipe, SequenceRecipe):
         return EncoderDecoder(
             recipe.model, 3 + recipe.data.symbols, recipe.data.longest, recipe.data.longest + 1

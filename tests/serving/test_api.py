@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.data.images import open_source
+from recipes.data.images import MNIST_SHAPE, open_source
 from serving import protocol
 from serving.client import AsyncClient, ServingError
 from serving.protocol import MODELS, PREDICTION
@@ -46,7 +46,7 @@ def raw_call(server, path, request):
 
 
 def test_outputs_equal_the_keras_models_on_1000_images_by_grpc_and_rest(server, client, run):
-    digits = open_source("digits").train[np.arange(1000)]
+    digits = open_source("digits", MNIST_SHAPE).train[np.arange(1000)]
     images = digits.images.astype(np.float32)
     files = [tf.io.encode_png(image).numpy() for image in digits.images]
     expected = keras.models.load_model(run.model_path).predict(images, verbose=0)

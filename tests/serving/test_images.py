@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.data.images import open_source
+from recipes.data.images import MNIST_SHAPE, open_source
 from serving.images import prepare
 from serving.training_images import (
     TrainingImages,
@@ -91,7 +91,7 @@ def test_an_image_in_mnists_layout_is_not_changed():
 
 @pytest.mark.real_mnist
 def test_images_of_mnist_are_not_changed():
-    images = open_source("mnist").read_test().images[:2000, ..., 0].astype(int)
+    images = open_source("mnist", MNIST_SHAPE).read_test().images[:2000, ..., 0].astype(int)
     changes = np.array([np.abs(lay_out_as_mnist(image) - image).max() for image in images])
     assert (changes <= 1).mean() > 0.99
     assert describe_training(images[..., np.newaxis]) == MNIST
@@ -114,7 +114,7 @@ def test_a_background_is_dark_light_or_not_clear(image, background):
 
 
 def test_training_images_are_described():
-    digits = open_source("digits").train.images
+    digits = open_source("digits", MNIST_SHAPE).train.images
     assert describe_training(digits) == TrainingImages("dark")  # they fill their images, unlike MNIST's
     assert describe_training(255 - digits) == TrainingImages("light")
     assert describe_training(np.concatenate([digits, 255 - digits])) == TrainingImages()
@@ -136,7 +136,7 @@ def test_an_export_without_a_record(tmp_path, content):
 def test_the_record_of_an_export(exported):
     assert recorded(exported) == TrainingImages("dark")
     recipe = json.loads((exported / "assets.extra" / "recipe.json").read_text())
-    assert recipe["training_images"] == {"background": "dark", "mnist_layout": False}
+    assert recipe["training_images"] == {"background": "dark", "mnist_layout": False, "channels": 1}
 
 
 def test_dark_on_light_is_inverted_and_reported():
