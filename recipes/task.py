@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import keras
 import tensorflow as tf
 
-from recipes.compression.comparison import compare_models
 from recipes.config import Recipe, UserError
 from recipes.distribution.strategy import join, on_one_device
 from recipes.models.parameters import count_nonzero
@@ -325,6 +324,8 @@ class Task(abc.ABC, Generic[R]):
         test = self.score(model, "test")
         metrics = {**self.metrics(model, run, outcome), **test.metrics, **test.details}
         if before is not None:
+            from recipes.compression.comparison import compare_models  # it imports the networks of every task
+
             compared, tables = compare_models(before, model, self.examples())
             metrics |= {**(changes or {}), **compared}
             page = replace(page, tables=[*tables, *page.tables])

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 import keras
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from recipes.config import UserError
 from recipes.models.transformer import TransformerLanguageModel
@@ -158,12 +160,13 @@ MERGES = (L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum)
 class _Tracer:
     """Traces the channels of a functional model from layer to layer.
 
-    Each entry of a tensor's last axis has a number. Numbers that belong to one unit are joined (union-find);
-    those that can't be removed are joined with number 0.
+    Each entry of a tensor's last axis has a number. Numbers that belong to one unit are joined; those that can't be
+    removed are joined with number 0. Units are the connected components of this graph.
     """
 
     def __init__(self) -> None:
-        self.parents = [0]
+        self.count = 1
+        self.joined: list[tuple[Numbers, Numbers]] = []
         self.ties: dict[tuple[int, int], Tie] = {}
         self.made: dict[str, Numbers] = {}
         self.kinds: dict[str, Kind] = {}
@@ -231,9 +234,8 @@ class _Tracer:
     def _make(self, layer: Any, channels: Numbers, kind: Kind) -> Numbers:
         kernel = layer.kernel
         if layer.name not in self.made:
-            start = len(self.parents)
-            self.made[layer.name] = np.arange(start, start + kernel.shape[-1])
-            self.parents += range(start, start + kernel.shape[-1])
+            self.made[layer.name] = self.count + np.arange(kernel.shape[-1])
+            self.count += kernel.shape[-1]
             self.kinds[layer.name] = kind
         units = self.made[layer.name]
         self._tie(kernel, len(kernel.shape) - 2, channels, "reads")
@@ -253,7 +255,7 @@ class _Tracer:
     def _tie(self, variable: keras.Variable, axis: int, units: Numbers, role: Role) -> None:
         """Record a tie; a layer that is used again ties its channels to those of its first use."""
         first = self.ties.setdefault((id(variable), axis), Tie(variable, axis, units, role))
-        self._join_all(first.units, units)
+        self.joined.append((first.units, units))
 
     def _activate(self, layer: Any, units: Numbers) -> Numbers:
         whole = layer.activation in (keras.activations.softmax, keras.activations.log_softmax)
@@ -264,29 +266,21 @@ class _Tracer:
         for other in incoming[1:]:
             if len(other) != len(first):
                 raise self._not_understood(layer, f"it joins {len(first)} and {len(other)} channels")
-            self._join_all(first, other)
+            self.joined.append((first, other))
         return first
 
     def _fix(self, units: Numbers) -> Numbers:
-        self._join_all(units, np.zeros_like(units))
+        self.joined.append((units, np.zeros_like(units)))
         return units
 
-    def _join_all(self, first: Numbers, other: Numbers) -> None:
-        for one, another in zip(first, other, strict=True):
-            low, high = sorted((self._root(one), self._root(another)))
-            self.parents[high] = low
-
-    def _root(self, unit: int) -> int:
-        while self.parents[unit] != unit:
-            unit = self.parents[unit]
-        return unit
-
     def _result(self) -> Units:
-        roots = np.array([self._root(unit) for unit in range(len(self.parents))])
-        numbers = np.full(len(roots), FIXED)
-        units = np.unique(roots[roots != 0])
+        ends = tuple(np.concatenate(side) for side in zip(*self.joined, strict=True))
+        graph = coo_array((np.ones(len(ends[0])), ends), shape=(self.count, self.count))
+        _, components = connected_components(graph, directed=False)
+        units = np.unique(components[1:][components[1:] != components[0]])
+        numbers = np.full(components.max() + 1, FIXED)
         numbers[units] = np.arange(len(units))
-        numbers = numbers[roots]
+        numbers = numbers[components]
         ties = [Tie(tie.variable, tie.axis, numbers[tie.units], tie.role) for tie in self.ties.values()]
         outputs = {name: numbers[made] for name, made in self.made.items()}
         return Units(len(units), self._groups(outputs), ties, outputs)

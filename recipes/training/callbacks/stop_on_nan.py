@@ -12,7 +12,7 @@ class StopOnNaN(keras.callbacks.Callback):
     """Raise DivergedError when the training loss is NaN or infinite, with its epoch and step.
 
     The loss is checked after each execution of the compiled step, so the step named is the last one of
-    that execution. Keras's TerminateOnNaN stops without an error.
+    that execution. Keras's TerminateOnNaN names neither the epoch nor what may help.
 
     >>> model.compile(keras.optimizers.SGD(1e30), "mse")
     >>> history = model.fit(x, y, epochs=9, callbacks=[StopOnNaN()], verbose=0)
