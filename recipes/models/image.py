@@ -102,18 +102,20 @@ class AverageOfMembers(layers.Average):
 
     Members that are trained with the loss of their mean learn differences that do not generalise (Jeffares
     et al. 2023, arXiv:2301.11323). The mean of the members' cross-entropies equals the cross-entropy of their
-    mean plus their disagreement, for any labels (Wood et al. 2023, arXiv:2301.03962). This layer adds the
-    disagreement to the training loss, so each member is trained independently. Its gradient is its own
-    divided by the number of members; Adam and other optimizers that normalise gradients are not affected.
-    Label smoothing and distillation replace part of this loss by a loss of the mean: for that part the
-    members are trained jointly.
+    mean plus their disagreement, for any labels (Wood et al. 2023, arXiv:2301.03962). With the disagreement added to
+    the training loss (`recipes.training.losses.member_losses`) each member is trained independently. Its gradient is
+    its own divided by the number of members; Adam and other optimizers that normalise gradients are not affected.
+    Distillation replaces part of this loss by a loss of the mean: for that part the members are trained jointly.
+
+    Attributes:
+        disagreement: That of the last batch, a scalar. Keras's `add_loss` would collect it from all replicas.
     """
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
         """Return the mean, (batch, classes)."""
         mean = super().call(inputs)
         if training:
-            self.add_loss(ops.mean(disagreement(inputs, mean)))
+            self.disagreement = ops.mean(disagreement(inputs, mean))
         return mean
 
     def compute_output_spec(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:

@@ -13,6 +13,7 @@ from recipes.config import DivergedError, Recipe, better_when_low
 from recipes.data.batch_sizes import BatchSizes
 from recipes.distribution.keras_fit_patch import patched_fit
 from recipes.distribution.strategy import divided, lost_worker, share_checkpoint
+from recipes.models.image import AverageOfMembers
 from recipes.models.parameters import sparsity
 from recipes.models.saved import copy_without_optimizer
 from recipes.runs.directory import Run
@@ -26,11 +27,7 @@ from recipes.training.callbacks import (
     ShowProgress,
     StopOnNaN,
 )
-from recipes.training.losses import (
-    Term,
-    added_to_loss,
-    weight_penalty,
-)
+from recipes.training.losses import Term, added_to_loss, member_losses, weight_penalty
 from recipes.training.optimizers import last_learning_rate
 
 FINISHED_EARLY = "stopped early by hand"
@@ -187,7 +184,10 @@ def _prune(recipe: Recipe, sizes: BatchSizes) -> Prune:
 
 def _terms(model: keras.Model, recipe: Recipe, taught: Term | None) -> list[Term]:
     """Return what training adds to the loss of the labels."""
-    terms = [] if taught is None else [taught]
+    averages = [layer for layer in model.layers if isinstance(layer, AverageOfMembers)]
+    terms = [member_losses(average) for average in averages]
+    if taught is not None:
+        terms.append(taught)
     if recipe.regularization.l1 or recipe.regularization.l2:
         terms.append(weight_penalty(model, l1=recipe.regularization.l1, l2=recipe.regularization.l2))
     return terms

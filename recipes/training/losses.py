@@ -9,6 +9,7 @@ from keras import ops
 
 from recipes.config import LossName
 from recipes.models import Tensor
+from recipes.models.image import AverageOfMembers
 from recipes.models.parameters import is_matrix
 from recipes.training.callbacks.pruning import dense_values
 
@@ -80,6 +81,11 @@ def added_to_loss(model: keras.Model, terms: Sequence[Term]) -> Iterator[None]:
         yield
     finally:
         model.compute_loss, model.train_function = of_labels, None
+
+
+def member_losses(average: AverageOfMembers) -> Term:
+    """Return the term that makes the cross-entropy of an ensemble's mean the mean of its members' cross-entropies."""
+    return lambda loss, x, outputs, sample_weight: loss + average.disagreement
 
 
 def distillation(teacher: keras.Model, weight: float, divergence: Divergence) -> Term:

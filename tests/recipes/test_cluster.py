@@ -228,6 +228,8 @@ def test_workers_and_replicas_end_with_the_weights_of_one_process(tmp_path):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max(), err_msg=name)
     for one, other in zip(weights(tmp_path / "chief"), weights(tmp_path / "worker"), strict=True):
         np.testing.assert_array_equal(one, other)
+    losses = {name: Run(tmp_path / name).history[0]["loss"] for name in processes}
+    assert losses == pytest.approx(dict.fromkeys(processes, losses["alone"]), rel=1e-4)
     rows = [
         json.dumps([{**row, "seconds": 0} for row in Run(tmp_path / name).history])
         for name in ("chief", "worker")

@@ -17,12 +17,13 @@ from recipes.config import (
     TransformerModel,
 )
 from recipes.models.encoder_decoder import EncoderDecoder
-from recipes.models.image import build_classifier
+from recipes.models.image import AverageOfMembers, build_classifier
 from recipes.models.parameters import count_nonzero, sparsity
 from recipes.models.recurrent import RecurrentLanguageModel
 from recipes.models.saved import copy_without_optimizer
 from recipes.models.table import build_regression
 from recipes.models.transformer import TransformerLanguageModel
+from recipes.training.losses import added_to_loss, member_losses
 from recipes.training.optimizers import build_optimizer
 
 
@@ -115,7 +116,9 @@ def test_each_member_is_trained_as_if_it_were_alone():
     losses = []
     for alone, rate in [*((alone, 0.5) for alone in members), (model, 1.5)]:  # the mean's gradient is a third
         alone.compile(keras.optimizers.SGD(rate), loss="categorical_crossentropy")
-        losses.append(alone.fit(images, labels, batch_size=8, verbose=0).history["loss"][0])
+        averages = [layer for layer in alone.layers if isinstance(layer, AverageOfMembers)]
+        with added_to_loss(alone, [member_losses(average) for average in averages]):
+            losses.append(alone.fit(images, labels, batch_size=8, verbose=0).history["loss"][0])
     assert losses[3] == pytest.approx(np.mean(losses[:3]), rel=1e-5)
     for number, alone in enumerate(members, start=1):
         for ours, theirs in zip(member(model, number).get_weights(), alone.get_weights(), strict=True):
