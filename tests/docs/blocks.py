@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from recipes.runs.settings import find_recipe
 from sybil import Document
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
@@ -29,6 +28,7 @@ import recipes.__main__
 import serving.__main__
 import tuning.__main__
 from recipes import command_line
+from recipes.runs.recipe_lookup import find_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
