@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import protocol
 from serving.client import TLS, Client, ServingError
 from serving.protocol import PREDICTION
-from tests.processes import assert_refused, run_command, start_command, wait_until
+from tests.processes import run_command, start_command, wait_until
 from tests.serving.certificates import certificates, ssl_config
 from tests.serving.conftest import free_port, start_server
 
