@@ -79,7 +79,7 @@ docs: $(READY) ## build the documentation into docs/_build/index.html
 	@echo "docs/_build/index.html"
 
 test: $(READY) ## run the fast tests
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal $(ARGS)
 
 lint: $(READY) ## ruff, mypy, import-linter, schemas of the manifests
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import tensorflow as tf
 from recipes.config import Augmentation, Pretraining
 from recipes.data.augmentation import affine, augment, interpolate, random_shifts, random_transforms
 from recipes.training.pretraining import corrupt
-from tests.recipes.test_command_line import assert_refused, recipes
+from tests.processes import assert_refused, run_command
 
 EVERYTHING = Augmentation(
     flip="both",
@@ -159,8 +159,8 @@ def test_interpolation_is_bilinear_and_black_outside():
 
 
 def test_a_preview_shows_images_before_and_after_and_warns_of_mirrored_digits(tmp_path):
-    done = recipes(
-        "augment", "mnist-cnn", "--data.source", "digits", "--augmentation.flip", "horizontal",
+    done = run_command(
+        "recipes", "augment", "mnist-cnn", "--data.source", "digits", "--augmentation.flip", "horizontal",
         "--out", tmp_path / "pictures" / "p.png", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -181,5 +181,5 @@ def test_a_preview_shows_images_before_and_after_and_warns_of_mirrored_digits(tm
     ],
 )
 def test_recipes_without_images_and_invalid_settings_have_no_preview(tmp_path, arguments, message):
-    assert_refused(recipes("augment", *arguments, cwd=tmp_path), *message)
+    assert_refused(run_command("recipes", "augment", *arguments, cwd=tmp_path), *message)
     assert not list(tmp_path.iterdir())

@@ -1,9 +1,6 @@
 """Several replicas and several processes train one model, as one would alone."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -21,14 +18,24 @@ from recipes.config import (
     Pruning,
     Training,
     UserError,
+    from_dict,
 )
 from recipes.distribution.keras_fit_patch import patched_fit
 from recipes.distribution.local_cluster import free_addresses
 from recipes.distribution.strategy import check_divisible, join
 from recipes.distribution.tf_config import Cluster, read_cluster
 from recipes.runs.directory import Run
-from tests.conftest import ROOT
-from tests.processes import children, kill, wait_until
+from recipes.tasks import task_of
+from tests.processes import (
+    NOWHERE,
+    Forked,
+    assert_refused,
+    children,
+    kill,
+    run_command,
+    start_command,
+    wait_until,
+)
 
 TWO = {"worker": ["a:1", "b:1"]}
 
@@ -79,27 +86,10 @@ def test_a_malformed_tf_config_is_named(text, said):
 
 
 def test_the_command_line_refuses_it_before_anything_slow(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-X",
-            "importtime",
-            "-m",
-            "recipes",
-            "train",
-            "mnist-mlp",
-            "--run-dir",
-            tmp_path / "run",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "TF_CONFIG": "{"},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    done = run_command(
+        "recipes", "train", "mnist-mlp", "--run-dir", tmp_path / "run", TF_CONFIG="{", KERAS_BACKEND="none"
     )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: TF_CONFIG is not JSON")
-    assert " tensorflow\n" not in done.stderr
+    assert_refused(done, "error: TF_CONFIG is not JSON")
     assert not (tmp_path / "run").exists()
 
 
@@ -176,17 +166,6 @@ def test_more_replicas_than_divide_the_batch_are_refused_where_they_are_asked_fo
         join("x", ImageRecipe(training=Training(batch_size=128, replicas=3)))
 
 
-TRAIN = """
-import sys
-from pathlib import Path
-from recipes.tasks import task_of
-from recipes.config import from_dict
-from recipes.config import ImageRecipe
-import json
-task_of("x", from_dict(ImageRecipe, json.loads(sys.argv[1]))).train(Path(sys.argv[2]), final=False)
-"""
-
-
 def settings(**training):
     """Return settings with each part that is computed in another way on several replicas.
 
@@ -202,10 +181,15 @@ def settings(**training):
     }
 
 
-def start(tree, path, cluster=None, index=0, stderr=None):
-    environment = {**os.environ, **(config({"worker": cluster}, "worker", index) if cluster else {})}
-    command = [sys.executable, "-c", TRAIN, json.dumps(tree), str(path)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr)
+def train(tree, path):
+    task_of("x", from_dict(ImageRecipe, tree)).train(path, final=False)
+
+
+def start(tree, path, cluster=None, index=0, stderr=NOWHERE):
+    environment = config({"worker": cluster}, "worker", index) if cluster else {}
+    process = Forked(train, tree, path, stderr=stderr, **environment)
+    process.start()
+    return process
 
 
 def weights(path):
@@ -241,10 +225,9 @@ def test_a_worker_with_other_settings_stops_all_of_them(tmp_path):
     addresses = free_addresses(2)
     # A file each: they speak at once, and in one they would write into each other's lines.
     chief_said, worker_said = tmp_path / "chief.log", tmp_path / "worker.log"
-    with chief_said.open("w") as of_chief, worker_said.open("w") as of_worker:
-        chief = start(settings(), tmp_path / "chief", addresses, 0, of_chief)
-        worker = start(settings(seed=1), tmp_path / "worker", addresses, 1, of_worker)
-        assert (chief.wait(120), worker.wait(120)) == (1, 1)
+    chief = start(settings(), tmp_path / "chief", addresses, 0, chief_said)
+    worker = start(settings(seed=1), tmp_path / "worker", addresses, 1, worker_said)
+    assert (chief.wait(120), worker.wait(120)) == (1, 1)
     assert "UserError: A worker has other settings than the chief" in chief_said.read_text()
     assert "chief's settings. Changed: training.seed was 0 and is 1" in worker_said.read_text()
     assert not (tmp_path / "chief").exists()
@@ -252,19 +235,16 @@ def test_a_worker_with_other_settings_stops_all_of_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_worker_costs_the_epoch_under_way(stripes, tmp_path):
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "recipes", "workers", "2", "mnist-mlp", "--data.source", str(stripes)]
-    flags = ["--training.epochs", "8", "--training.batch-size", "8", "--run-dir", str(run)]
-    process = subprocess.Popen(
-        [*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    run, out, errors = tmp_path / "run", tmp_path / "out", tmp_path / "errors"
+    flags = ("--data.source", stripes, "--training.epochs", 8, "--training.batch-size", 8, "--run-dir", run)
+    process = start_command("recipes", "workers", 2, "mnist-mlp", *flags, stdout=out, stderr=errors)
     wait_until(lambda: has_rows(run, 2))
     kill(sorted(children(process.pid))[1])  # the first is the chief
-    out, error = process.communicate(timeout=240)
-    assert process.returncode == 0, error
+    status, error = process.wait(), errors.read_text()
+    assert status == 0, error
     assert error.count("A process died: restarting all 2 from the last checkpoint") == 1
     assert [row["epoch"] for row in Run(run).history] == list(range(1, 9))
-    assert out.count("epoch 1/8") == 1  # what was done is not done again
+    assert out.read_text().count("epoch 1/8") == 1  # what was done is not done again
     assert (run / "metrics.json").exists()
     assert not (run / "checkpoint").exists()
 
@@ -272,36 +252,23 @@ def test_a_killed_worker_costs_the_epoch_under_way(stripes, tmp_path):
 def test_a_process_that_lost_another_says_so_with_its_own_status(stripes, tmp_path):
     addresses = free_addresses(2)
     flags = ["--data.source", str(stripes), "--training.epochs", "500", "--training.batch-size", "8"]
+    run, errors = tmp_path / "run", tmp_path / "errors"
     processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "recipes",
-                "train",
-                "mnist-mlp",
-                *flags,
-                "--run-dir",
-                str(tmp_path / "run"),
-            ],
-            cwd=ROOT,
-            env={**os.environ, **config({"worker": addresses}, "worker", index)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        start_command(
+            "recipes", "train", "mnist-mlp", *flags, "--run-dir", run, stderr=stderr,
+            **config({"worker": addresses}, "worker", index),
         )
-        for index in (0, 1)
-    ]
-    wait_until(lambda: has_rows(tmp_path / "run", 1))
+        for index, stderr in ((0, errors), (1, NOWHERE))
+    ]  # fmt: skip
+    wait_until(lambda: has_rows(run, 1))
     processes[1].kill()
-    processes[1].communicate()
-    _, error = processes[0].communicate(timeout=120)
-    assert processes[0].returncode == 138
+    assert processes[0].wait(120) == 138
+    error = errors.read_text()
     (said,) = [line for line in error.splitlines() if line.startswith("error: ")]
     assert "another worker is gone, in epoch" in said
-    again = shell_command("recipes", "train", "mnist-mlp", *flags, "--run-dir", tmp_path / "run", "--resume")
+    again = shell_command("recipes", "train", "mnist-mlp", *flags, "--run-dir", run, "--resume")
     assert error.splitlines()[-2:] == [said, f"Resume, in each process: {again}"]
-    assert (tmp_path / "run" / "checkpoint" / "state.npz").exists()
+    assert (run / "checkpoint" / "state.npz").exists()
 
 
 def has_rows(run: Path, count: int) -> bool:

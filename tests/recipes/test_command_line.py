@@ -4,11 +4,10 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -20,28 +19,7 @@ from recipes.catalog import CATALOG
 from recipes.config import UserError, flatten, to_dict
 from recipes.runs.directory import Run
 from recipes.runs.flags import FIRST, unframe
-
-ROOT = Path(__file__).parents[2]
-
-
-def recipes(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "recipes", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
-    assert done.returncode == 2, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) <= 2, done.stderr
-    assert lines[0].startswith("error: ")
-    for words in said:
-        assert words in done.stderr
+from tests.processes import ROOT, assert_refused, run_command, start_command, wait_until
 
 
 @pytest.mark.parametrize(
@@ -67,7 +45,8 @@ def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
     ],
 )
 def test_wrong_input_is_refused_before_tensorflow_is_imported(tmp_path, arguments, said):
-    assert_refused(recipes(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME=""), *said)
+    """With such a backend the import is refused, with other words."""
+    assert_refused(run_command("recipes", *arguments, cwd=tmp_path, KERAS_BACKEND="none"), *said)
     assert not list(tmp_path.iterdir())
 
 
@@ -122,18 +101,26 @@ def test_a_prompt_that_is_not_utf_8_is_refused_in_a_line(monkeypatch, capsys, co
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["list"], ["train", "mnist-cnn", "--help"], ["train", "--help"]]
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["list"], 0),
+        (["train", "mnist-cnn", "--help"], 0),
+        (["train", "--help"], 0),
+        (["train", "mnist-cnn", "--training.epochs", "0"], 2),
+    ],
 )
-def test_help_and_list_do_not_import_tensorflow(tmp_path, arguments):
+def test_help_list_and_errors_do_not_import_tensorflow(arguments, status):
+    """In a process that has not imported it for other commands."""
     code = (
         "import runpy, sys, atexit; "
         "atexit.register(lambda: print('HEAVY', [m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])); "
         f"sys.argv = ['recipes', *{arguments!r}]; runpy.run_module('recipes', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0
+    assert done.returncode == status
     assert "HEAVY []" in done.stdout
-    assert "mnist-cnn" in done.stdout or arguments == ["--help"]
+    assert "mnist-cnn" in done.stdout or arguments == ["--help"] or status
 
 
 def settings_of(name: str) -> set[str]:
@@ -182,7 +169,9 @@ def test_wrong_data_is_refused_and_leaves_nothing(tmp_path):
         (ROOT / "recipes" / "report", "at least two classes"),
         ("fashion_mnst", "fashion_mnist?"),
     ]:
-        done = recipes("train", "mnist-cnn", "--run-dir", run, "--data.source", source, cwd=tmp_path)
+        done = run_command(
+            "recipes", "train", "mnist-cnn", "--run-dir", run, "--data.source", source, cwd=tmp_path
+        )
         assert_refused(done, said)
         assert not run.exists()
 
@@ -198,7 +187,14 @@ def test_train_then_evaluate_then_resume_then_overwrite(tmp_path, stripes):
         "--training.batch-size",
         8,
     ]
-    done = recipes(*train, cwd=tmp_path)
+    done = subprocess.run(  # a process that imports TensorFlow, whose messages are not for the user
+        [sys.executable, "-m", "recipes", *map(str, train)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "epoch 3/3" in done.stdout
@@ -207,31 +203,32 @@ def test_train_then_evaluate_then_resume_then_overwrite(tmp_path, stripes):
     metrics = json.loads((run / "metrics.json").read_text())
     assert f"test accuracy {metrics['test_accuracy']:.4f}" in done.stdout
 
-    done = recipes("evaluate", run, cwd=tmp_path)
+    done = run_command("recipes", "evaluate", run, cwd=tmp_path)
     assert json.loads(done.stdout)["test_accuracy"] == metrics["test_accuracy"]
-    assert_refused(recipes("evaluate", run, "--data.source", "digits", cwd=tmp_path), "lying, standing")
+    assert_refused(
+        run_command("recipes", "evaluate", run, "--data.source", "digits", cwd=tmp_path), "lying, standing"
+    )
 
-    again = recipes(*train, "--resume", cwd=tmp_path)
+    again = run_command("recipes", *train, "--resume", cwd=tmp_path)
     assert again.returncode == 0
     assert "finished already" in again.stdout
-    assert_refused(recipes(*train, "--run-dir", run, cwd=tmp_path), "is a run already", "--overwrite")
+    assert_refused(
+        run_command("recipes", *train, "--run-dir", run, cwd=tmp_path), "is a run already", "--overwrite"
+    )
     for other in (stripes, stripes / "lying" / "00.png"):
-        done = recipes(*train, "--run-dir", other, "--overwrite", cwd=tmp_path)
+        done = run_command("recipes", *train, "--run-dir", other, "--overwrite", cwd=tmp_path)
         assert_refused(done, f"{other} exists and is not a run directory")
-    assert recipes(*train, "--run-dir", run.resolve(), "--overwrite", cwd=tmp_path).returncode == 0
+    assert (
+        run_command("recipes", *train, "--run-dir", run.resolve(), "--overwrite", cwd=tmp_path).returncode
+        == 0
+    )
 
 
 @pytest.mark.slow
 def test_simultaneous_trainings_have_separate_runs(tmp_path):
-    command = [sys.executable, "-m", "recipes", "train", "diabetes-mlp", "--training.epochs", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    processes = [
-        subprocess.Popen(
-            [*command, "--training.seed", str(seed)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
-        )
-        for seed in range(4)
-    ]
-    assert [process.wait(240) for process in processes] == [0] * 4
+    train = ("train", "diabetes-mlp", "--training.epochs", 2, "--training.seed")
+    processes = [start_command("recipes", *train, seed, cwd=tmp_path) for seed in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
     found = [Run(path) for path in (tmp_path / "runs" / "diabetes-mlp").iterdir() if not path.is_symlink()]
     assert sorted((run.config["training"]["seed"], run.metrics["seed"]) for run in found) == [
         (seed, seed) for seed in range(4)
@@ -240,36 +237,18 @@ def test_simultaneous_trainings_have_separate_runs(tmp_path):
 
 
 def test_ctrl_c_exits_with_130_and_prints_how_to_resume(tmp_path):
-    run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "recipes",
-        "train",
-        "mnist-mlp",
-        "--run-dir",
-        str(run),
-        "--data.source",
-        "digits",
-    ]
-    process = subprocess.Popen(
-        [*command, "--training.epochs", "100000"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (run / "checkpoint" / "state.npz").exists():
-        time.sleep(0.05)
-        assert process.poll() is None
+    run, errors = tmp_path / "run", tmp_path / "errors"
+    flags = ("--run-dir", run, "--data.source", "digits", "--training.epochs", 100_000)
+    process = start_command("recipes", "train", "mnist-mlp", *flags, stderr=errors)
+    wait_until(lambda: (run / "checkpoint" / "state.npz").exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.wait(60) == 130
+    said = errors.read_text()
     assert f" -m recipes train mnist-mlp --resume --run-dir {run}\n" in said
     assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
     assert (run / "model.keras").exists()
     assert not (run / "metrics.json").exists()
-    assert_refused(recipes("evaluate", run, cwd=tmp_path), "not a finished run")
+    assert_refused(run_command("recipes", "evaluate", run, cwd=tmp_path), "not a finished run")
     [finish] = [line.partition(": ")[2] for line in said.splitlines() if " -m recipes finish " in line]
     done = subprocess.run(finish, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -277,21 +256,13 @@ def test_ctrl_c_exits_with_130_and_prints_how_to_resume(tmp_path):
 
 
 def test_a_full_disk_is_reported_in_a_line(tmp_path):
-    limited = "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
-    arguments = [
-        "recipes",
-        "train",
-        "mnist-mlp",
-        "--run-dir",
-        str(tmp_path / "run"),
-        "--data.source",
-        "digits",
-    ]
-    code = f"{limited} sys.argv = {arguments!r}; runpy.run_module('recipes', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert_refused(done, "File too large")
-    assert not list((tmp_path / "run" / "checkpoint").iterdir())
+    run, errors = tmp_path / "run", tmp_path / "errors"
+    flags = ("--run-dir", run, "--data.source", "digits")
+    process = start_command("recipes", "train", "mnist-mlp", *flags, stderr=errors)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # its files stay smaller
+    assert process.wait() == 2
+    assert errors.read_text() == "error: File too large\n"
+    assert not list((run / "checkpoint").iterdir())
 
 
 def test_a_framed_error_becomes_a_line():

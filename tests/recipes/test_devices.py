@@ -46,7 +46,7 @@ def with_training(recipe, **settings):
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_layers_compute_in_the_precision_and_weights_stay_float32(recipe, tmp_path, precision):
     averaged = dataclasses.replace(recipe, optimizer=Optimizer(learning_rate=0.01, moving_average=0.5))
-    run = task_of("x", with_training(averaged, precision=precision)).train(tmp_path / "run")
+    run = task_of("x", with_training(averaged, precision=precision)).train(tmp_path / "run", final=False)
     model = keras.models.load_model(run.model_path)
     assert model.get_layer("convolution_1").compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -77,18 +77,18 @@ def test_transformers_are_compiled_by_xla_and_other_models_are_not(recipe):
 def test_a_run_with_random_batches_learns_and_resumes_after_a_stop(recipe, tmp_path):
     batches = BatchSchedule(name="random", largest=16)
     changing = dataclasses.replace(recipe, batches=batches, schedule=Schedule(name="cosine"))
-    run = task_of("x", changing).train(tmp_path / "whole")
+    run = task_of("x", changing).train(tmp_path / "whole", final=False)
     assert [row["batch_size"] for row in run.history] == [12] * 3  # the mean
     assert run.history[-1]["learning_rate"] < 0.2 * 0.01  # the last step is near the end of the examples
     assert run.history[-1]["loss"] < run.history[0]["loss"]
     with pytest.raises(KeyboardInterrupt):
         task_of("x", changing).train(tmp_path / "stopped", callbacks=[StopAt(3, KeyboardInterrupt)])
-    assert_same_result(task_of("x", changing).train(tmp_path / "stopped", resume=True), run)
+    assert_same_result(task_of("x", changing).train(tmp_path / "stopped", resume=True, final=False), run)
 
 
 def test_gradient_descent_makes_a_step_an_epoch(recipe, tmp_path):
     descent = dataclasses.replace(recipe, optimizer=Optimizer(name="gradient-descent", learning_rate=0.1))
-    run = task_of("x", descent).train(tmp_path / "run")
+    run = task_of("x", descent).train(tmp_path / "run", final=False)
     examples = run.environment["data"]["train_examples"]
     assert [row["batch_size"] for row in run.history] == [examples] * 3
 
@@ -103,7 +103,7 @@ def test_a_text_recipe_with_random_batches_and_a_penalty(tmp_path):
         regularization=Regularization(l2=1e-5),
         training=TextTraining(epochs=2, steps_per_epoch=16, batch_size=8, precision="mixed_bfloat16"),
     )
-    run = task_of("x", recipe).train(tmp_path / "run")
+    run = task_of("x", recipe).train(tmp_path / "run", final=False)
     assert [row["batch_size"] for row in run.history] == pytest.approx([12, 12], abs=0.1)
     assert run.metrics["train_tokens"] == 2 * 10 * 12 * 16  # 10 steps of 12 windows of 128
     assert np.isfinite(run.metrics["validation_loss"])

@@ -22,7 +22,7 @@ from recipes.models.table import build_regression
 from recipes.runs.directory import Run
 from recipes.tasks import task_of, task_of_run
 from recipes.training.losses import added_to_loss, distillation, squared_error
-from tests.recipes.test_command_line import assert_refused, recipes
+from tests.processes import assert_refused, run_command
 from tests.recipes.test_training import StopAt, assert_same_result
 
 
@@ -161,14 +161,21 @@ def test_a_temperature_is_for_classes(recipe, tmp_path):
 
 
 def test_the_command_line_takes_it(tmp_path):
-    done = recipes(
-        "train", "diabetes-mlp", "--training.epochs", "2", "--run-dir", tmp_path / "run", cwd=tmp_path
+    done = run_command(
+        "recipes",
+        "train",
+        "diabetes-mlp",
+        "--training.epochs",
+        "2",
+        "--run-dir",
+        tmp_path / "run",
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "test r2" in done.stdout
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parameters"] == 61
     assert_refused(
-        recipes("train", "diabetes-mlp", "--data.source", "mnist", cwd=tmp_path),
+        run_command("recipes", "train", "diabetes-mlp", "--data.source", "mnist", cwd=tmp_path),
         "no file mnist",
         "diabetes",
     )

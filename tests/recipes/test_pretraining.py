@@ -103,7 +103,7 @@ def test_the_hidden_layers_learn_to_restore_images_before_the_classifier_is_trai
     assert len(run.history) == 3
     # Without training after it the classifier's hidden layers are the autoencoder's.
     still = dataclasses.replace(digits, optimizer=Optimizer(name="sgd", learning_rate=1e-12))
-    untouched = keras.models.load_model(task_of("x", still).train(tmp_path / "still").model_path)
+    untouched = keras.models.load_model(task_of("x", still).train(tmp_path / "still", final=False).model_path)
     encoder = keras.models.load_model(Run(tmp_path / "still" / "pretraining").model_path)
     for name in ("dense_1", "dense_2"):
         for ours, theirs in zip(
@@ -114,7 +114,7 @@ def test_the_hidden_layers_learn_to_restore_images_before_the_classifier_is_trai
 
 @pytest.mark.parametrize("stopped_in", ["pretraining", pytest.param("training", marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_end(recipe, tmp_path, stopped_in, monkeypatch):
-    whole = task_of("x", recipe).train(tmp_path / "whole")
+    whole = task_of("x", recipe).train(tmp_path / "whole", final=False)
     if stopped_in == "training":
         with pytest.raises(KeyboardInterrupt):
             task_of("x", recipe).train(tmp_path / "run", callbacks=[StopAt(2, KeyboardInterrupt)])
@@ -127,7 +127,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(recipe, tmp_path, stopped_in, mon
         with pytest.raises(KeyboardInterrupt):
             task_of("x", recipe).train(tmp_path / "run")
         monkeypatch.undo()
-    run = task_of("x", recipe).train(tmp_path / "run", resume=True)
+    run = task_of("x", recipe).train(tmp_path / "run", resume=True, final=False)
     assert_same_result(run, whole)
     assert_same_result(Run(run.path / "pretraining"), Run(whole.path / "pretraining"))
 

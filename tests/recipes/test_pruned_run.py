@@ -21,7 +21,7 @@ from recipes.task import Task
 from recipes.tasks import task_of, task_of_run
 from recipes.training.losses import added_to_loss, distillation, softened_divergence
 from serving.export import export
-from tests.recipes.test_command_line import assert_refused, recipes
+from tests.processes import assert_refused, run_command
 from tests.recipes.test_training import StopAt
 
 
@@ -207,7 +207,8 @@ def test_a_teacher_with_other_classes_is_refused(dense, recipe, stripes, tmp_pat
     ],
 )
 def test_wrong_ways_to_prune_are_refused_and_leave_nothing(dense, tmp_path, flags, said):
-    done = recipes(
+    done = run_command(
+        "recipes",
         "prune",
         dense.path,
         *([] if flags == ["--resume"] else ["--run-dir", tmp_path / "run"]),
@@ -250,7 +251,9 @@ def test_a_language_model_without_some_heads_and_units_still_writes(tmp_path, mo
     model = keras.models.load_model(run.model_path)
     assert sum(heads for heads, _ in model.sizes) == 6
     assert sum(hidden for _, hidden in model.sizes) == 48
-    written = recipes("generate", run.path, "--prompt", "abc", "--max-new-tokens", "20", cwd=tmp_path)
+    written = run_command(
+        "recipes", "generate", run.path, "--prompt", "abc", "--max-new-tokens", "20", cwd=tmp_path
+    )
     assert written.returncode == 0, written.stderr
     assert len(written.stdout.strip()) == 23
     assert run.model_path.stat().st_size < dense.model_path.stat().st_size
@@ -265,13 +268,13 @@ def test_the_latest_run_is_pruned_and_stays_the_latest(dense, tmp_path):
     shutil.copytree(dense.path, runs / "first")
     (runs / "latest").symlink_to("first")
     flags = ["--tolerance", "5", "--epochs", "1", "--steps", "2"]
-    done = recipes("prune", "runs/mnist-cnn/latest", *flags, cwd=tmp_path)
+    done = run_command("recipes", "prune", "runs/mnist-cnn/latest", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (runs / "latest").readlink() == Path("first")  # a pruned run does not take its name
     (new,) = (Run(path) for path in runs.iterdir() if path.name not in ("first", "latest"))
     assert new.metrics["pruned_from"] == new.environment["made_from"]["run"] == "runs/mnist-cnn/first"
     assert f"report: {Path('runs/mnist-cnn') / new.path.name / 'report.html'}" in done.stdout
     assert "validation_accuracy" in done.stdout
-    quantized = recipes("quantize", "runs/mnist-cnn/latest", cwd=tmp_path)
+    quantized = run_command("recipes", "quantize", "runs/mnist-cnn/latest", cwd=tmp_path)
     assert quantized.returncode == 0, quantized.stderr
     assert "they stay float32: convolution_1" in quantized.stdout

@@ -153,7 +153,8 @@ def test_a_penalty_is_no_part_of_the_validation_loss(recipe, tmp_path):
     plain = dataclasses.replace(recipe, optimizer=still, pruning=Pruning())
     penalty = dataclasses.replace(plain, regularization=Regularization(l1=0.5))
     rows = [
-        task_of("x", each).train(tmp_path / name).history[0] for name, each in (("a", plain), ("b", penalty))
+        task_of("x", each).train(tmp_path / name, final=False).history[0]
+        for name, each in (("a", plain), ("b", penalty))
     ]
     assert rows[0]["validation_loss"] == rows[1]["validation_loss"]
     model = keras.models.load_model(tmp_path / "a" / "model.keras")
@@ -206,7 +207,7 @@ def test_weights_are_ranked_over_the_whole_model():
 )
 def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, name):
     optimizer = Optimizer(name=name, learning_rate=0.01)
-    run = task_of("x", dataclasses.replace(recipe, optimizer=optimizer)).train(tmp_path / "run")
+    run = task_of("x", dataclasses.replace(recipe, optimizer=optimizer)).train(tmp_path / "run", final=False)
     kernels = kernels_of(run)
     size, zeros = sum(each.size for each in kernels), sum(int(np.sum(each == 0)) for each in kernels)
     assert zeros == size - round(size * 0.2)
@@ -217,7 +218,7 @@ def test_a_run_ends_with_its_sparsity_whatever_the_optimizer(recipe, tmp_path, n
 
 def test_moving_averages_are_pruned_too(recipe, tmp_path):
     averaged = dataclasses.replace(recipe.optimizer, moving_average=0.9)
-    run = task_of("x", dataclasses.replace(recipe, optimizer=averaged)).train(tmp_path / "run")
+    run = task_of("x", dataclasses.replace(recipe, optimizer=averaged)).train(tmp_path / "run", final=False)
     kernels = kernels_of(run)
     size = sum(each.size for each in kernels)
     assert sum(int(np.sum(each == 0)) for each in kernels) == size - round(size * 0.2)
@@ -225,7 +226,7 @@ def test_moving_averages_are_pruned_too(recipe, tmp_path):
 
 def test_layers_that_are_left_out_stay_whole(recipe, tmp_path):
     pruning = dataclasses.replace(recipe.pruning, leave_out=("probabilities", "convolution_1"))
-    run = task_of("x", dataclasses.replace(recipe, pruning=pruning)).train(tmp_path / "run")
+    run = task_of("x", dataclasses.replace(recipe, pruning=pruning)).train(tmp_path / "run", final=False)
     convolution, dense, probabilities = kernels_of(run)
     assert (np.sum(convolution == 0), np.sum(probabilities == 0)) == (0, 0)
     assert np.sum(dense == 0) == dense.size - round(dense.size * 0.2)
@@ -233,10 +234,10 @@ def test_layers_that_are_left_out_stay_whole(recipe, tmp_path):
 
 @pytest.mark.parametrize("epoch", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_died_resumes_to_the_same_masks_and_weights(recipe, tmp_path, epoch):
-    whole = task_of("x", recipe).train(tmp_path / "whole")
+    whole = task_of("x", recipe).train(tmp_path / "whole", final=False)
     with pytest.raises(RuntimeError):
         task_of("x", recipe).train(tmp_path / "run", callbacks=[StopAt(epoch, RuntimeError)])
-    assert_same_result(whole, task_of("x", recipe).train(tmp_path / "run", resume=True))
+    assert_same_result(whole, task_of("x", recipe).train(tmp_path / "run", resume=True, final=False))
 
 
 def test_the_sparsity_is_not_reached_by_the_step_before(recipe, tmp_path):
@@ -285,7 +286,7 @@ def test_language_models_are_pruned_too(tmp_path, monkeypatch, kind):
     else:
         streamed = TextData(source=str(tmp_path / "text.txt"), block_size=8)
         recipe = RecurrentRecipe(data=streamed, model=RecurrentModel(cell="gru", units=16), **common)
-    run = task_of("x", recipe).train(tmp_path / "run")
+    run = task_of("x", recipe).train(tmp_path / "run", final=False)
     kernels = kernels_of(run)
     size = sum(each.size for each in kernels)
     assert sum(int(np.sum(each == 0)) for each in kernels) == size - round(size * 0.5)

@@ -12,7 +12,7 @@ import pytest
 from recipes.catalog import CATALOG
 from recipes.runs.directory import Run
 from recipes.tasks import task_of
-from tests.recipes.test_command_line import ROOT, assert_refused, recipes
+from tests.processes import ROOT, assert_refused, run_command
 
 SIZES = {
     "--model.layers": 1,
@@ -36,8 +36,15 @@ def home(tmp_path_factory):
 def run(home):
     book = home / "book.txt"
     book.write_text("The quick brown fox jumps over the lazy dog.\n" * 300)
-    done = recipes(
-        "train", "lm-transformer", "--data.source", book, *SMALL, cwd=home, XDG_CACHE_HOME=str(home / "cache")
+    done = run_command(
+        "recipes",
+        "train",
+        "lm-transformer",
+        "--data.source",
+        book,
+        *SMALL,
+        cwd=home,
+        XDG_CACHE_HOME=str(home / "cache"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -49,20 +56,17 @@ def run(home):
 
 def test_generate_prints_prompt_and_completion(run, home):
     short = ["--max-new-tokens", 20, "--temperature", 0]
-    done = recipes("generate", run, "--prompt", "The quick", *short, cwd=home)
+    done = run_command("recipes", "generate", run, "--prompt", "The quick", *short, cwd=home)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("The quick")
     assert len(done.stdout) == len("The quick") + 20 + 1
-    piped = subprocess.run(
-        [sys.executable, "-m", "recipes", "generate", str(run), "--prompt", "-", *map(str, short)],
-        input="The quick",
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    prompt = home / "prompt.txt"
+    prompt.write_text("The quick")
+    piped = run_command("recipes", "generate", run, "--prompt", "-", *short, cwd=home, stdin=prompt)
     assert piped.stdout == done.stdout
-    several = recipes("generate", run, "--prompt", "The quick", "--prompt", "fox", "--json", *short, cwd=home)
+    several = run_command(
+        "recipes", "generate", run, "--prompt", "The quick", "--prompt", "fox", "--json", *short, cwd=home
+    )
     texts = [json.loads(line) for line in several.stdout.splitlines()]
     assert [text["prompt"] for text in texts] == ["The quick", "fox"]
     assert texts[0]["text"] + "\n" == done.stdout
@@ -82,27 +86,29 @@ def test_generate_prints_prompt_and_completion(run, home):
     ],
 )
 def test_generate_refuses_invalid_arguments(run, home, flags, said):
-    assert_refused(recipes("generate", run, *flags, cwd=home), *said)
+    assert_refused(run_command("recipes", "generate", run, *flags, cwd=home), *said)
 
 
 def test_generate_refuses_runs_of_other_tasks(home, tmp_path):
-    assert_refused(recipes("generate", tmp_path, cwd=home), "not a run directory")
+    assert_refused(run_command("recipes", "generate", tmp_path, cwd=home), "not a run directory")
     other = tmp_path / "mnist"
     other.mkdir()
     (other / "config.json").write_text('{"recipe": "mnist-mlp"}')
     (other / "metrics.json").write_text('{"recipe": "mnist-mlp"}')
-    assert_refused(recipes("generate", other, cwd=home), "is not a language model", "mnist-mlp")
+    assert_refused(
+        run_command("recipes", "generate", other, cwd=home), "is not a language model", "mnist-mlp"
+    )
 
 
 def test_a_finished_language_model_is_scored_and_resumed_as_any_run(run, home):
     environment = {"XDG_CACHE_HOME": str(home / "cache")}
-    done = recipes("evaluate", run, cwd=home, **environment)
+    done = run_command("recipes", "evaluate", run, cwd=home, **environment)
     assert json.loads(done.stdout)["test_loss"] == pytest.approx(Run(run).metrics["test_loss"], abs=2e-6)
     other = home / "other.txt"
     other.write_text("THE QUICK\n" * 300)
-    refused = recipes("evaluate", run, "--data.source", other, cwd=home, **environment)
+    refused = run_command("recipes", "evaluate", run, "--data.source", other, cwd=home, **environment)
     assert_refused(refused, "The vocabulary lacks 'C' 'E'")
-    again = recipes("train", "lm-transformer", "--resume", *SMALL, cwd=home, **environment)
+    again = run_command("recipes", "train", "lm-transformer", "--resume", *SMALL, cwd=home, **environment)
     assert "finished already" in again.stdout
 
 
@@ -114,8 +120,16 @@ def test_invalid_text_is_refused_and_leaves_nothing(home, tmp_path):
     ]:
         path = tmp_path / name
         path.write_bytes(content)
-        done = recipes(
-            "train", "lm-transformer", "--data.source", path, *SMALL, "--run-dir", tmp_path / "run", cwd=home
+        done = run_command(
+            "recipes",
+            "train",
+            "lm-transformer",
+            "--data.source",
+            path,
+            *SMALL,
+            "--run-dir",
+            tmp_path / "run",
+            cwd=home,
         )
         assert_refused(done, *said)
         assert not (tmp_path / "run").exists()

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -32,15 +31,14 @@ from recipes.config import (
 from recipes.report.scores import score_classification
 from recipes.runs.directory import Run
 from recipes.tasks import task_of, task_of_run
+from tests.processes import ROOT, Forked, start_command, wait_until
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture
-def recipe(stripes) -> ImageRecipe:
+@pytest.fixture(scope="module")
+def recipe(shared_stripes) -> ImageRecipe:
     """Everything that has a memory or a random stream, in one small recipe."""
     return ImageRecipe(
-        data=ImageData(source=str(stripes)),
+        data=ImageData(source=str(shared_stripes)),
         augmentation=Augmentation(shift=2),
         model=ImageModel(convolutions=(4,), dense=(8,), batch_normalization=True, dropout=0.2),
         optimizer=Optimizer(name="adamw", learning_rate=0.01, moving_average=0.5),
@@ -48,6 +46,19 @@ def recipe(stripes) -> ImageRecipe:
         early_stopping=EarlyStopping(metric="validation_loss"),
         training=Training(epochs=4, batch_size=8),
     )
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory) -> Run:
+    """A run of the recipe that was not interrupted."""
+    return task_of("mnist-cnn", recipe).train(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="module")
+def learnt(recipe, tmp_path_factory) -> Run:
+    """A run that learns it all: its rate is not lowered."""
+    steady = dataclasses.replace(recipe, schedule=Schedule())
+    return task_of("mnist-cnn", steady).train(tmp_path_factory.mktemp("learnt") / "run")
 
 
 def without_seconds(run: Run) -> list[dict[str, float]]:
@@ -80,9 +91,8 @@ class StopAt(keras.callbacks.Callback):
             raise self.error
 
 
-def test_a_run_learns_and_leaves_what_the_contract_names(recipe, tmp_path):
-    run = task_of("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule())).train(tmp_path / "run")
-    metrics = run.metrics
+def test_a_run_learns_and_leaves_what_the_contract_names(recipe, learnt):
+    run, metrics = learnt, learnt.metrics
     assert metrics["test_accuracy"] == 1.0
     assert metrics["validation_f1"] == 1.0
     assert metrics["data_source"] == recipe.data.source
@@ -149,10 +159,9 @@ def test_no_pass_waits_for_a_thread_that_tunes_it(name, source, tmp_path, monkey
     assert [dataset.options().autotune.enabled for dataset in passes] == [False, False]
 
 
-def test_the_saved_model_needs_nothing_of_this_project(recipe, tmp_path):
-    run = task_of("mnist-cnn", recipe).train(tmp_path / "run")
+def test_the_saved_model_needs_nothing_of_this_project(whole, tmp_path):
     code = (
-        f"import keras, sys; model = keras.models.load_model({str(run.model_path)!r}); "
+        f"import keras, sys; model = keras.models.load_model({str(whole.model_path)!r}); "
         "assert not any(name.startswith('recipes') for name in sys.modules); print(model.output_shape)"
     )
     done = subprocess.run(
@@ -161,20 +170,18 @@ def test_the_saved_model_needs_nothing_of_this_project(recipe, tmp_path):
     assert done.stdout.strip() == "(None, 2)"
 
 
-def test_one_seed_gives_one_result_and_another_seed_another(recipe, tmp_path):
-    one = task_of("mnist-cnn", recipe).train(tmp_path / "one")
+def test_one_seed_gives_one_result_and_another_seed_another(recipe, whole, tmp_path):
     same = task_of("mnist-cnn", recipe).train(tmp_path / "same")
     other_recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=1))
-    other = task_of("mnist-cnn", other_recipe).train(tmp_path / "other")
-    assert_same_result(one, same)
-    assert without_seconds(one) != without_seconds(other)
+    other = task_of("mnist-cnn", other_recipe).train(tmp_path / "other", final=False)
+    assert_same_result(whole, same)
+    assert without_seconds(whole) != without_seconds(other)
 
 
 @pytest.mark.parametrize(
     "epoch", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
 )
-def test_a_run_that_died_resumes_to_the_very_same_result(recipe, tmp_path, epoch):
-    whole = task_of("mnist-cnn", recipe).train(tmp_path / "whole")
+def test_a_run_that_died_resumes_to_the_very_same_result(recipe, whole, tmp_path, epoch):
     with pytest.raises(MemoryError):
         task_of("mnist-cnn", recipe).train(tmp_path / "died", callbacks=[StopAt(epoch, MemoryError)])
     assert not Run(tmp_path / "died").finished
@@ -201,8 +208,7 @@ def test_a_run_that_stopped_early_and_died_then_does_not_train_on(recipe, tmp_pa
     assert_same_result(whole, task_of("mnist-cnn", recipe).train(tmp_path / "died", resume=True))
 
 
-def test_ctrl_c_keeps_the_best_weights_and_the_run_can_go_on(recipe, tmp_path):
-    whole = task_of("mnist-cnn", recipe).train(tmp_path / "whole")
+def test_ctrl_c_keeps_the_best_weights_and_the_run_can_be_resumed(recipe, whole, tmp_path):
     path = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
         task_of("mnist-cnn", recipe).train(path, callbacks=[StopAt(3, KeyboardInterrupt)])
@@ -221,6 +227,7 @@ def test_ctrl_c_keeps_the_best_weights_and_the_run_can_go_on(recipe, tmp_path):
 
 
 def test_a_resume_refuses_other_settings_and_other_data(recipe, stripes, tmp_path):
+    recipe = dataclasses.replace(recipe, data=ImageData(source=str(stripes)))
     with pytest.raises(MemoryError):
         task_of("mnist-cnn", recipe).train(tmp_path / "run", callbacks=[StopAt(2, MemoryError)])
     longer = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=9))
@@ -250,63 +257,50 @@ def test_a_batch_larger_than_the_data_leaves_no_run_behind(recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_is_scored_on_any_source_with_its_classes(recipe, tmp_path, stripes):
-    run = task_of("mnist-cnn", dataclasses.replace(recipe, schedule=Schedule())).train(tmp_path / "run")
-    again = task_of_run(run).evaluate()
+def test_a_finished_run_is_scored_on_any_source_with_its_classes(learnt):
+    again = task_of_run(learnt).evaluate()
     assert {k: again[k] for k in again if k.startswith("test_")} == pytest.approx(
-        {k: run.metrics[k] for k in again if k.startswith("test_")}, abs=1e-5
+        {k: learnt.metrics[k] for k in again if k.startswith("test_")}, abs=1e-5
     )
-    (tmp_path / "more").symlink_to(stripes)
     with pytest.raises(UserError, match="knows the classes lying, standing. Received: 0, 1, 2"):
-        task_of_run(run, "digits").evaluate()
+        task_of_run(learnt, "digits").evaluate()
 
 
-def train_process(path: Path, epochs: int) -> "subprocess.Popen[str]":
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "recipes",
-        "train",
-        "mnist-cnn",
-        "--run-dir",
-        str(path),
-        *(["--resume"] if (path / "config.json").exists() else []),
-    ]
-    settings = ["--data.source", "digits", "--training.epochs", str(epochs), "--training.batch-size", "32"]
-    average = ["--optimizer.moving-average", "0.9"]
-    return subprocess.Popen([*command, *settings, *average], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def train_process(path: Path, epochs: int) -> Forked:
+    resume = ["--resume"] if (path / "config.json").exists() else []
+    settings = ("--data.source", "digits", "--training.epochs", epochs, "--training.batch-size", 32)
+    average = ("--optimizer.moving-average", 0.9)
+    where = ("--run-dir", path, *resume)
+    return start_command(
+        "recipes", "train", "mnist-cnn", *where, *settings, *average, stdout=path.with_suffix(".log")
+    )
 
 
 def kill_and_resume(path: Path, kills: int, epochs: int, seed: int) -> Run:
     """Train in processes of their own, killing each at a random moment after its model is built."""
-    moments = random.Random(seed)
-    for _ in range(kills):
-        with train_process(path, epochs) as process:
-            while "parameters" not in process.stdout.readline():
-                assert process.poll() is None
-            time.sleep(moments.uniform(0, 5))
-            process.send_signal(signal.SIGKILL)
-    with train_process(path, epochs) as process:
-        process.communicate()
-        assert process.returncode == 0
+    moments, log = random.Random(seed), path.with_suffix(".log")
+    for number in range(kills):
+        process = train_process(path, epochs)
+        wait_until(lambda number=number: log.exists() and log.read_text().count(" parameters; ") > number)
+        time.sleep(moments.uniform(0, 5))
+        process.kill()
+        process.wait()
+    assert train_process(path, epochs).wait() == 0
     return Run(path)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments_changes_nothing(tmp_path, kills):
     epochs = 5 * kills  # some are left at the last kill
-    with train_process(tmp_path / "whole", epochs) as whole:
-        resumed = kill_and_resume(
-            tmp_path / "killed", kills, epochs, seed=int(os.environ.get("KILL_SEED", "0"))
-        )
-        whole.communicate()
+    whole = train_process(tmp_path / "whole", epochs)
+    resumed = kill_and_resume(tmp_path / "killed", kills, epochs, seed=int(os.environ.get("KILL_SEED", "0")))
+    assert whole.wait() == 0
     assert_same_result(Run(tmp_path / "whole"), resumed)
 
 
 def test_epochs_at_high_rates_are_not_the_best(recipe, tmp_path):
     late = dataclasses.replace(recipe, early_stopping=EarlyStopping(start_fraction=0.75))
-    assert task_of("x", late).train(tmp_path / "run").metrics["best_epoch"] == 4
+    assert task_of("x", late).train(tmp_path / "run", final=False).metrics["best_epoch"] == 4
 
 
 @pytest.mark.slow
@@ -328,9 +322,10 @@ def test_a_run_that_is_not_final_never_reads_the_test_part(recipe, tmp_path, mon
         "load_images",
         lambda *data, **trained: dataclasses.replace(load(*data, **trained), read_test=refuse),
     )
-    run = task_of("mnist-cnn", recipe).train(tmp_path / "run", final=False)
+    short = dataclasses.replace(recipe, training=Training(epochs=1, batch_size=8))
+    run = task_of("mnist-cnn", short).train(tmp_path / "run", final=False)
     assert run.metrics["validation_accuracy"] > 0
     assert not any(name.startswith("test_") for name in run.metrics)
     assert not (run.path / "report.html").exists()
     with pytest.raises(RuntimeError, match="was read"):
-        task_of("mnist-cnn", recipe).train(tmp_path / "other")
+        task_of("mnist-cnn", short).train(tmp_path / "other")

@@ -5,12 +5,10 @@ import contextlib
 import dataclasses
 import functools
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,12 +37,12 @@ from recipes.config import (
 )
 from recipes.runs.directory import Run
 from recipes.tasks import task_of
-from serving.client import Client
+from serving.client import Client, ServingError
 from serving.export import export
 from serving.server.app import ModelServer
 from serving.server.settings import ServerSettings
+from tests.processes import Forked, start_command
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -127,7 +125,7 @@ def diverged_copy(run: Run, folder: Path) -> Run:
 class ServerProcess:
     """A server under test: its process, if a test started it, and its addresses."""
 
-    process: "subprocess.Popen[str] | None"
+    process: "Forked | subprocess.Popen[bytes] | None"
     address: str
     rest: str
     log: Path | None = None
@@ -144,25 +142,22 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_server(log: Path, *flags: str, command: tuple[str, ...] = ()) -> ServerProcess:
-    """Start a server on free ports and wait until its gRPC port answers."""
+def start_server(log: Path, *flags: str, program: str | None = None) -> ServerProcess:
+    """Start the embedded server, or another program, on free ports and wait until its gRPC port answers."""
     port, rest_port = free_port(), free_port()
-    command = command or (sys.executable, "-m", "serving", "serve")
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, f"--port={port}", f"--rest_api_port={rest_port}", *flags],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
+    flags = (f"--port={port}", f"--rest_api_port={rest_port}", *flags)
+    process: Forked | subprocess.Popen[bytes]
+    if program is None:
+        process = start_command("serving", "serve", *flags, stdout=log, stderr=log)
+    else:
+        with log.open("w") as output:
+            process = subprocess.Popen([program, *flags], stdout=output, stderr=output)
     until = time.monotonic() + 90
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise AssertionError(f"the server ended with {process.returncode}: {log.read_text()}")
+            raise AssertionError(f"the server ended with {process.poll()}: {log.read_text()}")
         with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
-            if command[0] != sys.executable or re.search(r"gRPC on port", log.read_text()):
+            if program is not None or "gRPC on port" in log.read_text():
                 return ServerProcess(process, f"localhost:{port}", f"http://localhost:{rest_port}", log)
         time.sleep(0.1)
     process.kill()
@@ -233,9 +228,9 @@ def server(request: pytest.FixtureRequest, exported: Path, tmp_path_factory) -> 
         host, port = os.environ["TF_SERVING_ADDRESS"].rsplit(":", 1)
         yield ServerProcess(None, f"{host}:{port}", f"http://{host}:{int(port) + 1}")
         return
-    command = () if request.param == "embedded" else ("tensorflow_model_server",)
+    program = None if request.param == "embedded" else "tensorflow_model_server"
     flags = ["--model_name=mnist", f"--model_base_path={exported.parent}"]
-    started = start_server(tmp_path_factory.mktemp("server") / "log", *flags, command=command)
+    started = start_server(tmp_path_factory.mktemp("server") / "log", *flags, program=program)
     yield started
     assert started.stop() in (0, -signal.SIGTERM)
 
@@ -264,3 +259,42 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page of the size of a small laptop's screen."""
     with browser.new_page(viewport={"width": 1000, "height": 700}) as opened:
         yield opened
+
+
+class Load(threading.Thread):
+    """A client that sends requests until it is stopped, and records the errors."""
+
+    def __init__(self, address, images, **how):
+        super().__init__(daemon=True)
+        self.client, self.images, self.how = Client(address), images, how
+        self.answers, self.failures, self.done = 0, [], threading.Event()
+
+    def run(self):
+        while not self.done.is_set():
+            try:
+                answer = self.client.predict("mnist", image=self.images, **self.how)
+                assert answer["label"].shape == (len(self.images),)
+                self.answers += 1
+            except ServingError as error:
+                self.failures.append(error)
+
+    def end(self):
+        self.done.set()
+        self.join(timeout=30)
+        self.client.close()
+
+
+@pytest.fixture
+def callers(images):
+    """Start callers, and end them all."""
+    started = []
+
+    def start(address, count, **how):
+        started.extend(Load(address, images, **how) for _ in range(count))
+        for caller in started:
+            caller.start()
+        return started
+
+    yield start
+    for caller in started:
+        caller.end()

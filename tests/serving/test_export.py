@@ -1,9 +1,6 @@
 import json
 import os
-import subprocess
-import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +13,8 @@ from recipes.runs.opening import create
 from serving import export as exporting
 from serving.export import compare, export, publish
 from serving.server.servable import Servable
-from tests.serving.conftest import ROOT, diverged_copy
+from tests.processes import start_command, wait_until
+from tests.serving.conftest import diverged_copy
 
 
 def test_the_contract_of_an_export(exported, run):
@@ -154,16 +152,12 @@ def test_exports_that_start_at_once_do_not_remove_each_others_folders(tmp_path):
 
 
 def test_sigterm_leaves_no_temporary_folder(run, tmp_path):
-    command = [sys.executable, "-m", "serving", "export", str(run.path), "--models", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 90
-    while not list(tmp_path.glob("mnist/.export-*")):
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    errors = tmp_path / "errors"
+    process = start_command("serving", "export", run.path, "--models", tmp_path, stderr=errors)
+    wait_until(lambda: list(tmp_path.glob("mnist/.export-*")) or process.poll() is not None)
     process.terminate()
-    assert process.communicate(timeout=60)[1] == "interrupted\n"
-    assert process.returncode == 130
+    assert process.wait(60) == 130
+    assert errors.read_text() == "interrupted\n"
     assert not list((tmp_path / "mnist").iterdir())
 
 

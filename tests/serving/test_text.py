@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,8 @@ from recipes.runs.directory import Run
 from serving.client import Client, ServingError
 from serving.export import export
 from serving.signatures.tokenizers import Bytes, decode, guard_text, in_graph
-from tests.serving.conftest import ROOT, diverged_copy, start_server
+from tests.processes import assert_refused, run_command
+from tests.serving.conftest import diverged_copy, start_server
 
 VERSE = (
     "To be, or not to be: that is the question:\nWhether 'tis nobler in the mind to suffer 100 slings\n" * 20
@@ -142,14 +141,15 @@ def test_greedy_text_by_grpc_is_that_of_the_command_line_one_prompt_or_sixteen(s
     assert together == served.generator.generate(prompts, max_new_tokens=40, sampling=greedy, seed=0)
     assert together[:8] == together[8:]
     assert [ask(served, [prompt])[0] for prompt in PROMPTS] == together[:8]
-    command = [sys.executable, "-m", "recipes", "generate", str(served.run.path), "--temperature", "0"]
-    done = subprocess.run(
-        [*command, "--max-new-tokens", "40", "--json", *(f"--prompt={prompt}" for prompt in PROMPTS)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+    flags = (
+        "--temperature",
+        0,
+        "--max-new-tokens",
+        40,
+        "--json",
+        *(f"--prompt={prompt}" for prompt in PROMPTS),
     )
+    done = run_command("recipes", "generate", served.run.path, *flags)
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == together[:8]
 
 
@@ -232,20 +232,10 @@ def test_each_weight_is_stored_once_and_the_metrics_are_recorded(served):
 
 
 def test_generate_on_the_command_line(served):
-    command = [sys.executable, "-m", "serving", "generate", "--address", served.address, "--temperature", "0"]
-    done = subprocess.run(
-        [*command, "--max-new-tokens", "12", "--prompt", "The "],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ("serving", "generate", "--address", served.address, "--temperature", 0)
+    done = run_command(*command, "--max-new-tokens", 12, "--prompt", "The ")
     assert done.stdout == ask(served, ["The "], 12)[0] + "\n"
-    refused = subprocess.run(
-        [*command, "--top-p", "2"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: top_p must be in (0, 1]")
+    assert_refused(run_command(*command, "--top-p", 2), "error: top_p must be in (0, 1]")
 
 
 def test_the_page_completes_a_prompt_and_hides_the_digit_half(page, served):

@@ -1,40 +1,26 @@
-"""Searches in processes of their own, as a user starts them, and the check of their trials' files."""
+"""Whole searches, what they leave, and the processes of their trials."""
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from recipes import command_line
+from recipes.command_line import Command
 from tests.processes import children
 
-ROOT = Path(__file__).parents[2]
 TINY = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "2")
 
 
-def command(*arguments: object) -> list[str]:
-    """Return the command line of a search."""
-    return [sys.executable, "-m", "tuning", *map(str, arguments)]
+def call(capsys: pytest.CaptureFixture[str], command: Command, *arguments: object) -> tuple[int, str]:
+    """Run a command in this process; return its exit status and its errors.
 
-
-def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    """Start a command of the search."""
-    return subprocess.Popen(
-        command(*arguments),
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of the search to its end."""
-    with start(*arguments, cwd=cwd) as process:
-        output, errors = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    The trials of a search are forked from the tests' fork server, which has imported TensorFlow.
+    """
+    status = command_line.run({command.__name__: command}, "", [command.__name__, *map(str, arguments)])
+    return status, capsys.readouterr().err
 
 
 def trial_processes(pid: int) -> list[int]:

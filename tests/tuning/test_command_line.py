@@ -5,23 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from recipes import command_line
 from recipes.runs.lock import only_writer
+from tests.processes import ROOT, assert_refused, run_command
 from tests.tuning.conftest import plan_of
-from tests.tuning.processes import ROOT, TINY, run
+from tests.tuning.processes import TINY, call
 from tuning import __main__ as commands
 from tuning.space import own_values
 from tuning.trial import Trial
 
 SEARCH = ("search", "mnist-mlp")
-
-
-def assert_refused(done, *said):
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
-    assert done.stderr.startswith("error: ")
-    for words in said:
-        assert words in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -47,7 +39,7 @@ def assert_refused(done, *said):
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused_before_anything_slow(tmp_path, arguments, said):
-    assert_refused(run(*arguments, cwd=tmp_path), *said)
+    assert_refused(run_command("tuning", *arguments, cwd=tmp_path, KERAS_BACKEND="none"), *said)
     assert not list(tmp_path.iterdir())
 
 
@@ -77,13 +69,7 @@ def test_training_starts_from_the_settings_of_a_file(tmp_path):
     assert to_dict(recipe)["schedule"]["name"] == "cosine"  # as the catalog has it
 
     def train(*flags):
-        return subprocess.run(
-            [sys.executable, "-m", "recipes", "train", "mnist-mlp", *flags],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-        )
+        return run_command("recipes", "train", "mnist-mlp", *flags, cwd=tmp_path)
 
     for text, said in [
         ('{"recipe": "mnist-cnn"}', "holds settings of mnist-cnn. Received: mnist-mlp"),
@@ -92,9 +78,9 @@ def test_training_starts_from_the_settings_of_a_file(tmp_path):
         ("{", "is not JSON"),
     ]:  # fmt: skip
         path.write_text(text)
-        assert_refused(train("--settings", str(path)), said)
+        assert_refused(train("--settings", path), said)
     assert_refused(train("--settings=nowhere.json"), "nowhere.json: No such file")
-    assert_refused(train("--settings", str(path), "--resume"), "leave --settings out")
+    assert_refused(train("--settings", path, "--resume"), "leave --settings out")
 
 
 def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkeypatch):
@@ -117,12 +103,6 @@ def test_a_search_claims_its_directory_before_anything_is_in_it(tmp_path, monkey
         command.search([*SEARCH[1:]])
     assert len(set(claimed)) == 2
     assert not any(path.exists() for path in claimed)  # nothing came of them
-
-
-def call(capsys, command, *arguments):
-    """Run a command in this process; return its exit status and its errors."""
-    status = command_line.run({command.__name__: command}, "", [command.__name__, *map(str, arguments)])
-    return status, capsys.readouterr().err
 
 
 def test_a_search_is_begun_once_and_resumed_only_as_it_began(tmp_path, capsys, monkeypatch):

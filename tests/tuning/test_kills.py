@@ -1,7 +1,6 @@
 """SIGKILL at random moments, without training: no trial is lost or counted twice."""
 
 import contextlib
-import multiprocessing
 import random
 import socket
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recipes.runs.lock import only_writer
+from tests.processes import Forked
 from tests.tuning.conftest import bowl, plan_of, search_to_the_end
 from tuning import worker as worker_module
 from tuning.directory import SearchDirectory
@@ -20,7 +20,6 @@ from tuning.search import Search
 from tuning.service import Chief, ChiefClient
 
 KILLS = 20
-CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def search_in_process(path: Path) -> None:
@@ -38,9 +37,8 @@ def serve_in_process(path: Path, port: int) -> None:
 
 
 @contextlib.contextmanager
-def started(target, *arguments) -> Iterator[multiprocessing.Process]:
-    CONTEXT.set_forkserver_preload([__name__])
-    process = CONTEXT.Process(target=target, args=arguments, daemon=True)
+def started(function, *arguments) -> Iterator[Forked]:
+    process = Forked(function, *arguments)
     process.start()
     try:
         yield process

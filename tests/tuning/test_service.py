@@ -5,17 +5,16 @@ import math
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from tests.processes import kill, wait_until
+from tests.processes import Forked, run_command, start_command, wait_until
 from tests.tuning.conftest import plan_of
-from tests.tuning.processes import TINY, assert_complete, ended, run, start, trial_processes, trials
+from tests.tuning.processes import TINY, assert_complete, ended, trial_processes, trials
 from tuning.search import LEASE_SECONDS
 from tuning.service import Chief, ChiefClient
 from tuning.trial import Trial
@@ -31,64 +30,65 @@ def address() -> str:
 
 
 @pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[str]]]:
-    """Give a list of processes, which are killed at the end of the test."""
-    started: list[subprocess.Popen[str]] = []
-    yield started
+def start(tmp_path) -> Iterator[Callable[..., Forked]]:
+    """Give a function that starts a command, whose output goes to a file `log`; kill it at the end of the test."""
+    started: list[Forked] = []
+
+    def start(*arguments: object) -> Forked:
+        log = tmp_path / "log"
+        started.append(start_command("tuning", *arguments, cwd=tmp_path, stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.join()
 
 
-def chief(address, *flags, cwd):
-    return start("chief", "mnist-mlp", "--search-dir", "s", "--address", address, *flags, cwd=cwd)
+def chief(address, *flags):
+    return ("chief", "mnist-mlp", "--search-dir", "s", "--address", address, *flags)
 
 
-def worker(address, cwd):
-    return start("worker", "--search-dir", "s", "--address", address, "--threads", 1, cwd=cwd)
+def worker(address):
+    return ("worker", "--search-dir", "s", "--address", address, "--threads", 1)
+
+
+def assert_ended(processes, log):
+    """Check that the processes end well."""
+    assert [process.wait(300) for process in processes] == [0] * len(processes), log.read_text()
 
 
 @pytest.mark.slow
-def test_two_workers_share_a_chiefs_trials(tmp_path, address, processes):
-    leader = chief(address, *TINY, "--trials", 4, cwd=tmp_path)
+def test_two_workers_share_a_chiefs_trials(tmp_path, address, start):
+    leader = start(*chief(address, *TINY, "--trials", 4))
     wait_until((tmp_path / "s" / "search.json").exists)
-    processes += [leader, worker(address, tmp_path), worker(address, tmp_path)]
-    for process in processes:
-        output, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
-        if process is leader:
-            assert "best validation_accuracy" in output
+    assert_ended([leader, start(*worker(address)), start(*worker(address))], tmp_path / "log")
+    assert "best validation_accuracy" in (tmp_path / "log").read_text()
     assert_complete(tmp_path / "s", 4)
     assert (tmp_path / "s" / "report.html").exists()
 
 
 @pytest.mark.slow
-def test_a_killed_worker_and_a_killed_chief_lose_no_trial(tmp_path, address, processes):
+def test_a_killed_worker_and_a_killed_chief_lose_no_trial(tmp_path, address, start):
     flags = (*LONG, "--trials", 4)
-    leader = chief(address, *flags, cwd=tmp_path)
+    leader = start(*chief(address, *flags))
     wait_until((tmp_path / "s" / "search.json").exists)
-    doomed, other = worker(address, tmp_path), worker(address, tmp_path)
-    processes += [leader, doomed, other]
+    doomed, other = start(*worker(address)), start(*worker(address))
     wait_until(lambda: len(list((tmp_path / "s").glob("trials/*/seed-0/history.csv"))) == 2)
-    kill(doomed.pid)
+    doomed.kill()
     wait_until(lambda: ended(tmp_path / "s") >= 1)
-    kill(leader.pid)
-    leader.communicate()
-    again = chief(address, *flags, "--resume", cwd=tmp_path)
-    processes.append(again)
-    for process in (other, again):
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    leader.kill()
+    leader.join()
+    assert_ended([other, start(*chief(address, *flags, "--resume"))], tmp_path / "log")
     assert_complete(tmp_path / "s", 4, epochs=(60,))
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_path, address, processes):
+def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_path, address, start):
     """Ctrl-Z stops the worker and the process of its trial."""
-    leader = chief(address, *LONG, "--trials", 2, cwd=tmp_path)
+    leader = start(*chief(address, *LONG, "--trials", 2))
     wait_until((tmp_path / "s" / "search.json").exists)
-    stopped, other = worker(address, tmp_path), worker(address, tmp_path)
-    processes += [leader, stopped, other]
+    stopped, other = start(*worker(address)), start(*worker(address))
     wait_until(lambda: len(list((tmp_path / "s").glob("trials/*/seed-0/history.csv"))) == 2)
     group = [stopped.pid, *trial_processes(stopped.pid)]
     for pid in group:
@@ -96,22 +96,21 @@ def test_a_worker_that_is_stopped_for_longer_than_the_lease_keeps_its_trial(tmp_
     time.sleep(LEASE_SECONDS + 15)  # and the 10 s for which a trial waits for its run
     for pid in group:
         os.kill(pid, signal.SIGCONT)
-    for process in processes:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    assert_ended([leader, stopped, other], tmp_path / "log")
     assert_complete(tmp_path / "s", 2, epochs=(60,))
     for log in (tmp_path / "s").glob("trials/*/log.txt"):
         assert "another process" not in log.read_text()
 
 
 def test_a_missing_chief_is_an_error_after_the_timeout(tmp_path, address):
-    done = run("worker", "--search-dir", "s", "--address", address, "--chief-timeout", 2, cwd=tmp_path)
+    flags = ("--search-dir", "s", "--address", address, "--chief-timeout", 2)
+    done = run_command("tuning", "worker", *flags, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: No chief answers at {address} for 2 s\n"
 
 
-def test_a_second_chief_on_the_port_is_refused(tmp_path, address, processes):
-    processes.append(chief(address, *TINY, cwd=tmp_path))
+def test_a_second_chief_on_the_port_is_refused(tmp_path, address, start):
+    start(*chief(address, *TINY))
 
     def listens():
         host, port = address.split(":")
@@ -119,7 +118,8 @@ def test_a_second_chief_on_the_port_is_refused(tmp_path, address, processes):
             return probe.connect_ex((host, int(port))) == 0
 
     wait_until(listens)
-    done = run("chief", "mnist-mlp", "--search-dir", "t", "--address", address, *TINY, cwd=tmp_path)
+    flags = ("mnist-mlp", "--search-dir", "t", "--address", address, *TINY)
+    done = run_command("tuning", "chief", *flags, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: --address {address}: Address already in use\n"
     assert trials(tmp_path / "t") == []
