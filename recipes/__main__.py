@@ -40,6 +40,7 @@ HELP = """usage: python -m recipes COMMAND ...
   prune RUN [flags]       make a finished run's model smaller, as far as its validation metric allows
   quantize RUN            give a finished run's model int8 weights
   evaluate RUN [flags]    score a finished run on the test part of any source
+  compare RUN RUN ...     write a page with the curves and the settings of finished runs
   generate RUN [flags]    generate text with a finished language model
 """
 
@@ -84,6 +85,16 @@ class EvaluateArguments:
     """Run directory."""
     source: Annotated[str | None, tyro.conf.arg(name="data.source")] = None
     """What to score on, as in `train` (None: what the run was trained on, which must not have changed)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareArguments:
+    """Write a page with the curves, metrics and settings of finished runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directories, two or more."""
+    out: Path = Path("comparison.html")
+    """The page to write."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,6 +238,21 @@ def evaluate(arguments: Sequence[str]) -> None:
     if scores["note"]:
         print(f"WARNING: {scores['note']}", file=sys.stderr)
     print(json.dumps(scores, indent=2))
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Write a page that compares finished runs."""
+    chosen = parse(CompareArguments, "recipes compare", arguments)
+    runs = [finished_run(path) for path in chosen.runs]
+    if len(runs) < 2:
+        raise UserError(
+            f"compare needs two runs or more. Received: {' '.join(map(str, chosen.runs)) or 'none'}"
+        )
+    from recipes.report.compared_runs import write_comparison
+
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    write_comparison(chosen.out, runs)
+    print(chosen.out)
 
 
 def prune(arguments: Sequence[str]) -> None:
@@ -376,6 +402,7 @@ COMMANDS: Mapping[str, command_line.Command] = {
     "prune": prune,
     "quantize": quantize,
     "evaluate": evaluate,
+    "compare": compare,
     "generate": generate,
 }
 

@@ -23,7 +23,8 @@ from recipes.data.examples import Examples, with_few_labels
 from recipes.data.images import MNIST_SHAPE, image_shape, load_images
 from recipes.data.streams import draw_keys, stream
 from recipes.models.image import build_classifier, shorten_averages
-from recipes.report.page import Page, Picture, Table
+from recipes.report.charts import draw_confusion
+from recipes.report.page import Chart, Page, Picture, Table
 from recipes.report.plots import plot_augmentation, plot_confusion, plot_mistakes
 from recipes.report.scores import most_confident_mistakes, score_classification
 from recipes.runs.directory import Run
@@ -145,15 +146,17 @@ class ImageClassification(Task[ImageRecipe]):
                 "validation accuracy": f"{100 * metrics['validation_accuracy']:.2f} %",
                 "test loss": f"{metrics['test_loss']:.4f} nats",
             },
+            charts=[
+                Chart(
+                    [draw_confusion(scores.confusion, self.classes)],
+                    "Test images: rows are true classes, columns predictions.",
+                )
+            ],
             pictures=[
                 Picture(
                     mistakes,
                     "The most confident mistakes on the test images: true class, prediction, probability.",
-                ),
-                Picture(
-                    confusion,
-                    "Confusion matrix of the test images: rows are true classes, columns predictions.",
-                ),
+                )
             ],
             tables=[Table("Test metrics by class", by_class)],
         )

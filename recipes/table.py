@@ -20,7 +20,8 @@ from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches, evaluation_batches, shuffled_batches
 from recipes.data.table import SAMPLE, Schema, load_table
 from recipes.models.table import build_classifier, build_regression
-from recipes.report.page import Page, Picture, Table
+from recipes.report.charts import draw_confusion, draw_predictions
+from recipes.report.page import Chart, Page, Table
 from recipes.report.plots import plot_confusion, plot_predictions
 from recipes.report.scores import score_classification
 from recipes.runs.directory import Run
@@ -133,10 +134,10 @@ class TablePrediction(Task[TableRecipe]):
             plot_confusion(test.outputs.confusion, self.classes, confusion)
             return Page(
                 figures={"test accuracy": f"{100 * metrics['test_accuracy']:.2f} %"},
-                pictures=[
-                    Picture(
-                        confusion,
-                        "Confusion matrix of the test rows: rows are true classes, columns predictions.",
+                charts=[
+                    Chart(
+                        [draw_confusion(test.outputs.confusion, self.classes)],
+                        "Test rows: rows are true classes, columns predictions.",
                     )
                 ],
                 tables=[Table("Test metrics by class", metrics["test_by_class"])],
@@ -150,8 +151,11 @@ class TablePrediction(Task[TableRecipe]):
                 "test mean absolute error": f"{metrics['test_mae']:.4g}",
                 "test mean squared error": f"{metrics['test_mse']:.4g}",
             },
-            pictures=[
-                Picture(scatter, "Test rows: predictions against targets. A perfect one lies on the line.")
+            charts=[
+                Chart(
+                    [draw_predictions(targets, predictions)],
+                    "Test rows: predictions against targets. A perfect one lies on the line.",
+                )
             ],
         )
 

@@ -20,8 +20,9 @@ from recipes.config import Recipe, UserError
 from recipes.distribution.strategy import join, on_one_device
 from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
-from recipes.report.page import Page, Picture, settings_table, write_page
+from recipes.report.page import Page
 from recipes.report.plots import plot_learning_curves
+from recipes.report.run_page import write_report
 from recipes.runs.directory import Run
 from recipes.runs.opening import finished_run, open_run
 from recipes.runs.recipe_lookup import recorded_recipe
@@ -281,6 +282,8 @@ class Task(abc.ABC, Generic[R]):
         run = self.source_run
         self.load()
         check_same_data(run, self.data.record(), f"{run.path} was trained on other data than there is now")
+        if not self.data.note:  # the offline sample, asked for by its own name
+            self.data = replace(self.data, note=run.metrics.get("note", ""))
         return self.load_model()
 
     def metrics(self, model: keras.Model, run: Run, outcome: Outcome) -> dict[str, Any]:
@@ -332,25 +335,11 @@ class Task(abc.ABC, Generic[R]):
         own = self.page(run, metrics, test)
         curves = run.plots / "learning_curves.png"
         plot_learning_curves(run.history, self.plotted_metric, outcome.best_epoch, curves)
-        caption = f"Loss, {self.plotted_metric} and learning rate by epoch; the dotted line marks the epoch that was kept."
-        figures = {
-            **own.figures,
-            "parameters": f"{metrics['parameters']:,}",
-            "kept epoch": f"{metrics['best_epoch']} of {metrics['epochs']}",
-            "training time": f"{metrics['train_seconds']:.0f} s",
-            "dataset": metrics["dataset"],
-        }
-        write_page(
-            run.path / "report.html",
-            f"{self.title} on {self.data.name}",
-            self.data.note,
-            Page(
-                figures,
-                pictures=[*page.pictures, Picture(curves, caption), *own.pictures],
-                texts=own.texts,
-                tables=[*page.tables, *own.tables, settings_table("Settings", run.config)],
-            ),
+        shown = replace(
+            own, charts=[*page.charts, *own.charts], tables=[*page.tables, *own.tables], remarks=page.remarks
         )
+        title, metric = f"{self.title} on {self.data.name}", self.plotted_metric
+        write_report(run, title, metrics, shown, plotted_metric=metric, served=self.served)
         run.finish(metrics)
 
     def _distillation(self) -> Term | None:

@@ -25,7 +25,8 @@ from recipes.compression.units import KINDS, Units, find_units
 from recipes.config import Recipe, RunPruning, UserError, better_when_low, nearest, to_dict, with_settings
 from recipes.models.parameters import count_nonzero
 from recipes.models.saved import load_model
-from recipes.report.page import Page, Picture, Table
+from recipes.report.charts import draw_trade_off
+from recipes.report.page import Chart, Page, Table
 from recipes.report.plots import plot_trade_off
 from recipes.runs.directory import Run
 from recipes.runs.files import write_csv
@@ -275,9 +276,8 @@ def _write_results(
     save_model(model, run)
     rows = [_row(number, point, metric) for number, point in enumerate(points)]
     write_csv(run.path / "trade_off.csv", rows)
-    picture = run.plots / "trade_off.png"
     limit = points[0].value + settings.tolerance * (1 if better_when_low(metric) else -0.01)
-    plot_trade_off(rows, metric, limit, picture)
+    plot_trade_off(rows, metric, limit, run.plots / "trade_off.png")
     caption = (
         "Validation metric against the percentage of the parameters that are 0 or removed; crosses exceed the "
         "tolerance, the dashed line."
@@ -298,7 +298,11 @@ def _write_results(
             f"dense_{metric}": points[0].value,
             "steps_kept": len(kept) - 1,
         },
-        page=Page(pictures=[Picture(picture, caption)], tables=[Table(said, rows)]),
+        page=Page(
+            remarks=[said],
+            charts=[Chart([draw_trade_off(rows, metric, limit)], caption)],
+            tables=[Table("Steps of the pruning", rows)],
+        ),
     )
 
 

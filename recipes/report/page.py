@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained file, with its pictures inside."""
+"""A page: one HTML file with its charts and pictures inside, for a screen or a phone, in the light or the dark."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,16 @@ from typing import Any
 import jinja2
 
 from recipes.config import flatten
+from recipes.report.charts import embed
 from recipes.runs.files import write_text
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Charts that belong together: Bokeh's, side by side where there is room, and a caption."""
+
+    charts: Sequence[Any]
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -32,15 +41,23 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: a caption, and rows as dicts with the same keys."""
+    """A table of the page.
+
+    Attributes:
+        caption: What it shows.
+        rows: Rows as dicts with the same keys.
+        folded: Whether only the caption is shown until it is opened.
+    """
 
     caption: str
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+    folded: bool = False
 
 
 def settings_table(caption: str, settings: Mapping[str, Any]) -> Table:
-    """Return a table of settings, given as nested dicts: a row each."""
-    return Table(caption, [{"setting": name, "value": value} for name, value in flatten(settings)])
+    """Return a folded table of settings, given as nested dicts: a row each."""
+    rows = [{"setting": name, "value": value} for name, value in flatten(settings)]
+    return Table(caption, rows, folded=True)
 
 
 @dataclass(frozen=True)
@@ -57,16 +74,19 @@ class Page:
 
     Attributes:
         figures: The most important numbers, by name.
-        pictures, texts, tables: Each in order.
+        remarks: Sentences about them.
+        charts, pictures, texts, tables: Each in order.
     """
 
     figures: Mapping[str, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
     pictures: Sequence[Picture] = ()
     texts: Sequence[Text] = ()
     tables: Sequence[Table] = ()
 
 
-def write_page(path: Path, title: str, note: str, page: Page) -> None:
+def write_page(path: Path, title: str, note: str, page: Page, *, reload_seconds: int | None = None) -> None:
     """Write the page.
 
     Args:
@@ -74,7 +94,16 @@ def write_page(path: Path, title: str, note: str, page: Page) -> None:
         title: Its heading.
         note: A warning above everything else; "" for none.
         page: What it shows.
+        reload_seconds: Time after which a browser reads it again; None for never.
     """
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.jinja")
-    write_text(path, template.render(title=title, note=note, page=page))
+    scripts, divisions = embed([chart for group in page.charts for chart in group.charts])
+    drawn = iter(divisions)
+    groups = [([next(drawn) for _ in group.charts], group.caption) for group in page.charts]
+    write_text(
+        path,
+        template.render(
+            title=title, note=note, page=page, scripts=scripts, groups=groups, reload_seconds=reload_seconds
+        ),
+    )

@@ -1,16 +1,23 @@
-"""Plots of a run: learning curves, predictions, mistakes, augmentation, the trade-off of pruning."""
+"""Plots of a run as PNG files: learning curves, predictions, mistakes, augmentation, the trade-off of pruning."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 TRAINING_COLOR, VALIDATION_COLOR = "#5b7fb5", "#c2571a"
 DPI = 110
+FONT = "DejaVu Sans"
+"""Matplotlib's own font, which has no Chinese, Japanese and Korean characters."""
+LAST_RESORT = "Last Resort"
+"""Beginning of the name of matplotlib's font of placeholders, which has every character."""
+LONGEST_NAME = 18
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -18,6 +25,38 @@ def save(figure: Figure, path: Path) -> None:
     beside = path.with_name(f".{path.name}")
     figure.savefig(beside, dpi=DPI, format="png")
     beside.replace(path)
+
+
+def shorten(name: str) -> str:
+    """Return the name of a class in a line of at most LONGEST_NAME characters."""
+    line = " ".join(name.split())
+    return line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}…"
+
+
+def drawn_names(classes: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of classes as a plot can draw them, and how to draw them.
+
+    Installed fonts are used for characters that matplotlib's own font lacks. A class with a character that no
+    font has is "class N".
+    """
+    fonts = {character: _font_of(character) for character in {*"".join(map(shorten, classes))}}
+    names = [
+        shorten(name) if all(fonts[character] for character in shorten(name)) else f"class {number}"
+        for number, name in enumerate(classes)
+    ]
+    families = [FONT, *sorted({font for font in fonts.values() if font not in (None, FONT)}, key=str)]
+    return names, {"fontfamily": families, "parse_math": False}
+
+
+@functools.cache
+def _font_of(character: str) -> str | None:
+    """Return the name of a font that has a character, matplotlib's own if it has it; None if no font has it."""
+    entries = sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name != FONT, entry.name))
+    for entry in entries:
+        placeholders = entry.name.startswith(LAST_RESORT)
+        if not placeholders and font_manager.get_font(entry.fname).get_char_index(ord(character)):
+            return str(entry.name)
+    return None
 
 
 def plot_learning_curves(rows: Sequence[dict[str, float]], metric: str, best_epoch: int, path: Path) -> None:
@@ -75,9 +114,10 @@ def plot_confusion(confusion: npt.NDArray[np.int64], classes: Sequence[str], pat
         for (row, column), count in np.ndenumerate(confusion):
             color = "white" if parts[row, column] > 0.4 else "black"
             axes.text(column, row, str(count or "·"), ha="center", va="center", fontsize=8, color=color)
-    turn = 0 if max(map(len, classes)) <= 2 else 90
-    axes.set_xticks(range(len(classes)), classes, rotation=turn)
-    axes.set_yticks(range(len(classes)), classes)
+    names, style = drawn_names(classes)
+    turn = 0 if max(map(len, names)) <= 2 else 90
+    axes.set_xticks(range(len(names)), names, rotation=turn, **style)
+    axes.set_yticks(range(len(names)), names, **style)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     save(figure, path)
@@ -105,12 +145,13 @@ def plot_mistakes(
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
+    names, style = drawn_names(classes)
     for axes, image, label, row in zip(grid.flat, images, labels, probabilities, strict=False):
         axes.imshow(_shown(image), cmap="gray_r", vmin=0, vmax=255)
         predicted = int(row.argmax())
-        axes.set_title(
-            f"{classes[label]}, not {classes[predicted]}\n{100 * row[predicted]:.0f} %", fontsize=9
-        )
+        separator = ", not " if max(map(len, names)) <= 4 else ",\nnot "
+        title = f"{names[label]}{separator}{names[predicted]}\n{100 * row[predicted]:.0f} %"
+        axes.set_title(title, fontsize=9, **style)
     if not len(images):
         grid[0, 0].text(0, 0.5, "no mistakes", fontsize=11)
     save(figure, path)

@@ -3,7 +3,10 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
 def describe_environment(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of environment.json: seed, data, git revision, machine and package versions."""
+    """Return the content of environment.json: time, command, seed, data, git revision, machine, versions."""
     return {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": shlex.join(sys.orig_argv),
         "seed": seed,
         "data": dict(data),
         "git_revision": _git_revision(),

@@ -2,11 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from recipes.report.page import Page, Picture, Table, Text, write_page
-from recipes.report.plots import plot_confusion, plot_learning_curves, plot_mistakes
 from recipes.report.scores import most_confident_mistakes, score_classification
 
 # Five examples of three classes; the third class is never predicted.
@@ -57,36 +54,3 @@ def test_macro_means_are_those_of_scikit_learn(labels, predicted):
 def test_the_most_confident_mistakes_come_first():
     assert most_confident_mistakes(PROBABILITIES, LABELS, 5).tolist() == [2, 4]
     assert most_confident_mistakes(PROBABILITIES, LABELS, 1).tolist() == [2]
-
-
-def test_the_page_holds_all_and_asks_for_nothing_outside(tmp_path):
-    rows = [
-        {"epoch": e, "loss": 1 / e, "accuracy": 0.5, "validation_loss": 1.0, "learning_rate": 0.1}
-        for e in (1, 2)
-    ]
-    plot_learning_curves(rows, "accuracy", 2, tmp_path / "curves.png")
-    plot_confusion(np.eye(3, dtype=int), ("a", "b", "c"), tmp_path / "confusion.png")
-    plot_mistakes(
-        np.zeros((0, 28, 28, 1)), LABELS[:0], PROBABILITIES[:0], ("a", "b", "c"), tmp_path / "none.png"
-    )
-    pictures = [Picture(tmp_path / f"{name}.png", name) for name in ("curves", "confusion", "none")]
-    for picture in pictures:
-        with Image.open(picture.path) as image:
-            assert min(image.size) > 100
-    write_page(
-        tmp_path / "page.html",
-        "A <title>",
-        "Take care",
-        Page(
-            {"accuracy": "99 %"},
-            pictures=pictures,
-            texts=[Text("a sample", "two\nlines & more")],
-            tables=[Table("t", [{"x": 1}])],
-        ),
-    )
-    page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
-    assert "A &lt;title&gt;" in page
-    assert "Take care" in page
-    assert "<pre>two\nlines &amp; more</pre>" in page
-    assert "http" not in page

@@ -67,8 +67,20 @@ def test_units_go_until_the_tolerance_is_reached_and_the_smallest_model_is_expor
     assert total_bytes(export(run, tmp_path / "models").path) < total_bytes(
         export(dense, tmp_path / "models").path
     )
-    assert "trade_off" not in (run.path / "report.html").read_text()[:200]
+    assert "<h1>mnist-cnn on digits, pruned</h1>" in (run.path / "report.html").read_text()
     assert (run.path / "plots" / "trade_off.png").exists()
+
+
+def test_a_run_made_from_one_on_the_offline_sample_keeps_its_warning(dense, tmp_path):
+    """Its data are then asked for by name, so that they have no note of their own."""
+    shutil.copytree(dense.path, tmp_path / "dense")
+    note = "NOT MNIST"
+    write_json(tmp_path / "dense/metrics.json", dense.metrics | {"note": note})
+    run = quantize_run(task_of_run(Run(tmp_path / "dense")), tmp_path / "run")
+    assert run.metrics["note"] == run.environment["data"]["note"] == note
+    report = (run.path / "report.html").read_text()
+    assert f'role="alert">{note}' in report
+    assert "<h1>mnist-cnn on digits, quantised</h1>" in report
 
 
 def run_recipe(run):
