@@ -28,7 +28,7 @@ import recipes.__main__
 import serving.__main__
 import tuning.__main__
 from recipes import command_line
-from recipes.runs.recipe_lookup import find_recipe
+from recipes.catalog import CATALOG
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -112,7 +112,7 @@ def parse_only(patch: pytest.MonkeyPatch) -> None:
     """Let commands of the three packages exit with 0 once their command lines are parsed."""
     patch.setattr(recipes.__main__, "parse", then_stop(recipes.__main__.parse))
     patch.setattr(recipes.__main__, "parse_flags", then_stop(recipes.__main__.parse_flags))
-    patch.setattr(recipes.__main__, "read_settings", lambda name, path: find_recipe(name).recipe)
+    patch.setattr(recipes.__main__, "read_settings", lambda name, path: CATALOG[name].recipe)
     patch.setattr(serving.__main__, "parse", then_stop(serving.__main__.parse))
     patch.setattr(tuning.__main__, "parse", then_stop(tuning.__main__.parse))
     patch.setattr(tuning.__main__, "open_search", stop)
