@@ -2,8 +2,10 @@
 #   make train-mnist ARGS="--training.epochs 3"    more flags
 #   make train-mnist SETTINGS=searches/mnist-cnn/latest/best.json    what a search found best
 #   make PYTHON=python3.12 test                    another interpreter
+#   make EXTRA=gpu train-mnist                     with CUDA
 
 PYTHON ?= python3
+EXTRA ?=
 ARGS ?=
 RUN ?=
 SETTINGS ?=
@@ -12,8 +14,14 @@ WITH_SETTINGS = $(if $(SETTINGS),--settings $(SETTINGS))
 
 VENV := .venv
 BIN := $(VENV)/bin
-# One stamp an interpreter, so that a new PYTHON= makes the environment again.
-READY := $(VENV)/.ready-$(subst /,_,$(PYTHON))
+# The stamp's name has the interpreter and the extra: another PYTHON= or EXTRA= makes the environment again.
+READY := $(VENV)/.ready-$(subst /,_,$(PYTHON))$(addprefix -,$(EXTRA))
+# The tools of the targets test, lint and docs, which other targets do not need.
+TOOLS := $(READY)-dev
+# uv is several times faster than pip, and is installed where the registry has it.
+UV := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+LOCK := $(BIN)/python -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -54,16 +62,20 @@ serve: $(READY) ## serve every model in models/: gRPC on 8500, REST and the demo
 	$(BIN)/python -m serving serve --model_config_file=models/models.config --rest_api_port=8501 \
 		--enable_batching=true $(ARGS)
 
-demo: $(READY) ## the same with the demo page: draw a digit or generate text on http://localhost:8501
-	@echo "Open http://localhost:8501 once the server says that it listens."
+demo: $(READY) ## open the demo page: draw a digit or generate text; trains and exports mnist-fast if there is no model yet
+	@ls -d models/*/ >/dev/null 2>&1 || { $(BIN)/python -m recipes train mnist-fast && $(BIN)/python -m serving export runs/mnist-fast/latest; }
+	@echo "The page: http://localhost:8501"
+	@{ for second in $$(seq 60); do sleep 1; \
+		$(BIN)/python -c 'import socket; socket.create_connection(("localhost", 8501), 1)' 2>/dev/null && break; done; \
+		$(BIN)/python -m webbrowser http://localhost:8501; } >/dev/null 2>&1 &
 	@$(MAKE) --no-print-directory serve
 
 serve-container: ## serve models/ with the TensorFlow Serving container
 	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers here. The embedded server needs none: make serve" >&2; exit 2; }
 	docker compose --file serving/deploy/compose.yaml up $(ARGS)
 
-predict: $(READY) ## classify images: make predict ARGS="digit.png"
-	@$(BIN)/python -m serving predict $(ARGS)
+predict: $(READY) ## classify docs/digit.png, or other images: make predict ARGS="digit.png"
+	@$(BIN)/python -m serving predict $(or $(ARGS),docs/digit.png)
 
 bench: $(READY) ## measure the tables of docs/results (hours, with real MNIST in TFDS_DATA_DIR)
 	$(BIN)/python -m benchmarks.mnist $(ARGS)
@@ -74,14 +86,14 @@ bench: $(READY) ## measure the tables of docs/results (hours, with real MNIST in
 	$(BIN)/python -m benchmarks.pruning units
 	$(BIN)/python -m benchmarks.pruning language
 
-docs: $(READY) ## build the documentation into docs/_build/index.html
+docs: $(TOOLS) ## build the documentation into docs/_build/index.html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build $(ARGS)
 	@echo "docs/_build/index.html"
 
-test: $(READY) ## run the fast tests
+test: $(TOOLS) ## run the fast tests
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal $(ARGS)
 
-lint: $(READY) ## ruff, mypy, import-linter, schemas of the manifests
+lint: $(TOOLS) ## ruff, mypy, import-linter, schemas of the manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -90,10 +102,10 @@ lint: $(READY) ## ruff, mypy, import-linter, schemas of the manifests
 	$(BIN)/kubernetes-validate --strict $(filter-out %kustomization.yaml,$(wildcard serving/deploy/kubernetes/*.yaml)) \
 		$(wildcard tuning/deploy/*.yaml)
 
-lock: $(READY) ## pin the newest versions that pyproject.toml allows into requirements.lock
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--all-extras pyproject.toml --output-file requirements.lock --quiet
+lock: $(READY) ## pin the newest versions that pyproject.toml allows into the two lock files
+	$(UV) --upgrade uv
+	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
+	$(LOCK) --upgrade --extra dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 
 clean: ## remove the environment, the built documentation and caches (never runs/, searches/ or models/)
 	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -102,10 +114,16 @@ clean: ## remove the environment, the built documentation and caches (never runs
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "keras-recipes needs Python 3.11 or newer. Received: $$($(PYTHON) --version 2>&1 | head -n 1); choose one: make PYTHON=python3.12 ..." >&2; exit 2; }
-	@echo "Installing into $(VENV) (once, a minute or two) ..."
+	@echo "Installing TensorFlow and Keras into $(VENV) (once, half a minute to two minutes) ..."
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(UV) --require-hashes --requirement requirements.lock || $(PIP) --require-hashes --requirement requirements.lock
+	@$(if $(EXTRA),$(UV) --constraint requirements.lock --requirement pyproject.toml --extra $(EXTRA))
+	@touch $@
+
+$(TOOLS): $(READY) requirements-dev.lock
+	@echo "Installing the tools of test, lint and docs into $(VENV) (once) ..."
+	@$(UV) --require-hashes --requirement requirements-dev.lock || $(PIP) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 .PHONY: help train-mnist train-mnist-workers train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench docs test lint lock clean

@@ -296,5 +296,11 @@ COMMANDS: Mapping[str, command_line.Command] = {
     "bench": bench,
 }
 
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    return command_line.run(COMMANDS, HELP, sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(command_line.run(COMMANDS, HELP, sys.argv[1:]))
+    sys.exit(main())
