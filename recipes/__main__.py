@@ -18,11 +18,21 @@ import tyro
 
 from recipes import command_line
 from recipes.catalog import CATALOG
-from recipes.config import ImageRecipe, LostWorkerError, Recipe, RunPruning, Sampling, UserError, from_dict
+from recipes.config import (
+    ImageRecipe,
+    LostWorkerError,
+    Recipe,
+    RunPruning,
+    Sampling,
+    UserError,
+    from_dict,
+    with_settings,
+)
 from recipes.config.fields import Count, Seed, Settings
+from recipes.data.sources import check_source
 from recipes.distribution import local_cluster
 from recipes.distribution.tf_config import read_cluster
-from recipes.generation.prompts import print_texts, read_prompts
+from recipes.generation.prompts import check_language_model, print_texts, read_prompts
 from recipes.report.summary import summarize, summarize_compression
 from recipes.runs.directory import RUNS, Run
 from recipes.runs.flags import parse, parse_flags, value_of
@@ -153,6 +163,7 @@ def train(arguments: Sequence[str]) -> None:
     usage = f"train RECIPE [flags]\n\nRECIPE is FILE.py, or one of: {', '.join(CATALOG)}"
     name, flags = _recipe_and_flags("train", usage, arguments)
     recipe, where = _parse_training(name, flags)
+    check_source(recipe)
     cluster = read_cluster()
     if cluster is not None and not cluster.is_chief:
         _work(name, recipe, where, flags)
@@ -191,7 +202,8 @@ def workers(arguments: Sequence[str]) -> None:
             raise UserError(f"workers needs a number of processes, at least 1. Received: {number}")
         count = int(number)
     name, flags = _recipe_and_flags("workers", "workers N RECIPE [flags of train]", arguments)
-    _, where = _parse_training(name, flags)
+    recipe, where = _parse_training(name, flags)
+    check_source(recipe)
     with choose_run(name, where.run_dir, resume=where.resume, overwrite=where.overwrite) as (run, _):
         release(run.path)  # the chief's process locks it
         if where.run_dir is None:
@@ -225,6 +237,9 @@ def augment(arguments: Sequence[str]) -> None:
     recipe, where = parse_flags(f"recipes augment {name}", summary, default, AugmentArguments(), flags)
     if not isinstance(recipe, ImageRecipe):
         raise UserError(f"augment is for recipes of images. Received: {name}")
+    check_source(recipe)
+    if where.out.suffix.lower() != ".png":
+        raise UserError(f"--out must be a .png file. Received: {where.out}")
     where.out.parent.mkdir(parents=True, exist_ok=True)
     _tasks().task_of(name, recipe).preview(where.out)
     print(where.out)
@@ -234,6 +249,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Score a finished run and print its metrics as JSON."""
     chosen = parse(EvaluateArguments, "recipes evaluate", arguments)
     run = finished_run(chosen.run)
+    if chosen.source is not None:
+        check_source(with_settings(recorded_recipe(run.config), {"data": {"source": chosen.source}}))
     scores = _tasks().task_of_run(run, chosen.source).evaluate(strict=chosen.source is None)
     if scores["note"]:
         print(f"WARNING: {scores['note']}", file=sys.stderr)
@@ -308,6 +325,7 @@ def generate(arguments: Sequence[str]) -> None:
     chosen = parse(GenerateArguments, "recipes generate", arguments)
     prompts = read_prompts(chosen.prompt)
     run = finished_run(chosen.run)
+    check_language_model(run)
     with command_line.quiet_tensorflow():
         from recipes.generation.text_generator import TextGenerator, load
 

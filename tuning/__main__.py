@@ -13,6 +13,7 @@ import tyro
 from recipes import command_line
 from recipes.catalog import CATALOG
 from recipes.config import UserError, require
+from recipes.data.sources import check_source
 from recipes.runs.files import follow, point_latest
 from recipes.runs.flags import parse, parse_flags, value_of
 from recipes.runs.lock import claimed
@@ -157,6 +158,7 @@ def _opened(command: str, arguments: Sequence[str], own: Own) -> Iterator[tuple[
         recipe, space = recorded.recipe, {**recorded.space, **space}
         own = dataclasses.replace(own, method=recorded.method)
     recipe, own = parse_flags(f"tuning {command} {name}", f"{found.summary}\n{SPACE}", recipe, own, flags)
+    check_source(recipe)
     if path is None and command == "chief":
         raise UserError("chief needs --search-dir, a folder that its workers see too")
     plan = make_plan(name, recipe, space, own.method)

@@ -5,7 +5,6 @@ before a download the host must answer within a few seconds.
 """
 
 import os
-import re
 import threading
 import urllib.error
 import urllib.request
@@ -15,9 +14,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from recipes.config import UserError, nearest
+from recipes.data.sources import DATASET_NAME
 
-DATASET_NAME = re.compile(r"\w+(/[\w.-]+)?")
-"""A dataset, with or without a config: `mnist`, `emnist/letters`."""
 HOST = "https://storage.googleapis.com/tfds-data/"
 HOST_SECONDS = 3.0
 
@@ -53,17 +51,26 @@ def _data_folder() -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
-def open_builder(name: str) -> tfds.core.DatasetBuilder:
-    """Open a dataset by its name, after downloading it if it is not prepared.
+def check_name(name: str) -> None:
+    """Refuse an unknown dataset.
 
     Raises:
-        UserError: An unknown name, or a dataset that is not prepared and can't be downloaded.
+        UserError: No dataset of that name is prepared, and TensorFlow Datasets can prepare none.
     """
     if not _is_known(name):
         raise UserError(
             "data.source: there is no file or folder, and no TensorFlow dataset, of that name. "
             f"Received: {name!r}. {nearest(name, [*_builders(), 'auto', 'digits', 'pydoc'])}"
         )
+
+
+def open_builder(name: str) -> tfds.core.DatasetBuilder:
+    """Open a dataset by its name, after downloading it if it is not prepared.
+
+    Raises:
+        UserError: An unknown name, or a dataset that is not prepared and can't be downloaded.
+    """
+    check_name(name)
     folder = _prepared_folder(name)
     if folder is not None:
         return tfds.builder_from_directory(folder)

@@ -35,21 +35,51 @@ IDX_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
+def check_path(path: Path) -> None:
+    """Refuse a path that does not hold labelled images.
+
+    Raises:
+        UserError: Such a path.
+    """
+    if not path.exists():
+        raise UserError(f"data.source: there is no file or folder {path}")
+    if not path.is_dir():
+        if path.suffix != ".npz":
+            raise UserError(f"data.source: a file of images must be an .npz. Received: {path}")
+    elif not _has_idx_files(path):
+        classes = _class_folders(path)
+        if len(classes) < 2:
+            raise UserError(
+                f"{path} must have a sub-folder for each of at least two classes, or the four IDX files. "
+                f"Received: {len(classes)} sub-folders"
+            )
+        for folder in classes:
+            if not _image_paths(folder):
+                raise UserError(f"class folder {folder} is empty: it has no .png, .jpg or .jpeg file")
+
+
 def read_path(path: Path, shape: Shape) -> ImageSource:
     """Read labelled images of a shape from a file or folder.
 
     Raises:
         UserError: A path that is not found or does not hold labelled images.
     """
-    if not path.exists():
-        raise UserError(f"data.source: there is no file or folder {path}")
-    if path.suffix == ".npz":
-        return read_npz(path, shape)
+    check_path(path)
     if not path.is_dir():
-        raise UserError(f"data.source: a file of images must be an .npz. Received: {path}")
-    if any(_idx_file(path, stem) for stem in IDX_STEMS):
-        return read_idx(path, shape)
-    return read_class_folders(path, shape)
+        return read_npz(path, shape)
+    return read_idx(path, shape) if _has_idx_files(path) else read_class_folders(path, shape)
+
+
+def _has_idx_files(folder: Path) -> bool:
+    return any(_idx_file(folder, stem) for stem in IDX_STEMS)
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _image_paths(class_folder: Path) -> list[Path]:
+    return sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def read_class_folders(folder: Path, shape: Shape) -> ImageSource:
@@ -62,15 +92,9 @@ def read_class_folders(folder: Path, shape: Shape) -> ImageSource:
         shape: Their shape. None stands for the most frequent size, and for 3 channels if an image has colour.
 
     Raises:
-        UserError: Fewer than two classes, an empty class, images that do not decode (all named), or images that are
-            large and of no given size.
+        UserError: Images that do not decode (all named), or images that are large and of no given size.
     """
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        raise UserError(
-            f"{folder} must have a sub-folder for each of at least two classes, or the four IDX files. "
-            f"Received: {len(classes)} sub-folders"
-        )
+    classes = _class_folders(folder)
     files = [(path, label) for label, name in enumerate(classes) for path in _image_paths(name)]
     shape = _common_shape(folder, [path for path, _ in files], shape)
     images, labels, changes, broken = [], [], [], []
@@ -90,13 +114,6 @@ def read_class_folders(folder: Path, shape: Shape) -> ImageSource:
     names = tuple(path.name for path in classes)
     note = _describe_changes(changes, shape)
     return ImageSource(folder.name, str(folder.resolve()), names, examples, note=note)
-
-
-def _image_paths(class_folder: Path) -> list[Path]:
-    paths = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise UserError(f"class folder {class_folder} is empty: it has no .png, .jpg or .jpeg file")
-    return paths
 
 
 def _common_shape(folder: Path, paths: Sequence[Path], shape: Shape) -> Shape:

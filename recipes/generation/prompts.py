@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from recipes.config import UserError
+from recipes.runs.directory import Run
 
 
 def read_prompts(given: Sequence[str]) -> list[str]:
@@ -19,6 +20,16 @@ def read_prompts(given: Sequence[str]) -> list[str]:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UserError(f"--prompt is not UTF-8. Received: byte {byte:#04x} at {error.start}") from None
+
+
+def check_language_model(run: Run) -> None:
+    """Refuse a finished run that is not one of a language model.
+
+    Raises:
+        UserError: An unfinished run, or one of another kind.
+    """
+    if "tokenizer" not in run.metrics:
+        raise UserError(f"{run.path} is not a language model: it is a run of {run.config['recipe']}")
 
 
 def print_texts(prompts: Sequence[str], texts: Sequence[str], *, as_json: bool) -> None:

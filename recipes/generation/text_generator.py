@@ -13,6 +13,7 @@ from recipes.config import Sampling, UserError, require, require_seed
 from recipes.data.tokenizers import Tokenizer, read_vocabulary
 from recipes.generation import decoding
 from recipes.generation.decoding import LanguageModel
+from recipes.generation.prompts import check_language_model
 from recipes.models.saved import load_model
 from recipes.runs.directory import Run
 
@@ -26,8 +27,7 @@ def load(run: Run) -> tuple[LanguageModel, Tokenizer]:
     Raises:
         UserError: A run that is unfinished or of another kind, or a vocabulary that is not the model's.
     """
-    if "tokenizer" not in run.metrics:
-        raise UserError(f"{run.path} is not a language model: it is a run of {run.config['recipe']}")
+    check_language_model(run)
     model = load_model(run.model_path)
     return model, read_vocabulary(run.vocabulary_path, model.vocabulary_size)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from recipes.command_line import shell_command
 from recipes.config import Recipe, UserError, from_dict, to_dict
 from recipes.runs.directory import RUNS, Run
 from recipes.runs.files import follow, write_json
@@ -27,7 +28,8 @@ def finished_run(path: Path) -> Run:
         link = path.is_symlink()
         why = f"it points at {path.readlink()}, which is not finished" if link else "it does not exist"
         finished = training_runs(path.parent, finished=True)
-        newest = f"The newest finished run is {finished[0].path}" if finished else "No run there is finished"
+        train = shell_command("recipes", "train", path.parent.name)
+        newest = f"The newest finished run is {finished[0].path}" if finished else f"Train one first: {train}"
         raise UserError(f"{path} is not a finished run: {why}. {newest}")
     _ = run.metrics  # raises if it is not finished
     return Run(follow(path))

@@ -1,12 +1,18 @@
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from recipes.config import UserError
 from recipes.data import datasets, images
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -78,3 +84,33 @@ def test_a_dataset_name_may_have_a_config(nothing_prepared, stripes, monkeypatch
     (stripes.parent / "emnist").mkdir()
     (stripes.parent / "emnist" / "letters").symlink_to(stripes)
     assert images.open_source("emnist/letters", images.MNIST_SHAPE).classes == ("lying", "standing")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("mnist-cnn", "nowhere/x", "no file or folder, and no TensorFlow dataset"),
+        ("mnist-cnn", "minst", "Did you mean mnist"),
+        ("mnist-cnn", "./empty", "at least two classes"),
+        ("mnist-cnn", "./letters.txt", "must be an .npz"),
+        ("lm-lstm", "./no.txt", "no file or folder no.txt"),
+        ("table-mlp", "mnist", "no file or folder mnist; diabetes is the offline sample"),
+    ],
+)
+def test_a_wrong_source_is_refused_without_tensorflow(tmp_path, name, source, message):
+    """In another process, which has not imported TensorFlow."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "letters.txt").write_text("abc")
+    code = (
+        "import sys; from recipes.__main__ import COMMANDS, HELP, command_line; "
+        f"status = command_line.run(COMMANDS, HELP, ['train', {name!r}, '--data.source', {source!r}]); "
+        "assert 'tensorflow' not in sys.modules; sys.exit(status)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert not (tmp_path / "runs").exists()

@@ -176,6 +176,6 @@ def test_the_command_line_takes_it(tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["parameters"] == 61
     assert_refused(
         run_command("recipes", "train", "diabetes-mlp", "--data.source", "mnist", cwd=tmp_path),
-        "no file mnist",
+        "no file or folder mnist",
         "diabetes",
     )

@@ -61,9 +61,7 @@ def test_latest_points_at_the_training_run_that_finished_last(tmp_path, monkeypa
 def test_a_broken_latest_names_the_newest_finished_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     latest = Path("runs/mnist-mlp/latest")
-    with pytest.raises(
-        UserError, match="latest is not a finished run: it does not exist. No run there is finished"
-    ):
+    with pytest.raises(UserError, match="latest is not a finished run: it does not exist. Train one first"):
         finished_run(latest)
     for name in ("one", "two", "three"):
         make(name).finish({})
