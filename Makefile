@@ -72,6 +72,7 @@ demo: $(READY) ## open the demo page: draw a digit or generate text; trains and 
 
 serve-container: ## serve models/ with the TensorFlow Serving container
 	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers here. The embedded server needs none: make serve" >&2; exit 2; }
+	@serving/deploy/release sync
 	docker compose --file serving/deploy/compose.yaml up $(ARGS)
 
 predict: $(READY) ## classify docs/digit.png, or other images: make predict ARGS="digit.png"

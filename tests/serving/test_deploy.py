@@ -126,6 +126,29 @@ def test_other_models_and_comments_are_not_changed(place):
         assert kept in file.read_text()
 
 
+def test_every_model_in_the_folder_is_listed_and_no_other(place):
+    """As `make serve-container` does; labels of models that stay are kept."""
+    (place / "models" / "lm" / "1").mkdir(parents=True)
+    (place / "models" / "lm" / "1" / "saved_model.pb").touch()
+    (place / "models" / "empty").mkdir()
+    paths = [f"--config={place / 'models.config'}", f"--models={place / 'models'}"]
+
+    def listed():
+        for _ in range(2):  # a second run changes nothing
+            subprocess.run([DEPLOY / "release", "sync", *paths], check=True, capture_output=True, timeout=90)
+            config = read_model_config(ServerSettings(model_config_file=str(place / "models.config")))
+            found = {entry.name: entry.base_path for entry in config.model_config_list.config}
+        return found
+
+    assert listed() == {"mnist": "/models/mnist", "lm": "/models/lm"}
+    assert served(place) == ([1], {"stable": 1})
+    shutil.rmtree(place / "models" / "mnist")
+    assert listed() == {"lm": "/models/lm"}
+    shutil.rmtree(place / "models" / "lm")
+    done = subprocess.run([DEPLOY / "release", "sync", *paths], capture_output=True, text=True, timeout=90)
+    assert (done.returncode, "has no model" in done.stderr) == (2, True)
+
+
 def test_concurrent_releases_lose_nothing(place):
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda version: release(place, "roll-out", version), (2, 3, 12, 2)))
