@@ -31,7 +31,7 @@ from recipes.config import (
 from recipes.report.scores import score_classification
 from recipes.runs.directory import Run
 from recipes.tasks import task_of, task_of_run
-from tests.processes import ROOT, Forked, start_command, wait_until
+from tests.processes import Forked, start_command, wait_until
 
 
 @pytest.fixture(scope="module")
