@@ -6,7 +6,7 @@ trials/0000/        a trial: trial.json, log.txt, and a run directory for each s
 trials.csv          a row for each trial
 best.json           settings of the best trial, for training of the recipe's own length:
                     `python -m recipes train RECIPE --settings` reads it
-report.html         the report, with the plots in plots/*.png
+report.html         the report; it reloads itself while the search runs
 
 The trials' files are the only record of what was tried and how it ended.
 """

@@ -93,15 +93,17 @@ def run_worker(directory: SearchDirectory, address: str, *, threads: int, timeou
     _ = directory.plan
     start_fork_server()
     name = f"worker-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    watch(directory, [lambda stop: work(client, directory, name, threads=threads, stop=stop)])
+    jobs: list[Job] = [lambda stop: work(client, directory, name, threads=threads, stop=stop)]
+    watch(directory, jobs, reported=False)  # the chief writes the report
 
 
-def watch(directory: SearchDirectory, jobs: list[Job]) -> None:
+def watch(directory: SearchDirectory, jobs: list[Job], *, reported: bool = True) -> None:
     """Run jobs in threads to their end and show the trials meanwhile.
 
     Args:
         directory: The search directory.
         jobs: Functions that return soon after their event is set. If one fails, all are ended.
+        reported: Whether tables and report are written again whenever a trial has ended.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM.
@@ -113,8 +115,8 @@ def watch(directory: SearchDirectory, jobs: list[Job]) -> None:
             while wait(futures, REFRESH_SECONDS).not_done:
                 if any(future.done() and future.exception() for future in futures):
                     stop.set()
-                if table.show():
-                    write_tables(directory)
+                if table.show() and reported and write_tables(directory):
+                    write_report(directory, running=True)
             table.show()
         finally:
             stop.set()

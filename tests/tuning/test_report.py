@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
@@ -16,6 +15,7 @@ from recipes.runs.recipe_lookup import read_settings
 from tests.tuning.conftest import bowl, plan_of
 from tests.tuning.test_callbacks import write_run
 from tuning.directory import SearchDirectory
+from tuning.report.charts import better_values, draw_best_so_far, draw_parallel_coordinates
 from tuning.report.importance import importance
 from tuning.report.page import remarks, write_report, write_tables
 from tuning.training import write_hparams
@@ -127,14 +127,50 @@ def test_best_json_trains_for_the_recipes_own_length(searched):
     assert read_settings("mnist-mlp", searched.best_path).training.epochs == 20
 
 
-def test_the_report_holds_its_pictures_and_every_trial(searched):
+def test_the_report_holds_its_charts_and_every_trial(searched):
     write_report(searched)
     page = searched.report_path.read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data-root-id") == 5
     for words in ("loss is NaN in epoch 1", "1 failed", "8 finished", "1 stopped", "4 s"):
         assert words in page
-    for picture in (searched.path / "plots").glob("*.png"):
-        assert np.asarray(Image.open(picture).convert("L")).std() > 5, picture
+
+
+def test_the_report_of_a_running_search_reloads_itself(searched):
+    write_report(searched, running=True)
+    assert '<meta http-equiv="refresh" content="10">' in searched.report_path.read_text()
+    write_report(searched)
+    assert "http-equiv" not in searched.report_path.read_text()
+
+
+def test_trials_off_the_axis_are_drawn_at_its_edge(searched):
+    """Trial 9 has 0.1, the others more than 0.7."""
+    trials = searched.trials()
+    chart = draw_best_so_far(searched, trials)
+    data = chart.select_one({"name": "trials"}).data_source.data
+    low = better_values(searched.plan, trials, margin=0.3)[0]
+    place = data["trial"].index(9)
+    assert data["y"][place] == low
+    assert chart.y_range.start < low
+    assert data["value"][place] == "0.1"
+    assert min(data["y"][:place] + data["y"][place + 1 :]) >= low
+
+
+def test_every_axis_of_the_settings_has_numbers(searched):
+    chart = draw_parallel_coordinates(searched, searched.trials())
+    texts = [each.data_source.data["text"] for each in chart.renderers if "text" in each.data_source.data]
+    assert texts[:2] == [
+        ["16", "32", "64", "128", "256"],
+        ["0.0001", "0.0003162", "0.001", "0.003162", "0.01"],
+    ]
+    assert len(texts[2]) == 5
+
+
+def test_the_reason_is_in_a_short_row(searched):
+    write_report(searched)
+    names = re.findall(r'<th scope="col">(.*?)</th>', searched.report_path.read_text())[:8]
+    assert names == [
+        "trial", "status", "validation accuracy", "batch size", "learning rate", "epochs", "seconds", "reason",
+    ]  # fmt: skip
 
 
 def test_a_search_of_one_trial_has_a_report_too(make_directory):
@@ -143,7 +179,7 @@ def test_a_search_of_one_trial_has_a_report_too(make_directory):
     write_run(directory, 0, [0.5])
     directory.write_trial(trial)
     write_report(directory)
-    assert directory.report_path.read_text().count("data:image/png;base64,") == 4  # no importance of one
+    assert directory.report_path.read_text().count("data-root-id") == 4  # no importance of one
 
 
 def test_importance_finds_the_setting_that_matters():

@@ -3,34 +3,24 @@
 from typing import Any
 
 from recipes.config import flatten
-from recipes.report.page import Page, Picture, Table, settings_table, write_page
+from recipes.report.page import Chart, Page, Table, settings_table, write_page
 from recipes.runs.files import write_csv, write_json
 from recipes.runs.recipe_lookup import find_recipe
 from tuning.directory import SearchDirectory
 from tuning.plan import Plan
-from tuning.report.importance import importance
-from tuning.report.plots import (
-    plot_best_so_far,
-    plot_curves,
-    plot_importance,
-    plot_parallel_coordinates,
-    plot_rate_against_batch,
+from tuning.report.charts import (
+    draw_best_so_far,
+    draw_curves,
+    draw_importance,
+    draw_parallel_coordinates,
+    draw_rate_against_batch,
 )
+from tuning.report.importance import importance
 from tuning.space import EPOCHS, for_own_length, own_values, same_values
 from tuning.trial import Trial, best_trial, ranked
 
-PLOTS = {
-    "best": (
-        plot_best_so_far,
-        "The value of each trial when it ended, and the best value so far. Triangles: stopped early.",
-    ),
-    "space": (
-        plot_rate_against_batch,
-        "Learning rate and batch size of each trial. Triangles: stopped early; crosses: failed.",
-    ),
-    "coordinates": (plot_parallel_coordinates, "Each line is a trial; the thick line is the best one."),
-    "curves": (plot_curves, "The objective by epoch. Dotted lines: stopped early."),
-}
+RELOAD_SECONDS = 10
+"""Time after which the page of a running search is read again."""
 
 
 def write_tables(directory: SearchDirectory) -> Trial | None:
@@ -89,8 +79,12 @@ def _row(plan: Plan, trial: Trial) -> dict[str, Any]:
     }
 
 
-def write_report(directory: SearchDirectory) -> None:
-    """Write `report.html` with its plots.
+def write_report(directory: SearchDirectory, *, running: bool = False) -> None:
+    """Write `report.html`.
+
+    Args:
+        directory: The search directory.
+        running: Whether the search runs: a browser then reads the page again and again.
 
     Raises:
         ValueError: No trial has a value.
@@ -99,23 +93,25 @@ def write_report(directory: SearchDirectory) -> None:
     best = best_trial(trials, plan.sign)
     if best is None:
         raise ValueError(f"{directory.path} has no trial with a value")
-    rows = [
-        {name: _short(value) for name, value in _row(plan, trial).items()}
-        for trial in ranked(trials, plan.sign)
-    ]
-    write_page(
-        directory.report_path,
-        f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}",
-        " ".join([_note(directory, best), *remarks(plan, trials, best)]).strip(),
-        Page(
-            _figures(plan, trials, best),
-            pictures=_draw(directory, trials),
-            tables=[
-                Table("Trials, best first", rows),
-                settings_table(f"best.json: settings of trial {best.number}", settings_of(plan, best)),
-            ],
-        ),
+    title = f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}"
+    page = Page(
+        _figures(plan, trials, best),
+        remarks=remarks(plan, trials, best),
+        charts=_draw(directory, trials),
+        tables=[
+            Table("Trials, best first", [_short_row(plan, trial) for trial in ranked(trials, plan.sign)]),
+            settings_table(f"best.json: settings of trial {best.number}", settings_of(plan, best)),
+        ],
     )
+    reload_seconds = RELOAD_SECONDS if running else None
+    write_page(directory.report_path, title, _note(directory, best), page, reload_seconds=reload_seconds)
+
+
+def _short_row(plan: Plan, trial: Trial) -> dict[str, str]:
+    """Return the row of a trial in the report, narrow enough to show its reason on a screen."""
+    row = _row(plan, trial)
+    names = ["trial", "status", plan.objective, *(each.name for each in plan.dimensions), "epochs", "seconds"]
+    return {name.split(".")[-1].replace("_", " "): _short(row[name]) for name in (*names, "reason")}
 
 
 def _note(directory: SearchDirectory, best: Trial) -> str:
@@ -142,17 +138,17 @@ def _short(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _draw(directory: SearchDirectory, trials: list[Trial]) -> list[Picture]:
-    """Draw the plots and return them with their captions."""
-    plots = directory.path / "plots"
-    plots.mkdir(exist_ok=True)
-    pictures = []
-    for name, (plot, caption) in PLOTS.items():
-        plot(directory, trials, plots / f"{name}.png")
-        pictures.append(Picture(plots / f"{name}.png", caption))
+def _draw(directory: SearchDirectory, trials: list[Trial]) -> list[Chart]:
+    """Draw the charts."""
+    over_time = [draw(directory, trials) for draw in (draw_best_so_far, draw_rate_against_batch)]
     shares = importance(directory.plan.dimensions, trials)
-    if shares:
-        plot_importance(shares, plots / "importance.png")
-        caption = "Share of the variance that each setting alone explains (functional ANOVA)."
-        pictures.append(Picture(plots / "importance.png", caption))
-    return pictures
+    caption = "Share of the variance that each setting alone explains (functional ANOVA)."
+    return [
+        Chart(over_time, "Triangles: stopped early; crosses: failed. Values off the axis are at its edge."),
+        Chart(
+            [draw_parallel_coordinates(directory, trials)],
+            "A line is a trial; the thick line is the best one.",
+        ),
+        Chart([draw_curves(directory, trials)], "By epoch. Dotted lines: stopped early."),
+        *([Chart([draw_importance(shares)], caption)] if shares else []),
+    ]
