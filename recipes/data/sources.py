@@ -10,7 +10,7 @@ DATASET_NAME = re.compile(r"\w+(/[\w.-]+)?")
 """A dataset, with or without a config: `mnist`, `emnist/letters`."""
 
 
-OFFLINE = ("auto", "digits", "pydoc", "diabetes")
+WITHOUT_CHECK = ("auto", "digits", "pydoc", "diabetes", "own")
 
 
 def check_source(recipe: Recipe) -> None:
@@ -20,7 +20,7 @@ def check_source(recipe: Recipe) -> None:
         UserError: Such a source.
     """
     source: Any = getattr(recipe.data, "source", None)
-    if not isinstance(source, str) or source in OFFLINE:
+    if not isinstance(source, str) or source in WITHOUT_CHECK:
         return
     path, table = Path(source), isinstance(recipe, TableRecipe)
     if DATASET_NAME.fullmatch(source) and not path.exists() and not table:
