@@ -8,9 +8,8 @@ from recipes.config import ImageRecipe, Recipe, TableRecipe, UserError
 
 DATASET_NAME = re.compile(r"\w+(/[\w.-]+)?")
 """A dataset, with or without a config: `mnist`, `emnist/letters`."""
-
-
-WITHOUT_CHECK = ("auto", "digits", "pydoc", "diabetes", "own")
+SAMPLES = ("auto", "digits", "pydoc", "diabetes", "own")
+"""Sources that are always there; own is the data of a user's own recipe."""
 
 
 def check_source(recipe: Recipe) -> None:
@@ -20,7 +19,7 @@ def check_source(recipe: Recipe) -> None:
         UserError: Such a source.
     """
     source: Any = getattr(recipe.data, "source", None)
-    if not isinstance(source, str) or source in WITHOUT_CHECK:
+    if not isinstance(source, str) or source in SAMPLES:
         return
     path, table = Path(source), isinstance(recipe, TableRecipe)
     if DATASET_NAME.fullmatch(source) and not path.exists() and not table:

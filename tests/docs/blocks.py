@@ -115,6 +115,7 @@ def parse_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recipes.__main__, "read_settings", lambda name, path: CATALOG[name].recipe)
     patch.setattr(serving.__main__, "parse", then_stop(serving.__main__.parse))
     patch.setattr(tuning.__main__, "parse", then_stop(tuning.__main__.parse))
+    patch.setattr(tuning.__main__, "check_source", lambda recipe: None)  # a reader's own files
     patch.setattr(tuning.__main__, "open_search", stop)
     patch.setattr(tuning.__main__, "_recorded_path", lambda folder, flags: Path("searches/some"))
 
