@@ -1,4 +1,4 @@
-"""Print the README's tables of image recipes, peers and ours side by side.
+"""Print the tables of image recipes in docs/results, peers and ours side by side.
 
     TFDS_DATA_DIR=... python -m benchmarks.mnist                      test accuracy of all image recipes
     TFDS_DATA_DIR=... python -m benchmarks.mnist --recipes mnist-mlp  of some of them

@@ -1,4 +1,4 @@
-"""Print the README's tables of smaller models.
+"""Print the tables of smaller models in docs/results.
 
     TFDS_DATA_DIR=... python -m benchmarks.pruning weights     both LeNets pruned in training, 3 seeds
     TFDS_DATA_DIR=... python -m benchmarks.pruning units       mnist-cnn pruned step by step, 3 seeds

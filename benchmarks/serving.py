@@ -1,4 +1,4 @@
-"""Print the README's table of serving: requests per second and latencies of the MNIST CNN.
+"""Print the table of serving in docs/results: requests per second and latencies of the MNIST CNN.
 
     python -m benchmarks.serving                           the embedded server, batching on and off
     python -m benchmarks.serving --address localhost:8500  another running server: a real TF Serving

@@ -1,4 +1,4 @@
-"""Rows of the README's tables: results of several seeds as mean and spread, in Markdown."""
+"""Rows of the tables in docs/results: results of several seeds as mean and spread, in Markdown."""
 
 import statistics
 from collections.abc import Sequence
