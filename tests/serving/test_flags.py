@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -11,7 +9,8 @@ from serving import protocol
 from serving.__main__ import spell_flags
 from serving.protocol import PREDICTION
 from serving.server.settings import IGNORED, ServerSettings
-from tests.serving.conftest import ROOT, in_process
+from tests.processes import run_command
+from tests.serving.conftest import in_process
 from tests.serving.test_tf_serving import call, example
 
 FLAGS = """
@@ -70,6 +69,5 @@ def test_all_flags_of_tf_serving_are_known():
 
 
 def test_the_version_is_printed():
-    command = [sys.executable, "-m", "serving", "serve", "--version"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = run_command("serving", "serve", "--version")
     assert re.fullmatch(r"TensorFlow Library: [0-9.]+\n", done.stdout)

@@ -152,7 +152,7 @@ def test_labels_policies_reload_and_metrics(models, tmp_path, images):
         with pytest.raises(ServingError, match="Unrecognized servable version label: stable"):
             client.predict("mnist", label="stable", image=images)
         client.reload("model_config_list {}")
-        wait_for(lambda: {state.state for state in client.status("mnist").values()} == {"END"})
+        wait_until(lambda: {state.state for state in client.status("mnist").values()} == {"END"})
         with pytest.raises(ServingError, match="Could not find base path"):
             client.reload(latest.replace(str(models), "/nowhere"))
         client.reload(latest)

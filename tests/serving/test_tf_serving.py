@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from serving import protocol
 from serving.protocol import MODELS, PREDICTION
-from tests.serving.conftest import ROOT, in_process
+from tests.processes import ROOT
+from tests.serving.conftest import in_process
 
 RECORDED = ROOT.parent / "shared" / "tf_serving"
 CODES, TEXTS = 0.97, 0.8
