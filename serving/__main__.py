@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import signal
 import sys
@@ -156,7 +157,13 @@ def serve(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM."""
     from serving.server.settings import ServerSettings
 
-    settings = parse(ServerSettings, "serving serve", spell_flags(arguments), use_underscores=True)
+    if "--version" in arguments:
+        print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
+        return
+    flags, ignored = spell_flags(arguments)
+    settings = parse(ServerSettings, "serving serve", flags, use_underscores=True)
+    for line in ignored:
+        print(line, file=sys.stderr)
     with command_line.quiet_tensorflow():
         from serving.server import app
         from serving.server.errors import ConfigError
@@ -167,15 +174,23 @@ def serve(arguments: Sequence[str]) -> None:
         raise UserError(str(error)) from error
 
 
-def spell_flags(arguments: Sequence[str]) -> list[str]:
-    """Return TF Serving's `--flag=true` and `--flag=false` as `--flag` and `--no_flag`."""
-    spelt = []
+def spell_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return TF Serving's flags as this server spells them, and a line for each that does nothing here.
+
+    TF Serving writes `--flag=true` and `--flag=false` for `--flag` and `--no_flag`.
+    """
+    from serving.server.settings import IGNORED
+
+    spelt, ignored = [], []
     for argument in arguments:
         name, _, value = argument.partition("=")
+        if name.removeprefix("--") in IGNORED:
+            ignored.append(f"{name} does nothing here: {IGNORED[name[2:]]}")
+            continue
         if name.startswith("--") and value.lower() in ("true", "false"):
             argument = name if value.lower() == "true" else f"--no_{name[2:]}"
         spelt.append(argument)
-    return spelt
+    return spelt, ignored
 
 
 def certificates(chosen: CallArguments) -> Any:

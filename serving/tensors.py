@@ -16,9 +16,11 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 """Arrays by the name of the input or output."""
 
-DT_STRING = 7
+DT_FLOAT, DT_DOUBLE, DT_STRING, DT_BOOL = 1, 2, 7, 10
 DT_BFLOAT16 = 14
 DT_HALF = 19
+MAX_RANK = 64
+"""Dimensions of a NumPy array; TensorFlow allows 254."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class DataType:
 
 
 DATA_TYPES: dict[int, DataType] = {
-    1: DataType(np.float32, "float", "float_val"),
-    2: DataType(np.float64, "double", "double_val"),
+    DT_FLOAT: DataType(np.float32, "float", "float_val"),
+    DT_DOUBLE: DataType(np.float64, "double", "double_val"),
     3: DataType(np.int32, "int32", "int_val"),
     4: DataType(np.uint8, "uint8", "int_val"),
     5: DataType(np.int16, "int16", "int_val"),
@@ -40,7 +42,7 @@ DATA_TYPES: dict[int, DataType] = {
     DT_STRING: DataType(np.object_, "string", "string_val"),
     8: DataType(np.complex64, "complex64", "scomplex_val"),
     9: DataType(np.int64, "int64", "int64_val"),
-    10: DataType(np.bool_, "bool", "bool_val"),
+    DT_BOOL: DataType(np.bool_, "bool", "bool_val"),
     DT_BFLOAT16: DataType(np.uint16, "bfloat16", "half_val"),
     17: DataType(np.uint16, "uint16", "int_val"),
     18: DataType(np.complex128, "complex128", "dcomplex_val"),
@@ -174,23 +176,21 @@ def _as_list(array: Array, number: int) -> Sequence[Any]:
 def read_proto(proto: Any, max_bytes: int = 2**31 - 1) -> Array:
     """Return the array of a TensorProto; a bfloat16 tensor as float32.
 
-    The last value of a list shorter than the shape is repeated, as in TensorFlow.
+    As in TensorFlow, the last value of a list shorter than the shape is repeated, an empty list stands for zeros
+    or empty strings, more values than the shape has are ignored, and an unknown rank is 0.
 
     Args:
         proto: The message.
         max_bytes: Largest array that a short value list may be repeated to.
 
     Raises:
-        ValueError: An invalid message: an unknown type, an impossible shape, or values that do not
-            fit the shape.
+        ValueError: An invalid message: an unknown type, an impossible shape, or bytes that do not fit the shape.
     """
     number = proto.dtype
     if number not in DATA_TYPES:
         raise ValueError(f"unknown data type {number}")
-    if proto.tensor_shape.unknown_rank:
-        raise ValueError("the shape has no rank")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if any(size < 0 for size in shape) or len(shape) > 32:
+    if any(size < 0 for size in shape) or len(shape) > MAX_RANK:
         raise ValueError(f"impossible shape {shape}")
     kind = DATA_TYPES[number]
     count = math.prod(shape)
@@ -225,10 +225,9 @@ def _read_values(values: Any, number: int, count: int, max_bytes: int) -> Array:
         array = array[: len(array) // 2 * 2].view(dtype)
     else:
         array = np.array(values).astype(dtype)
-    if len(array) == count:
-        return array
-    if len(array) > count or not len(array):
-        raise ValueError(f"{len(array)} values for a shape of {count}")
+    if len(array) >= count:
+        return array[:count]
     if count * array.itemsize > max_bytes:
         raise ValueError(f"one value repeated {count} times")
-    return np.concatenate([array, np.repeat(array[-1:], count - len(array))])
+    last = array[-1:] if len(array) else np.array([b""] if number == DT_STRING else [0], array.dtype)
+    return np.concatenate([array, np.repeat(last, count - len(array))])

@@ -20,7 +20,13 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.server.calls import Calls
-from serving.server.configs import read_batching, read_credentials, read_metrics_path, read_model_config
+from serving.server.configs import (
+    read_batching,
+    read_channel_arguments,
+    read_credentials,
+    read_metrics_path,
+    read_model_config,
+)
 from serving.server.errors import ConfigError, StatusError
 from serving.server.grpc_api import generic_handlers
 from serving.server.inference import Inference, Runner
@@ -69,9 +75,15 @@ class ModelServer:
             self._runner.forget,
             retries=settings.max_num_load_retries,
             retry_seconds=settings.load_retry_interval_micros / 1e6,
-            free_labels=settings.allow_version_labels_for_unavailable_models,
+            unavailable="any"
+            if settings.force_allow_any_version_labels_for_unavailable_models
+            else "new"
+            if settings.allow_version_labels_for_unavailable_models
+            else "none",
         )
-        inference = Inference(self.manager, self._runner)
+        inference = Inference(
+            self.manager, self._runner, check_methods=settings.enable_signature_method_name_check
+        )
         self.calls = Calls(
             inference.run, self.metrics, self.manager.models.__contains__, settings.grpc_max_threads
         )
@@ -82,13 +94,15 @@ class ModelServer:
         self.rest_port = 0
 
     def _load(self, name: str, version: int, path: Path) -> Servable:
-        servable = Servable(name, version, path)
-        if self._settings.enable_model_warmup:
+        settings = self._settings
+        servable = Servable(name, version, path, settings.saved_model_tags.split(","))
+        if settings.enable_model_warmup:
             try:
-                servable.warm_up()
+                servable.warm_up(max(settings.num_request_iterations_for_warmup, 1))
             except BaseException:
                 servable.close()
                 raise
+        gc.freeze()  # otherwise each full collection walks TensorFlow's objects and stops all calls for 0.2 s
         return servable
 
     async def start(self) -> None:
@@ -98,7 +112,9 @@ class ModelServer:
             ConfigError: A port is in use, or a model's folder does not exist; nothing is left open.
         """
         settings = self._settings
-        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, handlers=generic_handlers(self.calls))
+        handlers = generic_handlers(self.calls, as_content=settings.enable_serialization_as_tensor_content)
+        options = GRPC_OPTIONS + read_channel_arguments(settings)
+        self._grpc = grpc.aio.server(options=options, handlers=handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         rest_socket = None
         try:
@@ -227,8 +243,9 @@ def serve(settings: ServerSettings) -> None:
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     tf.config.threading.set_inter_op_parallelism_threads(GRAPH_THREADS)
-    tf.config.threading.set_intra_op_parallelism_threads(settings.tensorflow_session_parallelism)
-    gc.freeze()  # otherwise each full collection walks TensorFlow's objects and stops all calls for 0.2 s
+    tf.config.threading.set_intra_op_parallelism_threads(
+        settings.tensorflow_intra_op_parallelism or settings.tensorflow_session_parallelism
+    )
     uvloop.run(_serve(settings))  # a call takes half the time it takes in asyncio's own loop
 
 

@@ -1,5 +1,6 @@
 """A call, by gRPC or REST, and the one way to answer it: admission, deadline, errors, status, metrics."""
 
+import abc
 import asyncio
 import logging
 import time
@@ -11,7 +12,7 @@ import grpc
 
 from serving.server.errors import StatusError, unavailable
 from serving.server.metrics import Metrics
-from serving.tensors import Array, Signature
+from serving.tensors import Arrays, Signature
 
 log = logging.getLogger("serving")
 
@@ -21,7 +22,7 @@ what reaches it at that moment, and callers do not retry after CANCELLED; after 
 
 
 @dataclass(eq=False)
-class Call:
+class Call(abc.ABC):
     """A call. The gRPC and REST front ends translate to and from it.
 
     Attributes:
@@ -54,31 +55,25 @@ class Call:
         """Whether the whole request has arrived."""
         return True
 
-    def identify(self) -> None:
-        """Set the attributes that are known before the body has arrived, among them the model.
-
-        Raises:
-            StatusError: INVALID_ARGUMENT for a malformed request.
-        """
-
+    @abc.abstractmethod
     async def decode(self) -> None:
-        """Set the other attributes, once the call is admitted.
+        """Set the attributes that are in the body, once the call is admitted.
 
         Raises:
             StatusError: INVALID_ARGUMENT for a malformed request.
         """
 
-    async def read_inputs(self, signature: Signature, max_rows: int | None) -> list[Array]:
-        """Return the arrays of the inputs, in the order of the signature.
+    @abc.abstractmethod
+    async def read_inputs(self, signature: Signature, max_rows: int | None) -> Arrays:
+        """Return the arrays of the inputs by name.
 
         Raises:
             StatusError: INVALID_ARGUMENT for inputs that the signature or the limit of rows does not allow.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def encode(self, result: Any) -> Any:
         """Return the response for a result of `Inference.run`."""
-        raise NotImplementedError
 
 
 class Calls:
@@ -135,7 +130,6 @@ class Calls:
     async def _answer(self, call: Call) -> Any:
         task: Any = asyncio.current_task()
         try:
-            call.identify()
             self._check_admission()
             self._under_way[task] = call
             async with asyncio.timeout(call.seconds):

@@ -4,6 +4,7 @@ tensorflow-serving-api has ModelServerConfig, but not SSLConfig, MonitoringConfi
 BatchingParameters: these are described here as in TF Serving's sources.
 """
 
+import re
 import ssl
 import tempfile
 from dataclasses import dataclass, replace
@@ -17,11 +18,12 @@ from serving.protocol import ModelServerConfig
 from serving.server.errors import ConfigError
 from serving.server.settings import ServerSettings
 
+PACKAGE = "tensorflow.serving"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INT64_VALUE = ".google.protobuf.Int64Value"
 _MESSAGES: dict[str, dict[str, Any]] = {
     "PrometheusConfig": {"enable": _FIELD.TYPE_BOOL, "path": _FIELD.TYPE_STRING},
-    "MonitoringConfig": {"prometheus_config": ".config.PrometheusConfig"},
+    "MonitoringConfig": {"prometheus_config": f".{PACKAGE}.PrometheusConfig"},
     "SSLConfig": {
         "server_key": _FIELD.TYPE_STRING,
         "server_cert": _FIELD.TYPE_STRING,
@@ -42,7 +44,7 @@ _MESSAGES: dict[str, dict[str, Any]] = {
 
 def _build_messages() -> dict[str, Any]:
     file = descriptor_pb2.FileDescriptorProto(
-        name="config.proto", package="config", syntax="proto3", dependency=[wrappers_pb2.DESCRIPTOR.name]
+        name="config.proto", package=PACKAGE, syntax="proto3", dependency=[wrappers_pb2.DESCRIPTOR.name]
     )
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -58,7 +60,7 @@ def _build_messages() -> dict[str, Any]:
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
     return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"config.{name}"))
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
         for name in _MESSAGES
     }
 
@@ -104,52 +106,57 @@ def read_text_message(path: str, message: Any) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
     except text_format.ParseError as error:
-        line = f", line {error.GetLine()}" if error.GetLine() else ""
-        raise ConfigError(f"{path}{line}: {error}") from error
+        raise ConfigError(
+            f"Invalid protobuf file: '{path}'. Error parsing text-format {message.DESCRIPTOR.full_name}: {error}"
+        ) from error
     return message
 
 
 def read_model_config(settings: ServerSettings) -> Any:
-    """Return the ModelServerConfig that the flags name.
+    """Return the ModelServerConfig of the file, or with the one model that the flags name.
 
     Raises:
-        ConfigError: Neither or both of the flags that name models, or an invalid config.
+        ConfigError: No model is named, or an invalid config.
     """
-    if bool(settings.model_base_path) == bool(settings.model_config_file):
-        raise ConfigError(
-            "exactly one of --model_base_path and --model_config_file is needed. "
-            f"Received: model_base_path={settings.model_base_path!r}, model_config_file={settings.model_config_file!r}"
-        )
     config = ModelServerConfig()
     if settings.model_config_file:
         read_text_message(settings.model_config_file, config)
-    else:
+    elif settings.model_base_path:
+        base_path = str(Path(settings.model_base_path).absolute())
         config.model_config_list.config.add(
-            name=settings.model_name, base_path=settings.model_base_path, model_platform="tensorflow"
+            name=settings.model_name, base_path=base_path, model_platform="tensorflow"
         )
+    else:
+        raise ConfigError("--model_base_path or --model_config_file must name the models")
     check_model_config(config)
     return config
 
 
 def check_model_config(config: Any) -> None:
-    """Refuse an invalid model config.
+    """Refuse a model config that TF Serving refuses, in its words.
 
     Raises:
-        ConfigError: A model without name or path, the same name twice, another platform than TensorFlow.
+        ConfigError: The same name twice, a path that is not absolute, another platform than TensorFlow.
     """
-    models = list(config.model_config_list.config)
-    names = [model.name for model in models]
     if config.WhichOneof("config") == "custom_model_config":
         raise ConfigError("custom_model_config is not supported; use model_config_list")
-    for model in models:
-        if not model.name or not model.base_path:
-            raise ConfigError(f"each model needs a name and a base_path. Received: {str(model).strip()!r}")
-        if model.model_platform not in ("", "tensorflow"):
-            raise ConfigError(
-                f"model {model.name}: model_platform must be tensorflow. Received: {model.model_platform}"
-            )
-        if names.count(model.name) > 1:
+    names = set()
+    for model in config.model_config_list.config:
+        if model.name in names:
             raise ConfigError(f"Illegal to list model {model.name} multiple times in config list")
+        names.add(model.name)
+    for model in config.model_config_list.config:
+        if not Path(model.base_path).is_absolute():
+            raise ConfigError(
+                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
+            )
+        if not model.model_platform:
+            raise ConfigError(
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) "
+                "nor ModelServerConfig::model_platform."
+            )
+        if model.model_platform != "tensorflow":
+            raise ConfigError(f"Model {model.name} requests unsupported platform {model.model_platform}")
 
 
 def read_batching(settings: ServerSettings) -> Batching | None:
@@ -203,6 +210,21 @@ def read_metrics_path(settings: ServerSettings) -> str | None:
         settings.monitoring_config_file, _CLASSES["MonitoringConfig"]()
     ).prometheus_config
     return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
+
+
+def read_channel_arguments(settings: ServerSettings) -> tuple[tuple[str, Any], ...]:
+    """Return the options of the gRPC server, whose values are numbers where they can be.
+
+    Raises:
+        ConfigError: An option without a value.
+    """
+    options = []
+    for argument in filter(None, settings.grpc_channel_arguments.split(",")):
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"--grpc_channel_arguments must be name=value,... Received: {argument!r}")
+        options.append((name, int(value) if re.fullmatch("-?[0-9]+", value) else value))
+    return tuple(options)
 
 
 def read_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:

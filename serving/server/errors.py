@@ -67,7 +67,8 @@ def too_large(max_bytes: int) -> StatusError:
 def from_tensorflow(error: tf.errors.OpError) -> StatusError:
     """Return TensorFlow's error with the same code, and its message without Python's stack traces."""
     text = (error.message or "").split("\n\nOriginal stack trace")[0]
-    text = re.sub(r" \[Op:\w+\]\s*$", "", text)  # the name of the function, which TF Serving leaves out
+    # The name of the function that Python calls. TF Serving runs the graph without it.
+    text = re.sub(r"^{{function_node \w+}} | \[Op:\w+\]\s*$", "", text)
     code = next(
         (code for code in grpc.StatusCode if code.value[0] == error.error_code), grpc.StatusCode.UNKNOWN
     )

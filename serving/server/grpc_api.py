@@ -6,27 +6,34 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving.protocol import METHODS, MODELS, PREDICTION, Method
+from serving.protocol import METHODS, MODELS, PREDICTION, Method, message
 from serving.server.calls import Call, Calls
 from serving.server.errors import StatusError, invalid_argument
-from serving.server.examples import METHOD_NAMES, classifications, regressions, serialize
+from serving.server.examples import INPUT, METHOD_NAMES, classifications, merge, regressions, serialize
 from serving.server.inference import Prediction
-from serving.server.inputs import read_inputs
-from serving.tensors import Array, Signature, fill_proto
+from serving.server.inputs import read_protos
+from serving.tensors import Arrays, Signature, fill_proto
+
+ModelSpec = message("tensorflow.serving.ModelSpec")
 
 
-def generic_handlers(calls: Calls) -> list[Any]:
+def generic_handlers(calls: Calls, *, as_content: bool) -> list[Any]:
     """Return the handlers of PredictionService and ModelService.
 
     Args:
         calls: Answers the calls.
+        as_content: Whether responses have numbers in `tensor_content` instead of value lists.
     """
 
     def handler(api: str, method: Method) -> Any:
         async def handle(content: bytes, context: Any) -> bytes:
-            call = GrpcCall(api, method, content, context.time_remaining())
             try:
+                request = method.request.FromString(content)
+                call = GrpcCall(api, request, _spec_of(request), context.time_remaining(), as_content)
                 response: bytes = await calls.answer(call)
+            except DecodeError:
+                await context.abort(grpc.StatusCode.INTERNAL, "")  # as gRPC answers in C++
+                raise
             except StatusError as error:
                 await context.abort(error.code, error.text)
                 raise
@@ -48,56 +55,35 @@ class GrpcCall(Call):
 
     Args:
         api: Name of the method.
-        method: Classes of its messages.
-        content: The serialized request.
+        request: The message.
+        spec: The ModelSpec of the model that is called.
         seconds: Time until the deadline; None without one.
-
-    Attributes:
-        request: The request message.
+        as_content: Whether the response has numbers in `tensor_content`.
     """
 
-    def __init__(self, api: str, method: Method, content: bytes, seconds: float | None) -> None:
-        super().__init__("GRPC", api, seconds)
-        self._method = method
-        self._content = content
-        self.request: Any = None
-
-    def identify(self) -> None:
-        """Parse the message, which has all attributes."""
-        kind = self._method.request
-        try:
-            request = self.request = kind.FromString(self._content)
-        except DecodeError as error:
-            raise invalid_argument(f"the request is not a {kind.DESCRIPTOR.name}: {error}") from error
-        if self.api == "HandleReloadConfigRequest":
-            self.config = request.config
-        elif self.api == "MultiInference":
-            self._read_tasks(request.tasks)
-        elif not request.HasField("model_spec"):
-            raise invalid_argument("Missing ModelSpec")
-        else:
-            self.read_spec(request.model_spec)
-        if self.api == "Predict":
-            self.output_filter = request.output_filter
-        elif self.api == "GetModelMetadata":
-            _check_metadata_fields(request.metadata_field)
-
-    def read_spec(self, spec: Any) -> None:
-        """Set model, version, label and signature from a ModelSpec."""
-        self.model, self.signature = spec.name, spec.signature_name
+    def __init__(
+        self, api: str, request: Any, spec: Any, seconds: float | None = None, as_content: bool = False
+    ) -> None:
+        super().__init__("GRPC", api, seconds, spec.name, signature=spec.signature_name)
+        self._request = request
+        self._as_content = as_content
         choice = spec.WhichOneof("version_choice")
         self.version = spec.version.value if choice == "version" else None
         self.label = spec.version_label if choice == "version_label" else None
 
-    def _read_tasks(self, tasks: Sequence[Any]) -> None:
-        if not tasks:
-            raise invalid_argument("Inference request must have at least one task.")
-        self.model = tasks[0].model_spec.name
-        if any(task.model_spec.name != self.model for task in tasks):
-            raise invalid_argument(
-                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
-            )
-        self.tasks = [self._task(task) for task in tasks]
+    async def decode(self) -> None:
+        """Read what the message has beside the model and the inputs."""
+        request = self._request
+        if self.api == "HandleReloadConfigRequest":
+            self.config = request.config
+        elif self.api == "MultiInference":
+            self.tasks = [self._task(task) for task in request.tasks]
+        elif not request.HasField("model_spec"):
+            raise invalid_argument("Missing ModelSpec")
+        if self.api == "Predict":
+            self.output_filter = request.output_filter
+        elif self.api == "GetModelMetadata":
+            _check_metadata_fields(request.metadata_field)
 
     def _task(self, task: Any) -> Call:
         api = next((api for api, name in METHOD_NAMES.items() if name == task.method_name), None)
@@ -105,39 +91,43 @@ class GrpcCall(Call):
             raise StatusError(
                 grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}"
             )
-        call = GrpcCall(api, METHODS[api], b"", None)
-        call.request = self.request
-        call.read_spec(task.model_spec)
-        return call
+        return GrpcCall(api, self._request, task.model_spec)
 
-    async def read_inputs(self, signature: Signature, max_rows: int | None) -> list[Array]:
+    async def read_inputs(self, signature: Signature, max_rows: int | None) -> Arrays:
         """Return the arrays of the tensors, or serialized tf.Examples."""
         if self.api == "Predict":
-            return read_inputs(signature, self.request.inputs, max_rows)
-        return [serialize(_examples(self.request.input))]
+            return read_protos(signature, self._request.inputs, max_rows)
+        return {INPUT: serialize(_examples(self._request.input))}
 
     async def encode(self, result: Any) -> bytes:
         """Return the serialized response."""
-        message = self._method.response()
+        response = METHODS[self.api].response()
         if self.api == "Predict":
-            _fill_spec(message.model_spec, result)
+            _fill_spec(response.model_spec, result)
             for alias, array in result.outputs.items():
-                fill_proto(message.outputs[alias], array, as_values=True)
+                fill_proto(response.outputs[alias], array, as_values=not self._as_content)
         elif self.api == "Classify":
-            _fill_classification(message.model_spec, message.result, result)
+            _fill_classification(response.model_spec, response.result, result)
         elif self.api == "Regress":
-            _fill_regression(message.model_spec, message.result, result)
+            _fill_regression(response.model_spec, response.result, result)
         elif self.api == "MultiInference":
             for task, prediction in zip(self.tasks, result, strict=True):
-                part = message.results.add()
+                part = response.results.add()
                 if task.api == "Classify":
                     _fill_classification(part.model_spec, part.classification_result, prediction)
                 else:
                     _fill_regression(part.model_spec, part.regression_result, prediction)
         else:
-            message = result
-        serialized: bytes = message.SerializeToString()
+            response = result
+        serialized: bytes = response.SerializeToString()
         return serialized
+
+
+def _spec_of(request: Any) -> Any:
+    """Return the ModelSpec of a request: that of the first task, or an empty one."""
+    if hasattr(request, "tasks"):
+        return request.tasks[0].model_spec if request.tasks else ModelSpec()
+    return request.model_spec if hasattr(request, "model_spec") else ModelSpec()
 
 
 def _check_metadata_fields(names: Sequence[str]) -> None:
@@ -153,10 +143,7 @@ def _examples(message: Any) -> list[Any]:
     kind = message.WhichOneof("kind")
     examples = list(getattr(message, kind).examples) if kind else []
     if kind == "example_list_with_context":
-        for example in examples:
-            for name, feature in message.example_list_with_context.context.features.feature.items():
-                if name not in example.features.feature:
-                    example.features.feature[name].CopyFrom(feature)
+        merge(message.example_list_with_context.context, examples)
     return examples
 
 
@@ -168,7 +155,7 @@ def _fill_spec(spec: Any, prediction: Prediction) -> None:
 
 def _fill_classification(spec: Any, message: Any, prediction: Prediction) -> None:
     _fill_spec(spec, prediction)
-    for row in classifications(prediction.outputs):
+    for row in classifications(prediction.outputs, prediction.rows):
         classes = message.classifications.add().classes
         for label, score in row:
             classes.add(label=label, score=score)
@@ -176,5 +163,5 @@ def _fill_classification(spec: Any, message: Any, prediction: Prediction) -> Non
 
 def _fill_regression(spec: Any, message: Any, prediction: Prediction) -> None:
     _fill_spec(spec, prediction)
-    for value in regressions(prediction.outputs):
+    for value in regressions(prediction.outputs, prediction.rows):
         message.regressions.add(value=value)

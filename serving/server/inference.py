@@ -14,12 +14,12 @@ from serving.protocol import (
     ReloadConfigResponse,
     SignatureDefMap,
 )
+from serving.server import examples
 from serving.server.batching import Batcher
 from serving.server.calls import Call
 from serving.server.configs import Batching, check_model_config
 from serving.server.errors import ConfigError, failed_precondition, invalid_argument
-from serving.server.examples import METHOD_NAMES
-from serving.server.inputs import choose_outputs
+from serving.server.inputs import choose_outputs, order_inputs
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
 from serving.server.servable import DEFAULT_SIGNATURE, Servable
@@ -28,12 +28,19 @@ from serving.tensors import Array, Arrays, Signature
 
 @dataclass(frozen=True)
 class Prediction:
-    """The outputs of a signature by alias, with the model, version and signature that gave them."""
+    """The outputs of a signature.
+
+    Attributes:
+        model, version, signature: What gave them.
+        outputs: Arrays by alias.
+        rows: First dimension of the first input; 0 for a scalar.
+    """
 
     model: str
     version: int
     signature: str
     outputs: Arrays
+    rows: int
 
 
 class Runner:
@@ -85,7 +92,7 @@ class Runner:
 
 def _can_share(signature: Signature, inputs: Sequence[Array]) -> bool:
     """Return whether a request can share a batch. An empty request can't: alone it is refused."""
-    sizes = {len(array) for array in inputs} if signature.batched else set()
+    sizes = {array.shape[0] if array.ndim else 0 for array in inputs} if signature.batched else set()
     return len(sizes) == 1 and sizes != {0}
 
 
@@ -95,11 +102,13 @@ class Inference:
     Args:
         manager: The models.
         runner: Runs their signatures.
+        check_methods: Whether Classify and Regress need signatures with their method_name.
     """
 
-    def __init__(self, manager: ModelManager, runner: Runner) -> None:
+    def __init__(self, manager: ModelManager, runner: Runner, *, check_methods: bool = False) -> None:
         self._manager = manager
         self._runner = runner
+        self._check_methods = check_methods
 
     async def run(self, call: Call) -> Any:
         """Return the result of a call.
@@ -118,18 +127,55 @@ class Inference:
             case "HandleReloadConfigRequest":
                 return await self._reload(call.config)
             case "MultiInference":
-                return [await self._predict(task) for task in call.tasks]
+                return await self._infer_all(call)
             case _:
-                return await self._predict(call)
+                with self._manager.use(call) as servable:
+                    return await self._predict(call, servable, _find_signature(servable, call))
 
-    async def _predict(self, call: Call) -> Prediction:
-        with self._manager.use(call) as servable:
-            key = call.signature or DEFAULT_SIGNATURE
-            signature = _find_signature(servable, key, call.api)
+    async def _predict(self, call: Call, servable: Servable, signature: Signature) -> Prediction:
+        key = call.signature or DEFAULT_SIGNATURE
+        if call.api == "Predict":
+            arrays = await call.read_inputs(signature, servable.max_rows)
             outputs = choose_outputs(signature, call.output_filter)
-            inputs = await call.read_inputs(signature, servable.max_rows)
-            results = await self._runner.run(servable, key, inputs, outputs)
-            return Prediction(servable.name, servable.version, key, dict(zip(outputs, results, strict=True)))
+        else:
+            definition = servable.definitions[key]
+            outputs = examples.choose_outputs(
+                call.api, signature, definition, check_method=self._check_methods
+            )
+            arrays = await call.read_inputs(signature, servable.max_rows)
+        inputs = order_inputs(signature, arrays, any_shape=servable.any_shape)
+        results = await self._runner.run(servable, key, inputs, outputs)
+        return Prediction(
+            servable.name,
+            servable.version,
+            key,
+            dict(zip(outputs, results, strict=True)),
+            inputs[0].shape[0] if inputs and inputs[0].ndim else 0,
+        )
+
+    async def _infer_all(self, call: Call) -> list[Prediction]:
+        """Return the predictions of the tasks of a MultiInference, all by the version of the first."""
+        with self._manager.use(call) as servable:
+            signatures: dict[str, Signature] = {}
+            for task in call.tasks:
+                key = task.signature or DEFAULT_SIGNATURE
+                if not task.model:
+                    raise invalid_argument("Found ModelSpec with an empty model name.")
+                if task.model != call.model:
+                    raise invalid_argument(
+                        "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+                    )
+                if key in signatures:
+                    raise invalid_argument(f"Duplicate evaluation of signature: {key}")
+                if key not in servable.signatures:
+                    raise invalid_argument(f"Requested signature not found in model graph: {key}")
+                signatures[key] = servable.signatures[key]
+                if len({_feed_names(signature) for signature in signatures.values()}) > 1:
+                    raise invalid_argument("Input tensor must be the same for all Signatures.")
+            return [
+                await self._predict(task, servable, signature)
+                for task, signature in zip(call.tasks, signatures.values(), strict=True)
+            ]
 
     def _metadata(self, call: Call) -> Any:
         number = self._manager.resolve(call)
@@ -169,17 +215,16 @@ class Inference:
         return response
 
 
-def _find_signature(servable: Servable, key: str, api: str) -> Signature:
-    signature = servable.signatures.get(key)
-    if api == "Predict":
-        if signature is None:
-            raise failed_precondition(f'Serving signature key "{key}" not found.')
-        return signature
-    if signature is None:
+def _feed_names(signature: Signature) -> tuple[str, ...]:
+    return tuple(spec.name for spec in signature.inputs.values())
+
+
+def _find_signature(servable: Servable, call: Call) -> Signature:
+    key = call.signature or DEFAULT_SIGNATURE
+    if key in servable.signatures:
+        return servable.signatures[key]
+    if call.api != "Predict":
         raise invalid_argument(f"No signature was found with the name: {key}")
-    if signature.method_name != METHOD_NAMES[api]:
-        kind = {"Classify": "classification", "Regress": "regression"}[api]
-        raise invalid_argument(
-            f"Expected {kind} signature method_name to be {METHOD_NAMES[api]}. Was: {signature.method_name}"
-        )
-    return signature
+    if call.entrypoint == "REST":
+        raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
+    raise failed_precondition(f'Serving signature key "{key}" not found.')

@@ -15,9 +15,14 @@ import grpc
 import numpy as np
 
 from serving.server.errors import StatusError, invalid_argument, too_large
+from serving.server.json_text import byte_offset, parse_error, show
 
 MAX_BODY_BYTES = 16 * 2**20
 """Largest body. A single example of this size holds Python's lock, and with it all calls, for half a second."""
+
+SPACES = " \t\r\n"
+NO_NUMBERS = ('"', "true", "false")
+"""For a string NumPy would allocate its length for every element; booleans it would take for numbers."""
 
 Scanned = tuple[Any, int]
 """A value, and where the text continues."""
@@ -27,56 +32,65 @@ def parse(content: bytes, encoding: str, ended: threading.Event) -> dict[str, An
     """Return the object of a request's body; lists of numbers in its examples are arrays.
 
     Args:
-        content: JSON in UTF-8, or gzip of it.
-        encoding: The Content-Encoding: empty, identity or gzip.
+        content: JSON in UTF-8, or gzip of it. Other bytes are kept as `surrogateescape` has them.
+        encoding: The Content-Encoding.
         ended: Set when nobody waits for the response any more.
 
     Raises:
         StatusError: INVALID_ARGUMENT; CANCELLED once `ended` is set.
     """
-    if encoding == "gzip":
+    if "gzip" in encoding:
         content = _decompress(content)
-    elif encoding not in ("", "identity"):
-        raise invalid_argument("Content-Encoding must be gzip, or none")
+    if not content:
+        raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        text = content.decode("utf-8-sig").strip(" \t\r\n")
-        value, end = _Parser(ended).value(text, 0)
-    except StopIteration as error:
-        raise invalid_argument("JSON Parse error: The document is empty or not JSON") from error
+        text = content.decode("utf-8-sig", "surrogateescape")
+        value, end = _Parser(ended).value(text, len(text) - len(text.lstrip(SPACES)))
+    except StopIteration as error:  # raised by the scanner, with its place
+        raise _no_value(text, error.value) from error
     except RecursionError as error:
         raise invalid_argument("JSON Parse error: values are nested too deeply") from error
-    except ValueError as error:
-        raise invalid_argument(f"JSON Parse error: {error}") from error
-    if end != len(text):
-        raise invalid_argument(f"JSON Parse error: more text after the document. at offset: {end}")
+    except json.JSONDecodeError as error:
+        raise invalid_argument(f"JSON Parse error: {parse_error(text, error)}") from error
+    more = text[end:].lstrip(SPACES)
+    if more:
+        what = "The document root must not be followed by other values."
+        place = byte_offset(text, len(text) - len(more))
+        raise invalid_argument(f"JSON Parse error: {what} at offset: {place}")
     if not isinstance(value, dict):
-        raise invalid_argument("JSON Value: the request is not object")
+        raise invalid_argument(f"JSON Value: {show(value)} Is not object")
     return value
 
 
-def text_of(body: dict[str, Any], name: str) -> str:
-    """Return a string of the body, or an empty one if it is missing.
+def _no_value(text: str, place: int) -> StatusError:
+    what = "Invalid value." if text.strip(SPACES) else "The document is empty."
+    return invalid_argument(f"JSON Parse error: {what} at offset: {byte_offset(text, place)}")
+
+
+def signature_of(body: dict[str, Any]) -> str:
+    """Return the signature that a body names, or an empty string.
 
     Raises:
-        StatusError: INVALID_ARGUMENT for another type, or for half of a surrogate pair, which UTF-8 lacks.
+        StatusError: INVALID_ARGUMENT for another type.
     """
-    value = body.get(name, "")
-    if not isinstance(value, str) or value.encode(errors="ignore").decode() != value:
-        raise invalid_argument(f"JSON Value: {name} must be a string")
-    return value
+    name = body.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid_argument(
+            f"JSON Value: {show(body)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return name
 
 
 def _decompress(content: bytes) -> bytes:
+    """Return decompressed content; nothing if it is not gzip, as in TF Serving."""
     decompressor = zlib.decompressobj(wbits=31)
     try:
         decompressed = decompressor.decompress(content, MAX_BODY_BYTES + 1)
-    except zlib.error as error:
-        raise invalid_argument(f"the body is not gzip: {error}") from error
+    except zlib.error:
+        return b""
     if len(decompressed) > MAX_BODY_BYTES:
         raise too_large(MAX_BODY_BYTES)
-    if not decompressor.eof:
-        raise invalid_argument("the body's gzip is cut short")
-    return decompressed
+    return decompressed if decompressor.eof else b""
 
 
 class _Parser:
@@ -103,16 +117,15 @@ class _Parser:
 
     def _tensor(self, text: str, start: int) -> Scanned:
         value, end = self._in_c(text, start)
-        # For a list with a string NumPy would allocate the longest string for every element.
-        if isinstance(value, list) and text.find('"', start, end) < 0:
-            return _as_array(value), end
+        if isinstance(value, list) and not any(text.find(word, start, end) >= 0 for word in NO_NUMBERS):
+            return as_array(value), end
         return value, end
 
 
-def _as_array(value: list[Any]) -> Any:
-    """Return nested lists of numbers of one shape as an array; any other value unchanged."""
+def as_array(value: list[Any]) -> Any:
+    """Return nested lists of numbers of one shape as an array; any other list unchanged."""
     try:
         array = np.array(value)
-    except (ValueError, OverflowError):  # not a tensor: an error where one is expected
+    except (ValueError, OverflowError):
         return value
-    return array if array.dtype.kind in "biuf" else value
+    return array if array.dtype.kind in "iuf" and array.size else value

@@ -1,107 +1,287 @@
-"""JSON values ↔ the tensors and tf.Examples of a signature.
+"""JSON values ↔ the tensors of a signature.
 
 `instances` and `predictions` are lists of examples, `inputs` and `outputs` have a value for each tensor
-(https://www.tensorflow.org/tfx/serving/api_rest#predict_api).
+(https://www.tensorflow.org/tfx/serving/api_rest#predict_api). What TF Serving refuses is refused in its words.
 """
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from serving.protocol import message
 from serving.server.errors import invalid_argument
-from serving.server.inputs import check_names, check_rows, order_inputs
-from serving.tensors import DATA_TYPES, DT_STRING, Array, Arrays, Signature
+from serving.server.inputs import check_rows
+from serving.server.json_body import as_array
+from serving.server.json_text import decimals, show, type_name
+from serving.tensors import (
+    DATA_TYPES,
+    DT_BFLOAT16,
+    DT_BOOL,
+    DT_DOUBLE,
+    DT_FLOAT,
+    DT_STRING,
+    Array,
+    Arrays,
+    Signature,
+    TensorSpec,
+)
 
-Example = message("tensorflow.Example")
+MANTISSA_BITS = {DT_FLOAT: 24, DT_DOUBLE: 53}
+"""Integers of more bits are not exact as numbers of these types, and are refused."""
 
 
-def read_tensors(body: Mapping[str, Any], signature: Signature, max_rows: int | None) -> list[Array]:
-    """Return the arrays of a :predict body in the order of the signature's inputs.
+def read_tensors(body: Mapping[str, Any], signature: Signature, max_rows: int | None) -> Arrays:
+    """Return the arrays of a :predict body by name.
 
     Args:
-        body: Has either `instances` or `inputs`.
+        body: The request.
         signature: The signature.
         max_rows: Most rows of a request; None for any number.
 
     Raises:
-        StatusError: INVALID_ARGUMENT for inputs that the signature or the limit of rows does not allow.
+        StatusError: INVALID_ARGUMENT for values that the signature or the limit of rows does not allow.
     """
-    if "instances" in body:
-        columns = _columns_of_rows(body["instances"], signature)
-    else:
-        columns = _columns(body["inputs"], signature)
-    for name, column in columns.items():
-        check_rows(name, len(column) if isinstance(column, list | np.ndarray) else 0, max_rows)
-    arrays = {
-        name: _array(column, signature.inputs[name].data_type, name) for name, column in columns.items()
-    }
-    return order_inputs(signature, arrays)
+    if "instances" not in body and "inputs" not in body:
+        raise invalid_argument("Missing 'inputs' or 'instances' key")
+    if "instances" in body and "inputs" in body:
+        raise _refused(
+            body, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+        )
+    if "inputs" in body:
+        return _read_columns(body["inputs"], signature.inputs, max_rows)
+    rows = body["instances"]
+    if not isinstance(rows, list):
+        raise _refused(body, "Excepting 'instances' to be an list/array")
+    if not rows:
+        raise _refused(body, "No values in 'instances' array")
+    for name in signature.inputs:
+        check_rows(name, len(rows), max_rows)
+    return _read_rows(rows, signature.inputs)
 
 
-def _columns_of_rows(rows: Any, signature: Signature) -> Mapping[str, Any]:
-    """Read `instances`: a list of objects with all inputs, or of values of the only input."""
-    if not isinstance(rows, list) or not rows:
-        raise invalid_argument("JSON Value: 'instances' must be a list with at least one example")
-    if all(isinstance(row, dict) and set(row) != {"b64"} for row in rows):
-        given = set(rows[0])
-        if any(set(row) != given for row in rows):
-            raise invalid_argument("JSON Value: every example must have the same inputs")
-        check_names(signature, sorted(given))
-        return {name: [row[name] for row in rows] for name in signature.inputs}
-    return _column_of_only_input(rows, signature)
+def _refused(value: Any, why: str) -> Exception:
+    return invalid_argument(f"JSON Value: {show(value)} {why}")
 
 
-def _columns(value: Any, signature: Signature) -> Mapping[str, Any]:
+def is_base64(value: Any) -> bool:
+    """Return whether a value is an object that stands for bytes: {"b64": ...}."""
+    return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and not is_base64(value)
+
+
+def _read_columns(value: Any, inputs: Mapping[str, TensorSpec], max_rows: int | None) -> Arrays:
     """Read `inputs`: an object with all inputs, or the value of the only input."""
-    if isinstance(value, dict) and set(value) != {"b64"}:
-        check_names(signature, sorted(value))
-        return value
-    return _column_of_only_input(value, signature)
-
-
-def _column_of_only_input(value: Any, signature: Signature) -> Mapping[str, Any]:
-    if len(signature.inputs) != 1:
-        check_names(signature, [])
-    return dict.fromkeys(signature.inputs, value)
-
-
-def _array(value: Any, data_type: int, name: str) -> Array:
-    """Return a JSON value as an array of a signature's type."""
-    kind = DATA_TYPES[data_type]
-    try:
-        if data_type == DT_STRING:
-            return np.array(_encode_strings(value), np.object_)
-        for item in value if isinstance(value, list) else []:
-            if not isinstance(item, int | float | np.ndarray):
-                raise ValueError(f"{type(item).__name__} where numbers of one shape belong")
-        array = np.array(value)
-        if array.dtype.kind not in ("biuf" if np.dtype(kind.dtype).kind == "f" else "biu") and array.size:
-            raise ValueError(f"{array.dtype} where {kind.name} belongs")
-        if np.dtype(kind.dtype).kind in "iu" and array.size:
-            limits = np.iinfo(kind.dtype)
-            if array.min() < limits.min or array.max() > limits.max:
-                raise ValueError(f"numbers outside of {kind.name}")
-        return array.astype(kind.dtype)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise invalid_argument(f"JSON Value: input {name} is not a tensor of {kind.name}: {error}") from error
-
-
-def _encode_strings(value: Any) -> Any:
-    """Return text as UTF-8 and {"b64": ...} as the bytes it encodes, in lists of any depth."""
-    if isinstance(value, list):
-        return [_encode_strings(item) for item in value]
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
+    if not _is_object(value):
+        if len(inputs) != 1:
+            raise invalid_argument(
+                "inputs is a plain value/list, but expecting an object as multiple "
+                "input tensors required as per tensorinfo_map"
+            )
+        value = dict.fromkeys(inputs, value)
+    arrays = {}
+    for name, spec in inputs.items():
+        if name not in value:
+            raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
+        column = value[name]
+        check_rows(name, len(column) if isinstance(column, list | np.ndarray) else 0, max_rows)
         try:
-            return base64.b64decode(value["b64"], validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"b64: {error}") from error
-    raise ValueError(f"{type(value).__name__} where a string or {{'b64': ...}} belongs")
+            arrays[name] = _read_tensor(column, spec.data_type)
+        except ValueError as error:
+            raise invalid_argument(str(error)) from error
+        except RecursionError as error:
+            raise invalid_argument(f"tensor parsing error: {name}") from error
+    return arrays
+
+
+def _read_rows(rows: list[Any], inputs: Mapping[str, TensorSpec]) -> Arrays:
+    """Read `instances`: a list of objects with all inputs, or of values of the only input."""
+    as_objects = _is_object(rows[0])
+    if not as_objects and len(inputs) != 1:
+        raise invalid_argument(
+            "instances is a plain list, but expecting list of objects as multiple "
+            "input tensors required as per tensorinfo_map"
+        )
+    only = next(iter(inputs))
+    if not as_objects:
+        numbers = _read_numbers(_joined(rows), inputs[only].data_type)
+        if numbers is not None:
+            return {only: numbers}
+    columns: dict[str, list[Array]] = {name: [] for name in inputs}
+    for number, row in enumerate(rows):
+        if _is_object(row) != as_objects:
+            expected, got = ("object", "list") if as_objects else ("value/list", "object")
+            raise invalid_argument(f"Expecting {expected} but got {got} at item {number} of input list")
+        for name, value in (row if as_objects else {only: row}).items():
+            try:
+                _add(columns, name, value, inputs)
+            except (ValueError, RecursionError) as error:
+                place = f"{number} key: {name}" if as_objects else str(number)
+                raise invalid_argument(
+                    f"Failed to process element: {place} of 'instances' list. Error: INVALID_ARGUMENT: {error}"
+                ) from error
+        if as_objects and set(row) != set(inputs):
+            raise invalid_argument(
+                f"Failed to process element: {number} of 'instances' list. JSON object: {show(row)} "
+                f"must only have keys: {','.join(inputs)}"
+            )
+    return {name: np.stack(values) for name, values in columns.items()}
+
+
+def _add(columns: dict[str, list[Array]], name: str, value: Any, inputs: Mapping[str, TensorSpec]) -> None:
+    """Append the value of an example to its column.
+
+    Raises:
+        ValueError: It is not a tensor of the input's type and of the shape of the others.
+    """
+    if name not in inputs:
+        raise ValueError(f"JSON object: does not have named input: {name}")
+    array, others = _read_tensor(value, inputs[name].data_type), columns[name]
+    if others and array.size != others[0].size:
+        raise ValueError(f"Expecting tensor size: {others[0].size} but got: {array.size}")
+    if others and array.shape != others[0].shape:
+        raise ValueError(f"Expecting shape {_shown(others[0])} but got: {_shown(array)}")
+    others.append(array)
+
+
+def _shown(array: Array) -> str:
+    return f"[{','.join(map(str, array.shape))}]"
+
+
+def _read_tensor(value: Any, data_type: int) -> Array:
+    """Return a JSON value as an array of a type.
+
+    Raises:
+        ValueError: It is not a tensor of this type.
+    """
+    if isinstance(value, list):
+        value = _joined(value)
+    numbers = _read_numbers(value, data_type)
+    if numbers is not None:
+        return numbers
+    value = _as_lists(value)
+    shape, first = [], value
+    while isinstance(first, list):
+        shape.append(len(first))
+        first = first[0] if first else None
+    leaves: list[Any] = []
+    _read_leaves(value, shape, 0, data_type, leaves)
+    array = np.empty(len(leaves), DATA_TYPES[data_type].dtype)
+    array[:] = leaves
+    return array.reshape(shape)
+
+
+def _joined(values: list[Any]) -> Any:
+    """Return a list of numbers, or of arrays of one shape, as one array; any other list unchanged."""
+    kinds = set(map(type, values))
+    if kinds == {np.ndarray}:
+        same = len({(array.shape, array.dtype) for array in values}) == 1
+        return np.stack(values) if same else values
+    return as_array(values) if kinds <= {int, float} else values
+
+
+def _as_lists(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [_as_lists(item) for item in value] if isinstance(value, list) else value
+
+
+def _read_numbers(value: Any, data_type: int) -> Array | None:
+    """Return an array of JSON numbers as one of a type; None if the type does not allow all of them."""
+    if not isinstance(value, np.ndarray):
+        return None
+    dtype = np.dtype(DATA_TYPES[data_type].dtype)
+    integers = value.dtype.kind in "iu"
+    if data_type in MANTISSA_BITS and integers:
+        limit = 2 ** MANTISSA_BITS[data_type] - 1
+        allowed = -limit <= value.min() and value.max() <= limit
+    elif data_type in MANTISSA_BITS:
+        finite = value[np.isfinite(value)]
+        allowed = not finite.size or abs(finite).max() <= np.finfo(dtype).max
+    elif dtype.kind in "iu" and integers and data_type != DT_BFLOAT16:
+        allowed = np.iinfo(dtype).min <= value.min() and value.max() <= np.iinfo(dtype).max
+    else:
+        allowed = False
+    return value.astype(dtype) if allowed else None
+
+
+def _read_leaves(value: Any, shape: Sequence[int], level: int, data_type: int, leaves: list[Any]) -> None:
+    """Append the values of nested lists of a shape.
+
+    Raises:
+        ValueError: Lists of another shape, or a value of another type.
+    """
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise ValueError(
+                f"JSON Value: {show(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                f"Expected at level: {len(shape)}"
+            )
+        leaves.append(_read_leaf(value, data_type))
+        return
+    if level >= len(shape):
+        raise ValueError(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    if len(value) != shape[level]:
+        raise ValueError(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        )
+    for item in value:
+        _read_leaves(item, shape, level + 1, data_type, leaves)
+
+
+def _read_leaf(value: Any, data_type: int) -> Any:
+    kind = DATA_TYPES[data_type]
+    if data_type == DT_STRING and isinstance(value, dict):
+        return decode_base64(value)
+    if data_type == DT_STRING and isinstance(value, str):
+        return as_bytes(value)
+    if data_type == DT_BOOL and isinstance(value, bool):
+        return value
+    if type(value) in (int, float):
+        if type(value) is int and not -(2**63) <= value < 2**64:
+            value = float(value)  # RapidJSON reads integers of more than 64 bits as such
+        number = _read_numbers(np.array(value), data_type)
+        if number is not None:
+            return number
+        if data_type in MANTISSA_BITS:
+            raise ValueError(
+                f"Cannot convert JSON value: {show(value)} to {kind.name} without loss of precision."
+            )
+    raise ValueError(
+        f"JSON Value: {show(value)} Type: {type_name(value)} is not of expected type: {kind.name}"
+    )
+
+
+def as_bytes(text: str) -> bytes:
+    """Return text in UTF-8, with the bytes of the request that were not UTF-8.
+
+    Raises:
+        ValueError: Half of a surrogate pair.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError("JSON Parse error: The surrogate pair in string is invalid.") from error
+
+
+def decode_base64(value: Any) -> bytes:
+    """Return the bytes that {"b64": ...} encodes, with or without padding.
+
+    Raises:
+        ValueError: Another object, or no base64.
+    """
+    if not is_base64(value):
+        raise ValueError(f"JSON Value: {show(value)} not formatted correctly for base64 data")
+    content = re.sub(r"\s", "", value["b64"]).rstrip("=")
+    try:
+        return base64.b64decode(content + "=" * (-len(content) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("Unable to base64 decode") from error
 
 
 def as_rows(outputs: Arrays) -> list[Any]:
@@ -110,11 +290,17 @@ def as_rows(outputs: Arrays) -> list[Any]:
     Raises:
         StatusError: INVALID_ARGUMENT for outputs without a common first dimension.
     """
-    sizes = {array.shape[0] if array.ndim else None for array in outputs.values()}
-    if None in sizes or len(sizes) != 1:
-        raise invalid_argument(
-            "The outputs have no common first dimension: use 'inputs' instead of 'instances'"
-        )
+    rows = 0
+    for name, array in outputs.items():
+        if not array.ndim:
+            raise invalid_argument(f"Tensor name: {name} has no shape information ")
+        if not len(array):
+            raise invalid_argument(f"Tensor name: {name} has invalid batch size: 0")
+        if rows and len(array) != rows:
+            raise invalid_argument(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}"
+            )
+        rows = len(array)
     columns = {name: _plain(array, name) for name, array in outputs.items()}
     if len(columns) == 1:
         return list(next(iter(columns.values())))
@@ -130,43 +316,11 @@ def as_columns(outputs: Arrays) -> Any:
 def _plain(array: Array, name: str) -> Any:
     """Return an array as JSON values; strings of an output named *_bytes as base64, others as text."""
     if array.dtype != np.object_:
-        return array.tolist()
+        return decimals(array)
 
     def text(item: bytes) -> Any:
         if name.endswith("_bytes"):
             return {"b64": base64.b64encode(item).decode()}
         return item.decode(errors="replace")
 
-    return np.vectorize(text, otypes=[np.object_])(array).tolist() if array.size else []
-
-
-def read_examples(body: Mapping[str, Any]) -> list[Any]:
-    """Return the tf.Examples of a :classify or :regress body.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT for anything but a list of objects of features.
-    """
-    examples = body.get("examples")
-    if not isinstance(examples, list) or not examples:
-        raise invalid_argument("JSON Value: 'examples' must be a list with at least one example")
-    return [_example(values) for values in examples]
-
-
-def _example(values: Any) -> Any:
-    if not isinstance(values, dict):
-        raise invalid_argument("JSON Value: an example must be an object of features")
-    example = Example()
-    for name, value in values.items():
-        items: Sequence[Any] = np.atleast_1d(value).tolist() if isinstance(value, np.ndarray) else [value]
-        items = value if isinstance(value, list) else items
-        try:
-            feature = example.features.feature[name]
-            if all(isinstance(item, int) for item in items):
-                feature.int64_list.value.extend(items)
-            elif all(isinstance(item, int | float) for item in items):
-                feature.float_list.value.extend(items)
-            else:
-                feature.bytes_list.value.extend(_encode_strings(list(items)))
-        except (ValueError, TypeError) as error:
-            raise invalid_argument(f"JSON Value: feature {name}: {error}") from error
-    return example
+    return np.vectorize(text, otypes=[np.object_])(array).tolist() if array.size else array.tolist()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import tensorflow as tf
@@ -84,7 +84,7 @@ class ModelManager:
         forget: Called with a servable before it is closed.
         retries: Attempts to load a version again after it failed.
         retry_seconds: Pause before each of them.
-        free_labels: Whether to accept labels of versions that are not available.
+        unavailable: Which labels may be of versions that are not available: none, those that are new, or any.
     """
 
     def __init__(
@@ -96,16 +96,17 @@ class ModelManager:
         *,
         retries: int = 5,
         retry_seconds: float = 60.0,
-        free_labels: bool = False,
+        unavailable: Literal["none", "new", "any"] = "none",
     ) -> None:
         self.models: dict[str, Model] = {}
+        self._ended: dict[str, dict[int, Version]] = {}
         self._load = load
         self._executor = executor
         self._metrics = metrics
         self._forget = forget
         self._retries = retries
         self._retry_seconds = retry_seconds
-        self._free_labels = free_labels
+        self._unavailable = unavailable
         self._lock = asyncio.Lock()
 
     async def apply(self, config: Any) -> None:
@@ -139,6 +140,7 @@ class ModelManager:
             for name, model in before.items():
                 if name not in staged or model.config.base_path != staged[name].config.base_path:
                     self._drop(model)
+                    self._ended.setdefault(name, {}).update(model.versions)
             for model in staged.values():
                 self._drop_unwanted(model)
 
@@ -154,8 +156,11 @@ class ModelManager:
         return Model(config, versions, warned=served.warned)
 
     def _check_labels(self, name: str, model: Model) -> None:
-        for version in model.config.version_labels.values():
-            if not self._free_labels and version not in model.available():
+        before = self.models[name].config.version_labels if name in self.models else {}
+        for label, version in model.config.version_labels.items():
+            is_new = before.get(label, version) == version
+            allowed = self._unavailable == "any" or (self._unavailable == "new" and is_new)
+            if version not in model.available() and not allowed:
                 raise failed_precondition(
                     f"Request to assign label to version {version} of model {name}, "
                     "which is not currently available for inference"
@@ -219,8 +224,8 @@ class ModelManager:
                 version.state = UNLOADING
                 log.info("model %s version %d is unloaded", model.config.name, number)
                 self._close_if_idle(version)
-            elif version.state == END and version.error is not None:
-                del model.versions[number]
+            elif version.state == END:  # a version that returns to the disk is loaded as if it were new
+                version.attempts, version.retry_at = 0, 0.0
 
     def _close_if_idle(self, version: Version) -> None:
         if version.state == UNLOADING and version.users == 0 and version.servable is not None:
@@ -252,7 +257,9 @@ class ModelManager:
         Raises:
             StatusError: NOT_FOUND or INVALID_ARGUMENT, in TF Serving's words.
         """
-        model = self._find(call)
+        if not call.model:
+            raise invalid_argument("ModelSpec has no name specified.")
+        model = self.models.get(call.model)
         available = model.available() if model else []
         if call.label is not None:
             if model is None or call.label not in model.config.version_labels:
@@ -269,26 +276,23 @@ class ModelManager:
         return number
 
     def states(self, call: Call) -> dict[int, Version]:
-        """Return the versions that a call asks for, highest first.
+        """Return the versions that a call asks for, highest first, with those that have ended.
+
+        A label is ignored, as in TF Serving.
 
         Raises:
-            StatusError: NOT_FOUND or INVALID_ARGUMENT, in TF Serving's words.
+            StatusError: NOT_FOUND, in TF Serving's words.
         """
-        model = self._find(call)
-        versions = model.versions if model else {}
-        number = call.version if call.label is None or model is None else self.resolve(call)
-        if number is not None:
-            if number not in versions:
-                raise not_found(f"Could not find version {number} of model {call.model}")
-            return {number: versions[number]}
+        versions = dict(self._ended.get(call.model, {}))
+        if call.model in self.models:
+            versions |= self.models[call.model].versions
+        if call.version is not None:
+            if call.version not in versions:
+                raise not_found(f"Could not find version {call.version} of model {call.model}")
+            return {call.version: versions[call.version]}
         if not versions:
             raise not_found(f"Could not find any versions of model {call.model}")
         return dict(sorted(versions.items(), reverse=True))
-
-    def _find(self, call: Call) -> Model | None:
-        if not call.model:
-            raise invalid_argument("ModelSpec has no name specified.")
-        return self.models.get(call.model)
 
 
 def _load_error(error: Exception) -> StatusError:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Awaitable, Callable
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,35 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from serving.protocol import SignatureDefMap
 from serving.server.calls import Call, Calls
 from serving.server.errors import StatusError, invalid_argument, too_large
-from serving.server.examples import classifications, regressions, serialize
-from serving.server.json_body import MAX_BODY_BYTES, parse, text_of
-from serving.server.json_tensors import as_columns, as_rows, read_examples, read_tensors
+from serving.server.examples import INPUT, classifications, regressions, serialize
+from serving.server.json_body import MAX_BODY_BYTES, parse, signature_of
+from serving.server.json_examples import read_examples
+from serving.server.json_tensors import as_columns, as_rows, read_tensors
 from serving.server.metrics import Metrics
-from serving.tensors import Array, Signature
+from serving.tensors import Array, Arrays, Signature
 
 DEMO_PAGE = Path(__file__).parents[1] / "demo" / "index.html"
-MODEL_PATHS = (
-    "/v1/models/{model}",
-    "/v1/models/{model}/versions/{version}",
-    "/v1/models/{model}/labels/{label}",
-)
+METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
+WHICH = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+PATHS = {
+    "POST": re.compile(
+        rf"/v1/models/(?P<model>[^/:]+){WHICH}:(?P<verb>classify|regress|predict)", re.IGNORECASE
+    ),
+    "GET": re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{WHICH}(?P<metadata>/metadata)?", re.IGNORECASE),
+}
+"""The paths that a method has, in TF Serving's http_rest_api_util.cc."""
+NOT_FOUND = """<HTML><HEAD>
+<TITLE>404 Not Found</TITLE>
+</HEAD><BODY>
+<H1>Not Found</H1>
+</BODY></HTML>
+"""
 CLIENT_CLOSED_REQUEST = 499
 """HTTP status of a response that nobody reads."""
 
@@ -48,47 +59,39 @@ def create_app(
         cors: Whether pages of other origins may call.
     """
 
-    def endpoint(api: str) -> Callable[[Request], Awaitable[Response]]:
-        async def handle(request: Request) -> Response:
-            return await _answer(calls, api, request, timeout)
-
-        return handle
+    async def handle(request: Request) -> Response:
+        target = request.scope["raw_path"].decode("latin-1")
+        if not re.match("/v1/", target, re.IGNORECASE):
+            return HTMLResponse(NOT_FOUND, 404)
+        if request.scope["query_string"]:  # TF Serving takes it for a part of the path
+            target += f"?{request.scope['query_string'].decode('latin-1')}"
+        try:
+            call = RestCall(request, target, timeout)
+        except StatusError as error:
+            return _json({"error": error.text}, error.http_status)
+        return await _answer(calls, call)
 
     routes = [Route("/", lambda _: FileResponse(DEMO_PAGE))]
-    for path in MODEL_PATHS:
-        for api in ("Predict", "Classify", "Regress"):
-            routes.append(Route(f"{path}:{api.lower()}", endpoint(api), methods=["POST"]))
-        routes.append(Route(f"{path}/metadata", endpoint("GetModelMetadata")))
-    # Last, because {label} would match "NAME:predict" too.
-    routes += [Route(path, endpoint("GetModelStatus")) for path in MODEL_PATHS]
     if metrics_path:
         routes.append(
             Route(metrics_path, lambda _: Response(metrics.text(), media_type="text/plain; version=0.0.4"))
         )
+    routes.append(Route("/{path:path}", handle, methods=METHODS))
     allow = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
-    return Starlette(
-        routes=routes,
-        middleware=[allow] if cors else [],
-        exception_handlers={404: _no_such_path, 405: _no_such_path},
-    )
-
-
-def _malformed(request: Request) -> StatusError:
-    return invalid_argument(f"Malformed request: {request.method} {request.url.path}")
-
-
-def _no_such_path(request: Request, _: Exception) -> Response:
-    status = 400 if request.url.path.startswith("/v1/models") else 404
-    return _json({"error": _malformed(request).text}, status)
+    return Starlette(routes=routes, middleware=[allow] if cors else [])
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(json.dumps(value), status, media_type="application/json")
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:  # an error shows bytes of the request that are not UTF-8
+        content = re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
+    return Response(content, status, media_type="application/json")
 
 
-async def _answer(calls: Calls, api: str, request: Request, timeout: float) -> Response:
+async def _answer(calls: Calls, call: "RestCall") -> Response:
     """Answer a call in a task of its own, which is cancelled when the caller leaves, as gRPC does."""
-    call = RestCall(api, timeout, request)
     answering = asyncio.create_task(calls.answer(call))
     receiving = asyncio.create_task(call.receive())
     try:
@@ -112,16 +115,31 @@ class RestCall(Call):
     """A call by REST.
 
     Args:
-        api: Name of the method.
-        seconds: Time until the deadline.
         request: The HTTP request.
+        target: Its path and query, not decoded.
+        seconds: Time until the deadline.
 
     Attributes:
         ended: Set when nobody waits for the response any more.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT for a path that the API does not have.
     """
 
-    def __init__(self, api: str, seconds: float, request: Request) -> None:
-        super().__init__("REST", api, seconds, request.path_params["model"])
+    def __init__(self, request: Request, target: str, seconds: float) -> None:
+        found = PATHS[request.method].fullmatch(target) if request.method in PATHS else None
+        if found is None:
+            raise invalid_argument(f"Malformed request: {request.method} {target}")
+        parts = found.groupdict()
+        if request.method == "POST":
+            api = parts["verb"].capitalize()
+        else:
+            api = "GetModelMetadata" if parts["metadata"] else "GetModelStatus"
+        if not parts["model"]:
+            raise invalid_argument("Missing model name in request.")
+        super().__init__("REST", api, seconds, urllib.parse.unquote(parts["model"]))
+        self.label = urllib.parse.unquote(parts["label"]) if parts["label"] else None
+        self.version = _version(parts["version"]) if parts["version"] else None
         self.ended = threading.Event()
         self._request = request
         self._content: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
@@ -150,19 +168,6 @@ class RestCall(Call):
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
 
-    def identify(self) -> None:
-        """Read the label or version of the path."""
-        self.label = self._request.path_params.get("label")
-        version = self._request.path_params.get("version")
-        if version is None:
-            return
-        if not re.fullmatch("[0-9]+", version):
-            raise _malformed(self._request)
-        digits = version.lstrip("0") or "0"
-        if len(digits) > 19 or int(digits) > 2**63 - 1:  # Python parses at most 4,300 digits
-            raise invalid_argument(f"Failed to convert version: {version} to numeric.")
-        self.version = int(digits)
-
     async def decode(self) -> None:
         """Parse the body, in a thread."""
         content = await self._content
@@ -172,19 +177,16 @@ class RestCall(Call):
             await asyncio.to_thread(self._parse, content)
 
     def _parse(self, content: bytes) -> None:
-        encoding = self._request.headers.get("content-encoding", "")
-        self._body = parse(content, encoding, self.ended)
-        self.signature = text_of(self._body, "signature_name")
+        self._body = parse(content, self._request.headers.get("content-encoding", ""), self.ended)
+        self.signature = signature_of(self._body)
         if self.api != "Predict":
             self._examples = serialize(read_examples(self._body))
-        elif ("instances" in self._body) == ("inputs" in self._body):
-            raise invalid_argument("Request body must have either 'instances' or 'inputs', and not both")
 
-    async def read_inputs(self, signature: Signature, max_rows: int | None) -> list[Array]:
+    async def read_inputs(self, signature: Signature, max_rows: int | None) -> Arrays:
         """Return the arrays of the tensors, read in a thread, or serialized tf.Examples."""
         if self.api == "Predict":
             return await asyncio.to_thread(read_tensors, self._body, signature, max_rows)
-        return [self._examples]
+        return {INPUT: self._examples}
 
     async def encode(self, result: Any) -> Response:
         """Return the response; in a thread."""
@@ -197,20 +199,24 @@ class RestCall(Call):
             case "Predict":
                 return {"outputs": as_columns(result.outputs)}
             case "Classify":
-                return {"results": classifications(result.outputs)}
+                return {"results": classifications(result.outputs, result.rows)}
             case "Regress":
-                return {"results": regressions(result.outputs)}
+                return {"results": regressions(result.outputs, result.rows)}
             case "GetModelMetadata":
                 signatures = SignatureDefMap.FromString(result.metadata["signature_def"].value)
-                metadata = {"signature_def": _message_as_json(signatures)}
                 return {
-                    "model_spec": json_format.MessageToDict(
-                        result.model_spec, preserving_proto_field_name=True
-                    ),
-                    "metadata": metadata,
+                    "model_spec": _message_as_json(result.model_spec),
+                    "metadata": {"signature_def": _message_as_json(signatures)},
                 }
             case _:
                 return _message_as_json(result)
+
+
+def _version(digits: str) -> int:
+    significant = digits.lstrip("0") or "0"
+    if len(significant) > 19 or int(significant) > 2**63 - 1:  # Python parses at most 4,300 digits
+        raise invalid_argument(f"Failed to convert version: {digits} to numeric.")
+    return int(significant)
 
 
 def _message_as_json(message: Any) -> Any:

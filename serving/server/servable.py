@@ -1,9 +1,11 @@
 """A loaded version of a model: its signatures and the functions that run them."""
 
 import gc
+import itertools
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,15 @@ from tensorflow.python.eager.cancellation import CancellationManager
 
 from serving.protocol import PredictionLog, SavedModel
 from serving.server.errors import from_tensorflow
-from serving.server.inputs import read_inputs
+from serving.server.inputs import order_inputs, read_protos
 from serving.tensors import Array, Signature
 
 DEFAULT_SIGNATURE = "serving_default"
 RECIPE_FILE = Path("assets.extra") / "recipe.json"
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000
+FATAL_OPERATIONS = re.compile("Conv|Pool|BatchNorm|LRN|Dilation")
+"""Operations that end the process for a tensor of a rank they do not expect: `Check failed: index < num_total_dims`."""
 MAX_RUNS = os.cpu_count() or 1
 """Runs of a model at the same time. TensorFlow has more threads (`app.GRAPH_THREADS`): a graph that
 generates text keeps one of them until its last token, and without a free thread no other graph starts."""
@@ -33,23 +37,28 @@ class Servable:
         name: Name of the model.
         version: Version number.
         path: The version's folder.
+        tags: Tags of the graph to load.
 
     Attributes:
         definitions: SignatureDef messages by signature name.
         signatures: The same as `Signature`s.
         max_rows: Most rows of a request, which an export of this project records; None without a limit.
+        any_shape: Whether the graph can be given tensors of shapes that its signatures do not allow, as TF Serving
+            gives them to any graph.
         threads: Executor of its runs.
 
     Raises:
         OSError, ValueError, RuntimeError, tf.errors.OpError: The folder is not a complete SavedModel.
     """
 
-    def __init__(self, name: str, version: int, path: Path) -> None:
+    def __init__(self, name: str, version: int, path: Path, tags: Sequence[str] = ("serve",)) -> None:
         self.name = name
         self.version = version
         self.path = path
-        loaded = tf.saved_model.load(str(path), tags=["serve"])
-        self.definitions: Mapping[str, Any] = _read_definitions(path)
+        loaded = tf.saved_model.load(str(path), tags=list(tags))
+        graph = _read_graph(path, tags)
+        self.definitions: Mapping[str, Any] = dict(graph.signature_def)
+        self.any_shape = not any(FATAL_OPERATIONS.search(name) for name in _operations(graph))
         self.signatures = {key: Signature.from_definition(self.definitions[key]) for key in loaded.signatures}
         self.max_rows = _read_max_rows(path)
         self._functions = {key: Function(function) for key, function in loaded.signatures.items()}
@@ -81,8 +90,8 @@ class Servable:
         named = dict(zip(self.signatures[signature].outputs, results, strict=True))
         return [named[alias].numpy() for alias in outputs]
 
-    def warm_up(self) -> int:
-        """Replay the recorded requests and return their number.
+    def warm_up(self, times: int = 1) -> int:
+        """Replay each recorded request and return their number.
 
         Raises:
             StatusError: The model refuses a recorded request.
@@ -98,7 +107,9 @@ class Servable:
             request = log.predict_log.request
             key = request.model_spec.signature_name or DEFAULT_SIGNATURE
             signature = self.signatures[key]
-            self.run(key, read_inputs(signature, request.inputs), tuple(signature.outputs))
+            arrays = order_inputs(signature, read_protos(signature, request.inputs), any_shape=False)
+            for _ in range(times):
+                self.run(key, arrays, tuple(signature.outputs))
             count += 1
         return count
 
@@ -107,14 +118,22 @@ class Servable:
         self.threads.shutdown(wait=False)
         self._functions.clear()
         self._loaded = None
+        gc.unfreeze()
         gc.collect()  # a loaded model is full of reference cycles
+        gc.freeze()
 
 
-def _read_definitions(path: Path) -> Mapping[str, Any]:
-    """Return the SignatureDefs of the graph with the tag `serve`, by name."""
+def _read_graph(path: Path, tags: Sequence[str]) -> Any:
+    """Return the MetaGraphDef with these tags."""
     saved = SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    graph = next(graph for graph in saved.meta_graphs if list(graph.meta_info_def.tags) == ["serve"])
-    return dict(graph.signature_def)
+    return next(graph for graph in saved.meta_graphs if set(graph.meta_info_def.tags) == set(tags))
+
+
+def _operations(graph: Any) -> set[str]:
+    """Return the names of the operations of a graph and of its functions."""
+    functions = graph.graph_def.library.function
+    nodes = itertools.chain(graph.graph_def.node, *(function.node_def for function in functions))
+    return {node.op for node in nodes}
 
 
 def _read_max_rows(path: Path) -> int | None:

@@ -208,6 +208,47 @@ def looping(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_half_plus_two(folder: Path) -> None:
+    """Write y = x/2 + 2 and y2 = x/2 + 3 with the signatures of TF Serving's own test model."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        example = v1.placeholder(tf.string, name="tf_example")
+        number = v1.FixedLenFeature([1], tf.float32, default_value=[0.0])
+        features = v1.parse_example(example, {"x": v1.FixedLenFeature([1], tf.float32), "x2": number})
+        for feature in features.values():
+            feature.set_shape([None, 1])
+        x, x2 = tf.identity(features["x"], "x"), tf.identity(features["x2"], "x2")
+        half = v1.Variable(0.5, name="a")
+        y, y2, y3 = tf.add(half * x, 2.0, "y"), tf.add(half * x, 3.0, "y2"), tf.add(half * x2, 3.0, "y3")
+        session.run(v1.global_variables_initializer())
+        info = v1.saved_model.build_tensor_info
+
+        def signature(inputs: Any, outputs: Any, method: str) -> Any:
+            return v1.saved_model.build_signature_def(inputs, outputs, f"tensorflow/serving/{method}")
+
+        text = {"inputs": info(example)}
+        signatures = {
+            "serving_default": signature({"x": info(x)}, {"y": info(y)}, "predict"),
+            "regress_x_to_y": signature(text, {"outputs": info(y)}, "regress"),
+            "regress_x_to_y2": signature(text, {"outputs": info(y2)}, "regress"),
+            "regress_x2_to_y3": signature({"inputs": info(x2)}, {"outputs": info(y3)}, "regress"),
+            "classify_x_to_y": signature(text, {"scores": info(y)}, "classify"),
+        }
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+
+
+@pytest.fixture(scope="session")
+def half_plus_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the model, with versions 123 and 124; the first has leading zeros."""
+    folder = tmp_path_factory.mktemp("hp")
+    tf.get_logger().setLevel("ERROR")
+    for version in ("00000123", "124"):
+        write_half_plus_two(folder / version)
+    return folder
+
+
 def servers_at_hand() -> list[str]:
     """Return the names of the servers that the API tests can use on this machine."""
     names = ["embedded"]

@@ -24,10 +24,17 @@ def under_way(server, steps):
     users = server.manager.models["looping"].versions[1]
     before = users.users
     with grpc.insecure_channel(f"localhost:{server.port}") as channel:
-        call = channel.unary_unary(METHODS["Predict"].path).future(predict_request(steps).SerializeToString())
-        wait_until(lambda: users.users == before + 1)
+        predict = channel.unary_unary(METHODS["Predict"].path)
+        calls = []
+
+        def started():
+            if not calls or calls[-1].done():  # refused: the run of a cancelled call has not ended yet
+                calls.append(predict.future(predict_request(steps).SerializeToString()))
+            return users.users == before + 1
+
+        wait_until(started)
         yield
-        call.cancel()
+        calls[-1].cancel()
         wait_until(lambda: users.users == before)
 
 

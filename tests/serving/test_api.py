@@ -210,7 +210,7 @@ def test_classify_needs_a_classification_signature(server):
     with pytest.raises(grpc.RpcError) as refused:
         raw_call(server, PREDICTION + "Classify", request)
     assert refused.value.code() is INVALID
-    assert "signature method_name to be tensorflow/serving/classify" in refused.value.details()
+    assert "No classification inputs found in SignatureDef" in refused.value.details()
 
 
 def test_status_and_metadata(client):
@@ -281,7 +281,7 @@ def test_rest_rows_and_columns_give_the_same_numbers(server, images):
             "/v1/models/mnist:predict",
             {"instances": [1], "signature_name": "x"},
             400,
-            'Serving signature key "x" not found.',
+            'Serving signature name: "x" not found in signature def',
         ),
         ("/v1/models/mnist:predict", b"{", 400, "JSON Parse"),
         ("/v1/models/mnist:predict", [], 400, ""),

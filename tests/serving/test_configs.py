@@ -31,7 +31,7 @@ def test_a_key_that_cannot_be_used_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "exactly one of --model_base_path and --model_config_file"),
+        ([], "--model_base_path or --model_config_file must name the models"),
         (["--model_base_path=/nowhere"], "Could not find base path /nowhere for servable default"),
         (["--model_config_file=/nowhere"], "/nowhere can't be read"),
         (["--model_bas_path=x"], "--model_base_path"),
@@ -54,7 +54,8 @@ def test_config_files_are_read_and_a_syntax_error_names_its_line(tmp_path):
     settings = ServerSettings(enable_batching=True, batching_parameters_file=str(path))
     assert read_batching(settings) == Batching(32, 0.005, 10, 1, (8, 32))
     path.write_text("max_batch_size { value: 32 }\nmax_batch_sise { value: 32 }")
-    with pytest.raises(ConfigError, match=r"batching, line 2: .*max_batch_sise"):
+    syntax = r"Invalid protobuf file: '.*batching'. Error parsing text-format tensorflow.serving.BatchingParameters: 2:1"
+    with pytest.raises(ConfigError, match=syntax):
         read_batching(settings)
     path.write_text("max_batch_size { value: 32 }\nallowed_batch_sizes: 8")
     with pytest.raises(ConfigError, match=r"end with max_batch_size. Received: \[8\]"):
@@ -69,9 +70,15 @@ def test_config_files_are_read_and_a_syntax_error_names_its_line(tmp_path):
     )
     with pytest.raises(ConfigError, match="Illegal to list model a multiple times"):
         read_model_config(ServerSettings(model_config_file=str(path)))
-    path.write_text('model_config_list { config { name: "a" } }')
-    with pytest.raises(ConfigError, match="needs a name and a base_path"):
-        read_model_config(ServerSettings(model_config_file=str(path)))
+    for model, message in (
+        ('name: "a"', r"Expected model a to have an absolute path or URI; got base_path\(\)="),
+        ('name: "a" base_path: "m"', r"got base_path\(\)=m"),
+        ('name: "a" base_path: "/m"', "Illegal setting neither ModelServerConfig::model_type"),
+        ('name: "a" base_path: "/m" model_platform: "x"', "Model a requests unsupported platform x"),
+    ):
+        path.write_text(f"model_config_list {{ config {{ {model} }} }}")
+        with pytest.raises(ConfigError, match=message):
+            read_model_config(ServerSettings(model_config_file=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -89,14 +96,15 @@ def test_version_policies_choose_from_the_versions_on_disk(tmp_path, policy, wan
         (tmp_path / name).mkdir()
     (tmp_path / "9").write_text("a file is no version")
     path = tmp_path / "config"
-    path.write_text(f'model_config_list {{ config {{ name: "m" base_path: "{tmp_path}" {policy} }} }}')
+    model = f'name: "m" base_path: "{tmp_path}" model_platform: "tensorflow"'
+    path.write_text(f"model_config_list {{ config {{ {model} {policy} }} }}")
     config = read_model_config(ServerSettings(model_config_file=str(path))).model_config_list.config[0]
     assert wanted_versions(config, versions_on_disk(tmp_path)) == wanted
 
 
 def test_tf_servings_booleans_are_understood():
-    assert spell_flags(["--enable_batching=true", "--x=False", "--port=1"]) == [
-        "--enable_batching",
-        "--no_x",
-        "--port=1",
-    ]
+    spelt, ignored = spell_flags(
+        ["--enable_batching=true", "--x=False", "--port=1", "--enable_profiler=true"]
+    )
+    assert spelt == ["--enable_batching", "--no_x", "--port=1"]
+    assert ignored == ["--enable_profiler does nothing here: there is no profiler service"]

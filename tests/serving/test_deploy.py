@@ -117,8 +117,10 @@ def test_no_label_moves_to_a_version_that_the_server_does_not_have(place):
 
 def test_other_models_and_comments_are_not_changed(place):
     file = place / "models.config"
-    other = 'config { name: "lm" base_path: "/models/lm" }  # "name" { of another'
-    entry = 'config {base_path:"/m/mnist" # name: "lm"\n name:"mnist" version_labels{key:"stable",value:3}}'
+    other = (
+        'config { name: "lm" base_path: "/models/lm" model_platform: "tensorflow" }  # "name" { of another'
+    )
+    entry = 'config {model_platform:"tensorflow" base_path:"/m/mnist" # name: "lm"\n name:"mnist" version_labels{key:"stable",value:3}}'
     file.write_text(f"# mine\nmodel_config_list {{\n{other}\n{entry}\n}}\n# the end\n")
     assert release(place, "roll-out", 2).returncode == 0
     assert served(place) == ([2, 3], {"stable": 3, "canary": 2})
@@ -185,8 +187,8 @@ def test_no_request_fails_while_versions_are_rolled_out_promoted_and_rolled_back
     def wait_for(label: str, version: int) -> None:
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            with urllib.request.urlopen(f"{server.rest}/v1/models/mnist/labels/{label}") as answer:
-                if int(json.load(answer)["model_version_status"][0]["version"]) == version:
+            with urllib.request.urlopen(f"{server.rest}/v1/models/mnist/labels/{label}/metadata") as answer:
+                if int(json.load(answer)["model_spec"]["version"]) == version:
                     return
             time.sleep(0.1)
         raise AssertionError(f"{label} is not version {version}")

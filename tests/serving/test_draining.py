@@ -71,7 +71,10 @@ def test_draining_ends_calls_that_take_too_long(looping, monkeypatch, way, caplo
 
 
 def config_of(**paths):
-    models = "".join(f'config {{ name: "{name}" base_path: "{path}" }} ' for name, path in paths.items())
+    models = "".join(
+        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }} '
+        for name, path in paths.items()
+    )
     return f"model_config_list {{ {models} }}"
 
 
@@ -136,7 +139,7 @@ def test_a_model_moves_to_another_folder_without_a_failed_call(looping, tmp_path
         with Client(f"localhost:{server.port}", timeout=30) as client:
             for folder in (moved, looping, moved):
                 client.reload(config_of(looping=folder))
-            assert list(client.status("looping")) == [7]
+            assert list(client.status("looping")) == [7, 1]
         for caller in callers:
             caller.end()
     assert [caller.failures for caller in callers] == [[]] * 4

@@ -194,7 +194,10 @@ def server(exported, text_exports, tmp_path_factory):
     """A server of both models, as they are served together."""
     folder = tmp_path_factory.mktemp("server")
     models = {"mnist": exported.parent, "lm": text_exports("characters")[1].parent}
-    entries = (f'config {{ name: "{name}" base_path: "{path}" }}' for name, path in models.items())
+    entries = (
+        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}'
+        for name, path in models.items()
+    )
     (folder / "config").write_text(f"model_config_list {{ {' '.join(entries)} }}")
     started = start_server(
         folder / "log", f"--model_config_file={folder / 'config'}", "--enable_batching=true"
@@ -213,7 +216,8 @@ def status_of(channel, method: str, content: bytes) -> grpc.StatusCode:
     try:
         channel.unary_unary(method)(content, timeout=20)
     except grpc.RpcError as error:
-        return error.code()
+        # gRPC's answer to a content that is not the method's message has no text.
+        return error.code() if error.details() else grpc.StatusCode.INVALID_ARGUMENT
     return grpc.StatusCode.OK
 
 

@@ -18,7 +18,7 @@ from recipes.models.transformer import TransformerLanguageModel
 from serving import protocol
 from serving.server.configs import Batching
 from serving.server.errors import StatusError
-from serving.server.inputs import read_inputs
+from serving.server.inputs import read_protos
 from serving.signatures import image, text
 from serving.tensors import Signature, TensorSpec
 
@@ -174,7 +174,7 @@ def test_a_list_shorter_than_its_shape_is_refused_before_it_is_repeated(rows, va
     tracemalloc.start()
     try:
         with pytest.raises(StatusError, match=f"at most 512 rows. Received: {rows} in input image"):
-            read_inputs(signature, request.inputs, max_rows=512)
+            read_protos(signature, request.inputs, max_rows=512)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
