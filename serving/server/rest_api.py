@@ -22,7 +22,8 @@ from serving.server.errors import StatusError, invalid_argument, too_large
 from serving.server.examples import INPUT, classifications, regressions, serialize
 from serving.server.json_body import MAX_BODY_BYTES, parse, signature_of
 from serving.server.json_examples import read_examples
-from serving.server.json_tensors import as_columns, as_rows, read_tensors
+from serving.server.json_outputs import as_columns, as_rows
+from serving.server.json_tensors import read_tensors
 from serving.server.metrics import Metrics
 from serving.tensors import Array, Arrays, Signature
 
