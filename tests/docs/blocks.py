@@ -11,6 +11,7 @@ The first line of a block says what it is. "sh" is run in the order of its page 
 blocks are output.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -144,7 +145,11 @@ def check_line(line: str) -> None:
 
 def _check_make(arguments: Sequence[str]) -> None:
     """Ask make for the commands of a target, and parse those."""
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    # The variables of a `make test` around these tests are not this command's.
+    environment = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")}
+    done = subprocess.run(
+        ["make", "-n", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     for line in done.stdout.replace("\\\n", " ").splitlines():
         if found := re.match(r"@?\.venv/bin/python (-m (?:recipes|tuning|serving) .*)", line):

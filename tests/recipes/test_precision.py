@@ -15,12 +15,9 @@ from serving.export import export
 from tests.recipes.test_training import StopAt
 
 PRECISIONS = get_args(get_type_hints(Training)["precision"])
-ONE_OF_EACH_KIND = {
+FAST = {
     ("mnist-cnn", "mixed_float16"),
-    ("mnist-pretrained", "mixed_bfloat16"),
     ("lm-transformer", "mixed_bfloat16"),
-    ("lm-gru", "mixed_float16"),
-    ("seq2seq-reverse", "mixed_float16"),
     ("diabetes-mlp", "mixed_bfloat16"),
 }
 
@@ -56,7 +53,7 @@ def shrunken(name: str, precision: str, source: str) -> Recipe:
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        pytest.param(*pair, marks=[] if pair in ONE_OF_EACH_KIND else pytest.mark.slow)
+        pytest.param(*pair, marks=[] if pair in FAST else pytest.mark.slow)
         for pair in itertools.product(CATALOG, PRECISIONS)
     ],
 )

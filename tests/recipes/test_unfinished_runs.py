@@ -89,7 +89,10 @@ def hints(said: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("name", "by"),
     [
-        *((name, KeyboardInterrupt) for name in TINY),
+        *(
+            pytest.param(name, KeyboardInterrupt, marks=pytest.mark.slow if name == "seq2seq-reverse" else [])
+            for name in TINY
+        ),
         ("mnist-mlp", MemoryError),
     ],  # like a kill, this saves no model
 )
