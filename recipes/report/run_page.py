@@ -54,7 +54,7 @@ def write_report(
             page,
             figures=figures,
             remarks=[*filter(None, remarks), *page.remarks],
-            charts=[*page.charts, curves],
+            charts=[curves, *page.charts],
             texts=[*page.texts, *_how_made(run), _next_steps(run, served=served)],
             tables=[
                 *page.tables,
