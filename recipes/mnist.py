@@ -19,8 +19,8 @@ from recipes.config import Augmentation, ImageRecipe, UserError
 from recipes.data.augmentation import augment, warning
 from recipes.data.batch_sizes import batch_sizes
 from recipes.data.batches import TrainingBatches, evaluation_images, training_images
-from recipes.data.examples import Examples, with_few_labels
-from recipes.data.images import MNIST_SHAPE, image_shape, load_images
+from recipes.data.examples import with_few_labels
+from recipes.data.images import describe_shape, image_shape, load_images
 from recipes.data.streams import draw_keys, stream
 from recipes.models.image import build_classifier, shorten_averages
 from recipes.report.charts import draw_confusion
@@ -67,13 +67,7 @@ class ImageClassification(Task[ImageRecipe]):
         """Describe the data, and what augmentation may do to its classes."""
         train, labelled = len(self.dataset.train), len(self.labelled)
         few = f" ({labelled:,} with labels)" if labelled < train else ""
-        height, width, channels = self.shape
-        kind = (
-            f" ({width} x {height}, {'colour' if channels == 3 else 'grey'})"
-            if self.shape != MNIST_SHAPE
-            else ""
-        )
-        parts = f"{train:,} training{few} and {len(self.dataset.validation):,} validation images{kind}"
+        parts = f"{train:,} training{few} and {len(self.dataset.validation):,} validation images{describe_shape(self.shape)}"
         doubts = warning(self.recipe.augmentation, self.classes)
         return f"{self.data.name}, {parts}" + (f"\n{doubts.rstrip()}" if doubts else "")
 
@@ -114,18 +108,11 @@ class ImageClassification(Task[ImageRecipe]):
     def score(self, model: keras.Model, part: Part) -> Scores:
         """Return loss, accuracy, and precision, recall and F1 averaged over the classes."""
         examples = self.dataset.validation if part == "validation" else self.dataset.read_test()
-        probabilities = self.predict(model, examples)
+        probabilities = model.predict(evaluation_images(examples, len(self.classes)), verbose=0)
         scores = score_classification(probabilities, examples.labels)
         by_class = {f"{part}_by_class": scores.by_class(self.classes)}
         size = {"examples": len(examples)}
         return Scores(scores.summary(part), size, (examples, probabilities, scores), by_class)
-
-    def predict(self, model: keras.Model, examples: Examples) -> npt.NDArray[np.float32]:
-        """Return class probabilities (n, classes)."""
-        probabilities: npt.NDArray[np.float32] = model.predict(
-            evaluation_images(examples, len(self.classes)), verbose=0
-        )
-        return probabilities
 
     def page(self, run: Run, metrics: Mapping[str, Any], test: Scores) -> Page:
         """Show the most confident mistakes, the confusion matrix and the metrics by class."""

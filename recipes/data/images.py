@@ -67,6 +67,12 @@ def image_shape(metrics: Mapping[str, Any]) -> Shape:
     return height, width, channels
 
 
+def describe_shape(shape: Shape) -> str:
+    """Return " (32 x 32, colour)" for the terminal; "" for MNIST's shape."""
+    height, width, channels = shape
+    return "" if shape == MNIST_SHAPE else f" ({width} x {height}, {'colour' if channels == 3 else 'grey'})"
+
+
 def open_source(name: str, shape: Shape) -> ImageSource:
     """Open `auto`, `digits`, a TensorFlow dataset or a path, whose images must have a shape."""
     if name == OFFLINE_DATASET:
