@@ -18,8 +18,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(subst /,_,$(PYTHON))$(addprefix -,$(EXTRA))
 # The tools of the targets test, lint and docs, which other targets do not need.
 TOOLS := $(READY)-dev
-# uv is several times faster than pip, and is installed where the registry has it.
-UV := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+# uv is several times faster than pip. Where it can't be installed, or can't reach the registry, pip does it.
+UV := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null && UV_SYSTEM_CERTS=1 $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
 LOCK := $(BIN)/python -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -118,13 +118,13 @@ $(READY): requirements.lock
 	@echo "Installing TensorFlow and Keras into $(VENV) (once, half a minute to two minutes) ..."
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(UV) --require-hashes --requirement requirements.lock || $(PIP) --require-hashes --requirement requirements.lock
+	@$(UV) --require-hashes --requirement requirements.lock 2>/dev/null || $(PIP) --require-hashes --requirement requirements.lock
 	@$(if $(EXTRA),$(UV) --constraint requirements.lock --requirement pyproject.toml --extra $(EXTRA))
 	@touch $@
 
 $(TOOLS): $(READY) requirements-dev.lock
 	@echo "Installing the tools of test, lint and docs into $(VENV) (once) ..."
-	@$(UV) --require-hashes --requirement requirements-dev.lock || $(PIP) --require-hashes --requirement requirements-dev.lock
+	@$(UV) --require-hashes --requirement requirements-dev.lock 2>/dev/null || $(PIP) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 .PHONY: help train-mnist train-mnist-workers train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench docs test lint lock clean
