@@ -6,8 +6,10 @@ TensorFlow and never used it, and starts in milliseconds.
 
 import contextlib
 import os
+import random
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -154,3 +156,12 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def free_port() -> int:
+    """Return a free port below those that the system gives to connections, so that none of them takes it meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("", port))
+            return port

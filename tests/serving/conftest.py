@@ -41,7 +41,7 @@ from serving.client import Client, ServingError
 from serving.export import export
 from serving.server.app import ModelServer
 from serving.server.settings import ServerSettings
-from tests.processes import Forked, start_command
+from tests.processes import Forked, free_port, start_command
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -134,12 +134,6 @@ class ServerProcess:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start_server(log: Path, *flags: str, program: str | None = None) -> ServerProcess:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.processes import Forked, run_command, start_command, wait_until
+from tests.processes import Forked, free_port, run_command, start_command, wait_until
 from tests.tuning.conftest import plan_of
 from tests.tuning.processes import TINY, assert_complete, ended, trial_processes, trials
 from tuning.search import LEASE_SECONDS
@@ -24,9 +24,7 @@ LONG = ("--data.source", "digits", "--model.dense", "8", "--training.epochs", "6
 
 @pytest.fixture
 def address() -> str:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
