@@ -38,7 +38,7 @@ train-mnist-workers: $(READY) ## the same with WORKERS=2 processes of this machi
 train-lm: $(READY) ## train the character language model (lm-transformer) and print a sample
 	$(BIN)/python -m recipes train lm-transformer $(WITH_SETTINGS) $(ARGS)
 
-generate: $(READY) ## go on with a text, by the latest lm-transformer run (or RUN=...): make generate ARGS='--prompt "ROMEO:"'
+generate: $(READY) ## complete a prompt with the latest lm-transformer run (or RUN=...): make generate ARGS='--prompt "ROMEO:"'
 	@$(BIN)/python -m recipes generate $(or $(RUN),runs/lm-transformer/latest) $(ARGS)
 
 tune-mnist: $(READY) ## search batch size and learning rate of mnist-cnn, six minutes at most
