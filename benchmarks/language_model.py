@@ -1,4 +1,4 @@
-"""Print the tables of language models in docs/results: losses on tiny Shakespeare, time to nanoGPT's loss, tokens a second.
+"""Print the tables of language models in docs/results: losses on tiny Shakespeare, time to nanoGPT's loss, tokens per second.
 
     TFDS_DATA_DIR=... python -m benchmarks.language_model                      all tables, hours
     TFDS_DATA_DIR=... python -m benchmarks.language_model losses --recipes lm-lstm --seeds 1
