@@ -7,7 +7,7 @@ from recipes.command_line import quiet_tensorflow
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 with quiet_tensorflow():
-    import keras  # noqa: F401
+    import keras  # noqa: F401 - imported here, where its start-up messages are held back
 
 project = "keras-recipes"
 author = "the keras-recipes authors"
