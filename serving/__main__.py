@@ -155,7 +155,8 @@ def export(arguments: Sequence[str]) -> None:
 
 def serve(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM."""
-    from serving.server.settings import ServerSettings
+    from serving.server.configs import check
+    from serving.server.settings import ConfigError, ServerSettings
 
     if "--version" in arguments:
         print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
@@ -164,11 +165,11 @@ def serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, "serving serve", flags, use_underscores=True)
     for line in ignored:
         print(line, file=sys.stderr)
-    with command_line.quiet_tensorflow():
-        from serving.server import app
-        from serving.server.errors import ConfigError
-
     try:
+        check(settings)
+        with command_line.quiet_tensorflow():
+            from serving.server import app
+
         app.serve(settings)
     except ConfigError as error:
         raise UserError(str(error)) from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -27,14 +28,15 @@ from serving.server.configs import (
     read_metrics_path,
     read_model_config,
 )
-from serving.server.errors import ConfigError, StatusError
+from serving.server.errors import StatusError
 from serving.server.grpc_api import generic_handlers
 from serving.server.inference import Inference, Runner
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
+from serving.server.ports import listen
 from serving.server.rest_api import create_app
 from serving.server.servable import Servable
-from serving.server.settings import ServerSettings
+from serving.server.settings import ConfigError, ServerSettings
 
 log = logging.getLogger("serving")
 
@@ -150,27 +152,23 @@ class ModelServer:
                 else:
                     self.port = self._grpc.add_insecure_port(address)
             except RuntimeError as error:
-                raise ConfigError(f"gRPC can't listen on {address}: it is in use or not allowed") from error
+                raise ConfigError(f"can't listen on {address}: it is in use or not allowed") from error
 
     def _take_rest_port(self) -> socket.socket | None:
-        port, host = self._settings.rest_api_port, self._settings.host
-        if port == 0:
+        settings = self._settings
+        if settings.rest_api_port == 0:
             return None
-        if port is None and self._settings.ssl_config_file:
+        if settings.rest_api_port is None and settings.ssl_config_file:
             log.info("no REST API, because it is not encrypted; --rest_api_port turns it on")
             return None
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, DEFAULT_REST_PORT if port is None else port))
-        except (OSError, OverflowError) as error:
-            listener.close()
-            if port is None:
-                log.warning(
-                    "port %d is in use: no REST API; --rest_api_port chooses another", DEFAULT_REST_PORT
-                )
-                return None
-            raise ConfigError(f"the REST API can't listen on port {port}: {error}") from error
+            default = dataclasses.replace(settings, rest_api_port=DEFAULT_REST_PORT)
+            listener = listen(default if settings.rest_api_port is None else settings, "rest_api_port")
+        except ConfigError as error:
+            if settings.rest_api_port is not None:
+                raise
+            log.warning("no REST API: %s", error)
+            return None
         self.rest_port = listener.getsockname()[1]
         return listener
 

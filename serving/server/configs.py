@@ -15,8 +15,8 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
 from serving.protocol import ModelServerConfig
-from serving.server.errors import ConfigError
-from serving.server.settings import ServerSettings
+from serving.server.ports import listen
+from serving.server.settings import ConfigError, ServerSettings
 
 PACKAGE = "tensorflow.serving"
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -112,6 +112,22 @@ def read_text_message(path: str, message: Any) -> Any:
     return message
 
 
+def check(settings: ServerSettings) -> None:
+    """Refuse at once what the server can't start with: TensorFlow, which it imports then, takes seconds.
+
+    Raises:
+        ConfigError: Invalid flags or config files, a folder that does not exist, a port in use.
+    """
+    check_base_paths(read_model_config(settings))
+    read_batching(settings)
+    read_metrics_path(settings)
+    read_channel_arguments(settings)
+    read_credentials(settings)
+    for flag in ("port", "rest_api_port"):
+        if getattr(settings, flag):
+            listen(settings, flag).close()
+
+
 def read_model_config(settings: ServerSettings) -> Any:
     """Return the ModelServerConfig of the file, or with the one model that the flags name.
 
@@ -157,6 +173,17 @@ def check_model_config(config: Any) -> None:
             )
         if model.model_platform != "tensorflow":
             raise ConfigError(f"Model {model.name} requests unsupported platform {model.model_platform}")
+
+
+def check_base_paths(config: Any) -> None:
+    """Refuse a model whose folder does not exist, in TF Serving's words.
+
+    Raises:
+        ConfigError: A base path that does not exist.
+    """
+    for model in config.model_config_list.config:
+        if not Path(model.base_path).is_dir():
+            raise ConfigError(f"Could not find base path {model.base_path} for servable {model.name}")
 
 
 def read_batching(settings: ServerSettings) -> Batching | None:

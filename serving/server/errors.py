@@ -34,10 +34,6 @@ class StatusError(Exception):
         self.http_status = http_status or HTTP_STATUS.get(code, 500)
 
 
-class ConfigError(ValueError):
-    """A flag or config file that the server can't start with."""
-
-
 def invalid_argument(text: str) -> StatusError:
     """Return an INVALID_ARGUMENT error."""
     return StatusError(grpc.StatusCode.INVALID_ARGUMENT, text)

@@ -18,11 +18,12 @@ from serving.server import examples
 from serving.server.batching import Batcher
 from serving.server.calls import Call
 from serving.server.configs import Batching, check_model_config
-from serving.server.errors import ConfigError, failed_precondition, invalid_argument
+from serving.server.errors import failed_precondition, invalid_argument
 from serving.server.inputs import choose_outputs, order_inputs
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
 from serving.server.servable import DEFAULT_SIGNATURE, Servable
+from serving.server.settings import ConfigError
 from serving.tensors import Array, Arrays, Signature
 
 

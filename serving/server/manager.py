@@ -21,7 +21,8 @@ import grpc
 import tensorflow as tf
 
 from serving.server.calls import Call
-from serving.server.errors import ConfigError, StatusError, failed_precondition, invalid_argument, not_found
+from serving.server.configs import check_base_paths
+from serving.server.errors import StatusError, failed_precondition, invalid_argument, not_found
 from serving.server.metrics import Metrics
 from serving.server.servable import Servable
 
@@ -117,9 +118,7 @@ class ModelManager:
                 model that would move to a folder without a version that can be loaded.
             ConfigError: A base path that does not exist.
         """
-        for model in config.model_config_list.config:
-            if not Path(model.base_path).is_dir():
-                raise ConfigError(f"Could not find base path {model.base_path} for servable {model.name}")
+        check_base_paths(config)
         async with self._lock:
             staged = {model.name: self._stage(model) for model in config.model_config_list.config}
             try:

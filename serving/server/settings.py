@@ -28,6 +28,10 @@ IGNORED = {
 """Flags that TF Serving has and that do nothing here, and why."""
 
 
+class ConfigError(ValueError):
+    """A flag or config file that the server can't start with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """Settings of the server. `model_base_path` or `model_config_file` names the models."""

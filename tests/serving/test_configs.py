@@ -10,9 +10,8 @@ from serving.server.configs import (
     read_metrics_path,
     read_model_config,
 )
-from serving.server.errors import ConfigError
 from serving.server.manager import versions_on_disk, wanted_versions
-from serving.server.settings import ServerSettings
+from serving.server.settings import ConfigError, ServerSettings
 from tests.processes import assert_refused, run_command
 from tests.serving.certificates import certificates, ssl_config
 
@@ -42,8 +41,8 @@ def test_a_key_that_cannot_be_used_is_refused(tmp_path):
         (["--model_base_path=.", "--batching_parameters_file=x"], "needs --enable_batching"),
     ],
 )
-def test_flags_it_cannot_start_with_are_refused(flags, message):
-    assert_refused(run_command("serving", "serve", *flags), message)
+def test_flags_it_cannot_start_with_are_refused_before_tensorflow_is_imported(flags, message):
+    assert_refused(run_command("serving", "serve", *flags, KERAS_BACKEND="none"), message)
 
 
 def test_config_files_are_read_and_a_syntax_error_names_its_line(tmp_path):

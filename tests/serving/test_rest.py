@@ -11,7 +11,7 @@ import pytest
 from serving import load
 from serving.client import TLS, Client
 from serving.server import rest_api
-from serving.server.errors import ConfigError
+from serving.server.settings import ConfigError
 from tests.processes import wait_until
 from tests.serving.certificates import certificates, ssl_config
 from tests.serving.conftest import free_port, in_process
