@@ -44,6 +44,11 @@ class ExportArguments:
     version: int | None = None
     """Version number, at least 1 (None: one more than the highest)."""
 
+    def __post_init__(self) -> None:
+        require(
+            self.version is None or self.version >= 1, "--version must be at least 1", version=self.version
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallArguments:
@@ -141,11 +146,21 @@ class BenchArguments:
     """Length of each measurement, above 0."""
     call: Annotated[CallArguments, tyro.conf.arg(name="")] = CallArguments()
 
+    def __post_init__(self) -> None:
+        require(min(self.callers) >= 1, "--callers must be at least 1", callers=self.callers)
+        require(self.batch_size >= 1, "--batch-size must be at least 1", batch_size=self.batch_size)
+        require(self.seconds > 0, "--seconds must be above 0", seconds=self.seconds)
+
 
 def export(arguments: Sequence[str]) -> None:
     """Publish a run."""
     chosen = parse(ExportArguments, "serving export", arguments)
     run = finished_run(chosen.run)  # refuse an unfinished run before the slow imports
+    print(
+        f"exporting {run.path} and comparing it with the Keras model: up to a minute",
+        file=sys.stderr,
+        flush=True,
+    )
     with command_line.quiet_tensorflow():
         from serving import export as exporting
 

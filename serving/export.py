@@ -53,8 +53,6 @@ def export(run: Run, models: Path, name: str | None = None, version: int | None 
         UserError: An unfinished run, outputs that are NaN or infinite, or a version that exists.
         ValueError: The export's outputs differ from the Keras model's; nothing is published.
     """
-    if version is not None and version < 1:
-        raise UserError(f"--version must be at least 1. Received: {version}")
     metrics = run.metrics
     model = exportable(run)
     for signature, case in model.cases.items():

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recipes.config import ImageRecipe, Recipe, TableRecipe, UserError
+from recipes.config import ImageRecipe, Recipe, TableRecipe, TextRecipe, UserError
 
 DATASET_NAME = re.compile(r"\w+(/[\w.-]+)?")
 """A dataset, with or without a config: `mnist`, `emnist/letters`."""
@@ -13,7 +13,7 @@ SAMPLES = ("auto", "digits", "pydoc", "diabetes", "own")
 
 
 def check_source(recipe: Recipe) -> None:
-    """Refuse a name that is no dataset, a path that is not found, and a folder without labelled images for images.
+    """Refuse a name that is no dataset, a path that is not found or has no such data, and an unknown target.
 
     Raises:
         UserError: Such a source.
@@ -30,9 +30,18 @@ def check_source(recipe: Recipe) -> None:
     if not path.exists():
         sample = "; diabetes is the offline sample" if table else ""
         raise UserError(f"data.source: there is no file or folder {path}{sample}")
-    if isinstance(recipe, ImageRecipe):
-        from recipes.data.datasets import is_path
+    if table:
+        from recipes.data.table import read_csv, target_of
+
+        target_of(recipe.data, read_csv(path, rows=0))
+        return
+    from recipes.data.datasets import is_path
+
+    if isinstance(recipe, ImageRecipe) and is_path(source):
         from recipes.data.image_files import check_path
 
-        if is_path(source):
-            check_path(path)
+        check_path(path)
+    elif isinstance(recipe, TextRecipe) and is_path(source):
+        from recipes.data.corpus import open_corpus
+
+        open_corpus(recipe.data)

@@ -122,9 +122,7 @@ def load_table(settings: TableData, schema: Schema | None = None, trained_on: st
         return _load_sample(settings)
     path = Path(settings.source)
     frame, notes = read_csv(path), []
-    name = schema.target.name if schema else settings.target or str(frame.columns[-1])
-    if name not in frame:
-        raise UserError(f"data.target: {path} has no such column. {nearest(name, map(str, frame.columns))}")
+    name = target_of(settings, frame, schema)
     target = schema.target if schema else _target(name, frame[name], settings)
     targets, known = _targets(target, frame[name])
     if not known.all():
@@ -143,8 +141,23 @@ def load_table(settings: TableData, schema: Schema | None = None, trained_on: st
     return Table(path.stem, str(path.resolve()), schema, train, validation, test, note="; ".join(notes))
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file in UTF-8 with commas, semicolons or tabs, whose first line names the columns.
+def target_of(settings: TableData, frame: pd.DataFrame, schema: Schema | None = None) -> str:
+    """Return the name of the column to predict: that of the schema or the settings, else the last one.
+
+    Raises:
+        UserError: There is no such column.
+    """
+    name = schema.target.name if schema else settings.target or str(frame.columns[-1])
+    if name not in frame:
+        raise UserError(
+            f"data.target: {settings.source} has no such column. {nearest(name, map(str, frame.columns))}"
+        )
+    return name
+
+
+def read_csv(path: Path, rows: int | None = None) -> pd.DataFrame:
+    """Read the first rows (None: all) of a CSV file in UTF-8 with commas, semicolons or tabs, whose first line names
+    the columns.
 
     Raises:
         UserError: A file that is not found or not valid, or has fewer than two columns.
@@ -153,7 +166,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
         frame = pd.read_csv(
-            path, sep=max(",;\t", key=header.count), encoding="utf-8-sig", skipinitialspace=True
+            path, sep=max(",;\t", key=header.count), encoding="utf-8-sig", skipinitialspace=True, nrows=rows
         )
     except FileNotFoundError as error:
         raise UserError(f"data.source: there is no file {path}; {SAMPLE} is the offline sample") from error

@@ -40,14 +40,19 @@ from tests.processes import ROOT, assert_refused, run_command, start_command, wa
         (["workers", "2", "mnist-cn"], ["no recipe 'mnist-cn'", "mnist-cnn?"]),
         (["workers", "2", "mnist-cnn", "--training.epochs", "0"], ["at least 1. Received: epochs=0"]),
         (["train", "mnist-cnn", "--model.kernel-size", "40"], ["must be 1 to 28. Received: kernel_size=40"]),
+        (["train", "mnist-cnn", "--data.source", "empty"], ["sub-folder for each of at least two classes"]),
+        (["train", "lm-transformer", "--data.source", "empty"], ["there is no text in", "empty"]),
+        (["train", "table-mlp", "--data.source", "own.csv", "--data.target", "prize"], ["own.csv", "price?"]),
         (["evaluate", "nowhere"], ["nowhere is not a run directory"]),
         (["list", "all"], ["Received: all"]),
     ],
 )
 def test_wrong_input_is_refused_before_tensorflow_is_imported(tmp_path, arguments, said):
     """With such a backend the import is refused, with other words."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "own.csv").write_text("rooms,price\n3,100\n")
     assert_refused(run_command("recipes", *arguments, cwd=tmp_path, KERAS_BACKEND="none"), *said)
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "own.csv"}
 
 
 def refusal(capsys, command, *arguments: str) -> str:

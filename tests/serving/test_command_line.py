@@ -1,6 +1,7 @@
 """Client commands: what they print, of the embedded server."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from serving.client import Client
@@ -49,3 +50,17 @@ def test_predict_status_and_bench_from_the_command_line(models, tmp_path, images
     table = serving("bench", "--callers", "1", "2", "--seconds", "0.2").stdout.splitlines()
     assert [line.split()[:2] for line in table[1:]] == [["1", "1"], ["2", "1"]]
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["export", "nowhere"], "nowhere is not a run directory"),
+        (["export", "nowhere", "--version", "0"], "--version must be at least 1. Received: version=0"),
+        (["bench", "--callers", "8", "0"], "--callers must be at least 1. Received: callers=(8, 0)"),
+        (["bench", "--seconds", "0"], "--seconds must be above 0. Received: seconds=0.0"),
+        (["generate", "--seed", "-1"], "--seed must be 0 to 4294967295. Received: seed=-1"),
+    ],
+)
+def test_wrong_input_is_refused_before_tensorflow_is_imported(arguments, said):
+    assert_refused(run_command("serving", *arguments, KERAS_BACKEND="none"), said)

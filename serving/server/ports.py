@@ -1,0 +1,24 @@
+"""TCP ports to listen on."""
+
+import socket
+
+from serving.server.settings import ConfigError, ServerSettings
+
+
+def listen(settings: ServerSettings, flag: str) -> socket.socket:
+    """Return a socket bound to the settings' host and the port of a flag.
+
+    Raises:
+        ConfigError: The port is in use, or the host is not one of this machine.
+    """
+    host, port = settings.host, getattr(settings, flag)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"can't listen on {host}:{port}: {error.strerror}; --{flag} chooses another port"
+        ) from error
+    return listener
