@@ -1,6 +1,7 @@
 """What all commands of the project share: exit statuses, commands as text, a quiet TensorFlow."""
 
 import contextlib
+import logging
 import os
 import shlex
 import sys
@@ -57,6 +58,15 @@ def shell_command(module: str, *arguments: object) -> str:
     return shlex.join(map(str, (python, "-m", module, *arguments)))
 
 
+def _no_retracing(record: logging.LogRecord) -> bool:
+    """Drop the warning that a function is traced often.
+
+    TensorFlow counts by source code, and Keras's training loop is one source for all models: a pruning or a search
+    with five models gets the warning although each of them is traced once.
+    """
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
     """Choose Keras's backend, and import TensorFlow inside without its start-up messages.
@@ -71,6 +81,7 @@ def quiet_tensorflow() -> Iterator[None]:
     if backend != "tensorflow":
         raise UserError(f"The recipes need Keras's TensorFlow backend. Received: KERAS_BACKEND={backend}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").addFilter(_no_retracing)
     sys.stderr.flush()
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as messages:

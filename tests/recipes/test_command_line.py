@@ -281,3 +281,12 @@ def test_another_keras_backend_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     with pytest.raises(UserError, match="KERAS_BACKEND=torch"), command_line.quiet_tensorflow():
         pass
+
+
+def test_many_models_in_one_process_get_no_warning_of_retracing(caplog):
+    with command_line.quiet_tensorflow():
+        import tensorflow as tf
+
+    for _ in range(7):  # one source code, each traced once, as the training loops of seven models
+        tf.function(lambda x: x + 1)(tf.constant(1.0))
+    assert "retracing" not in caplog.text
