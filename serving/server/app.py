@@ -20,6 +20,7 @@ import uvicorn
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from serving.protocol import MODELS, PREDICTION
 from serving.server.calls import Calls
 from serving.server.configs import (
     read_batching,
@@ -133,11 +134,10 @@ class ModelServer:
         await self._grpc.start()
         if rest_socket is not None:
             await self._start_rest(rest_socket)
-        self._repeat(settings.file_system_poll_wait_seconds, self.manager.poll)
+        self._repeat(settings.file_system_poll_wait_seconds, self._poll)
         if settings.model_config_file:
             self._repeat(settings.model_config_file_poll_wait_seconds, self._read_config_again)
-        for service in ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self._report_health()
 
     def _take_grpc_ports(self) -> None:
         settings, credentials = self._settings, read_credentials(self._settings)
@@ -175,6 +175,7 @@ class ModelServer:
     async def _start_rest(self, listener: socket.socket) -> None:
         app = create_app(
             self.calls,
+            self.manager,
             self.metrics,
             metrics_path=read_metrics_path(self._settings),
             timeout=self._settings.rest_api_timeout_in_ms / 1000,
@@ -196,6 +197,16 @@ class ModelServer:
 
         if seconds > 0:
             self._tasks.append(asyncio.create_task(forever()))
+
+    async def _poll(self) -> None:
+        await self.manager.poll()
+        await self._report_health()
+
+    async def _report_health(self) -> None:
+        """Report SERVING once every model has a version that serves."""
+        states = health_pb2.HealthCheckResponse
+        for service in ("", *(path.strip("/") for path in (PREDICTION, MODELS))):
+            await self._health.set(service, states.SERVING if self.manager.ready else states.NOT_SERVING)
 
     async def _read_config_again(self) -> None:
         try:

@@ -84,6 +84,9 @@ class Calls:
         metrics: Counts the answers.
         is_model: Whether a name is that of a model; calls of other names are not counted.
         limit: Most calls at the same time; 0 for any number.
+
+    Attributes:
+        closing: Whether new calls are refused.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Calls:
         self._limit = limit
         self._under_way: dict[asyncio.Task[Any], Call] = {}
         self._ended: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self.closing = False
 
     async def answer(self, call: Call) -> Any:
         """Return the response to a call, and count its status and latency.
@@ -152,7 +155,7 @@ class Calls:
             self._ended.discard(task)
 
     def _check_admission(self) -> None:
-        if self._closing:
+        if self.closing:
             raise unavailable("the server is shutting down")
         if 0 < self._limit <= len(self._under_way):
             raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
@@ -165,7 +168,7 @@ class Calls:
         Args:
             seconds: Maximum time to wait.
         """
-        self._closing = True
+        self.closing = True
         self._end([task for task, call in self._under_way.items() if not call.received])
         until = time.monotonic() + seconds
         await asyncio.sleep(REFUSAL_SECONDS)

@@ -20,6 +20,8 @@ from serving.server.json_text import byte_offset, parse_error, show
 MAX_BODY_BYTES = 16 * 2**20
 """Largest body. A single example of this size holds Python's lock, and with it all calls, for half a second."""
 
+GZIP = 31
+"""The gzip format, as `wbits` of zlib."""
 SPACES = " \t\r\n"
 NO_NUMBERS = ('"', "true", "false")
 """For a string NumPy would allocate its length for every element; booleans it would take for numbers."""
@@ -40,7 +42,7 @@ def parse(content: bytes, encoding: str, ended: threading.Event) -> dict[str, An
         StatusError: INVALID_ARGUMENT; CANCELLED once `ended` is set.
     """
     if "gzip" in encoding:
-        content = _decompress(content)
+        content = decompress(content, GZIP)
     if not content:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
@@ -52,6 +54,8 @@ def parse(content: bytes, encoding: str, ended: threading.Event) -> dict[str, An
         raise invalid_argument("JSON Parse error: values are nested too deeply") from error
     except json.JSONDecodeError as error:
         raise invalid_argument(f"JSON Parse error: {parse_error(text, error)}") from error
+    except ValueError as error:  # Python reads integers of at most 4,300 digits
+        raise invalid_argument("JSON Parse error: Number too big to be stored in double.") from error
     more = text[end:].lstrip(SPACES)
     if more:
         what = "The document root must not be followed by other values."
@@ -81,9 +85,17 @@ def signature_of(body: dict[str, Any]) -> str:
     return name
 
 
-def _decompress(content: bytes) -> bytes:
-    """Return decompressed content; nothing if it is not gzip, as in TF Serving."""
-    decompressor = zlib.decompressobj(wbits=31)
+def decompress(content: bytes, wbits: int) -> bytes:
+    """Return decompressed content; nothing if it is not compressed so, as in TF Serving.
+
+    Args:
+        content: The compressed content.
+        wbits: The format, as in `zlib`.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT (413) for more than MAX_BODY_BYTES.
+    """
+    decompressor = zlib.decompressobj(wbits=wbits)
     try:
         decompressed = decompressor.decompress(content, MAX_BODY_BYTES + 1)
     except zlib.error:
@@ -128,4 +140,6 @@ def as_array(value: list[Any]) -> Any:
         array = np.array(value)
     except (ValueError, OverflowError):
         return value
+    if array.dtype.kind == "f" and (abs(array) >= 2**63).any():
+        return value  # uint64 among smaller integers, which NumPy rounds to float64
     return array if array.dtype.kind in "iuf" and array.size else value

@@ -27,7 +27,7 @@ def as_rows(outputs: Arrays) -> list[Any]:
                 f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}"
             )
         rows = len(array)
-    columns = {name: _plain(array, name) for name, array in outputs.items()}
+    columns = {name: as_json(array, name) for name, array in outputs.items()}
     if len(columns) == 1:
         return list(next(iter(columns.values())))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -35,11 +35,11 @@ def as_rows(outputs: Arrays) -> list[Any]:
 
 def as_columns(outputs: Arrays) -> Any:
     """Return `outputs`: an object of all outputs, or the value of the only output."""
-    columns = {name: _plain(array, name) for name, array in outputs.items()}
+    columns = {name: as_json(array, name) for name, array in outputs.items()}
     return next(iter(columns.values())) if len(columns) == 1 else columns
 
 
-def _plain(array: Array, name: str) -> Any:
+def as_json(array: Array, name: str) -> Any:
     """Return an array as JSON values; strings of an output named *_bytes as base64, others as text."""
     if array.dtype != np.object_:
         return decimals(array)

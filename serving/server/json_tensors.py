@@ -91,7 +91,7 @@ def _read_columns(value: Any, inputs: Mapping[str, TensorSpec], max_rows: int | 
         column = value[name]
         check_rows(name, len(column) if isinstance(column, list | np.ndarray) else 0, max_rows)
         try:
-            arrays[name] = _read_tensor(column, spec.data_type)
+            arrays[name] = read_tensor(column, spec.data_type)
         except ValueError as error:
             raise invalid_argument(str(error)) from error
         except RecursionError as error:
@@ -141,7 +141,7 @@ def _add(columns: dict[str, list[Array]], name: str, value: Any, inputs: Mapping
     """
     if name not in inputs:
         raise ValueError(f"JSON object: does not have named input: {name}")
-    array, others = _read_tensor(value, inputs[name].data_type), columns[name]
+    array, others = read_tensor(value, inputs[name].data_type), columns[name]
     if others and array.size != others[0].size:
         raise ValueError(f"Expecting tensor size: {others[0].size} but got: {array.size}")
     if others and array.shape != others[0].shape:
@@ -153,7 +153,7 @@ def _shown(array: Array) -> str:
     return f"[{','.join(map(str, array.shape))}]"
 
 
-def _read_tensor(value: Any, data_type: int) -> Array:
+def read_tensor(value: Any, data_type: int) -> Array:
     """Return a JSON value as an array of a type.
 
     Raises:
@@ -244,7 +244,7 @@ def _read_leaf(value: Any, data_type: int) -> Any:
         return value
     if type(value) in (int, float):
         if type(value) is int and not -(2**63) <= value < 2**64:
-            value = float(value)  # RapidJSON reads integers of more than 64 bits as such
+            value = _as_double(value)  # RapidJSON reads integers of more than 64 bits as such
         number = _read_numbers(np.array(value), data_type)
         if number is not None:
             return number
@@ -255,6 +255,13 @@ def _read_leaf(value: Any, data_type: int) -> Any:
     raise ValueError(
         f"JSON Value: {show(value)} Type: {type_name(value)} is not of expected type: {kind.name}"
     )
+
+
+def _as_double(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError("JSON Parse error: Number too big to be stored in double.") from error
 
 
 def as_bytes(text: str) -> bytes:

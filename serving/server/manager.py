@@ -110,6 +110,11 @@ class ModelManager:
         self._unavailable = unavailable
         self._lock = asyncio.Lock()
 
+    @property
+    def ready(self) -> bool:
+        """Whether every model has a version that serves."""
+        return all(model.available() for model in self.models.values())
+
     async def apply(self, config: Any) -> None:
         """Serve exactly the models of a ModelServerConfig. If it is refused, nothing changes.
 

@@ -1,9 +1,7 @@
 """The REST API (https://www.tensorflow.org/tfx/serving/api_rest): HTTP ↔ calls; the metrics and the demo page."""
 
 import asyncio
-import json
 import re
-import threading
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,16 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from serving.protocol import SignatureDefMap
-from serving.server.calls import Call, Calls
-from serving.server.errors import StatusError, invalid_argument, too_large
+from serving.server import open_inference
+from serving.server.calls import Calls
+from serving.server.errors import StatusError, invalid_argument
 from serving.server.examples import INPUT, classifications, regressions, serialize
-from serving.server.json_body import MAX_BODY_BYTES, parse, signature_of
+from serving.server.http_calls import HttpCall, answer, error_response, json_response
+from serving.server.json_body import parse, signature_of
 from serving.server.json_examples import read_examples
 from serving.server.json_outputs import as_columns, as_rows
 from serving.server.json_tensors import read_tensors
+from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
 from serving.tensors import Array, Arrays, Signature
 
@@ -43,17 +44,22 @@ NOT_FOUND = """<HTML><HEAD>
 <H1>Not Found</H1>
 </BODY></HTML>
 """
-CLIENT_CLOSED_REQUEST = 499
-"""HTTP status of a response that nobody reads."""
 
 
 def create_app(
-    calls: Calls, metrics: Metrics, *, metrics_path: str | None, timeout: float, cors: bool
+    calls: Calls,
+    manager: ModelManager,
+    metrics: Metrics,
+    *,
+    metrics_path: str | None,
+    timeout: float,
+    cors: bool,
 ) -> Starlette:
     """Build the application.
 
     Args:
         calls: Answers the calls.
+        manager: The models.
         metrics: Shown at metrics_path.
         metrics_path: Path of the metrics; None to turn them off.
         timeout: Deadline of a request in seconds.
@@ -69,59 +75,27 @@ def create_app(
         try:
             call = RestCall(request, target, timeout)
         except StatusError as error:
-            return _json({"error": error.text}, error.http_status)
-        return await _answer(calls, call)
+            return error_response(error)
+        return await answer(calls, call)
 
     routes = [Route("/", lambda _: FileResponse(DEMO_PAGE))]
     if metrics_path:
         routes.append(
             Route(metrics_path, lambda _: Response(metrics.text(), media_type="text/plain; version=0.0.4"))
         )
+    routes += open_inference.create_routes(calls, manager, timeout=timeout)
     routes.append(Route("/{path:path}", handle, methods=METHODS))
     allow = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
     return Starlette(routes=routes, middleware=[allow] if cors else [])
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        content = text.encode()
-    except UnicodeEncodeError:  # an error shows bytes of the request that are not UTF-8
-        content = re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
-    return Response(content, status, media_type="application/json")
-
-
-async def _answer(calls: Calls, call: "RestCall") -> Response:
-    """Answer a call in a task of its own, which is cancelled when the caller leaves, as gRPC does."""
-    answering = asyncio.create_task(calls.answer(call))
-    receiving = asyncio.create_task(call.receive())
-    try:
-        await asyncio.wait((answering, receiving), return_when=asyncio.FIRST_COMPLETED)
-        answering.cancel()  # no effect on a task that is done
-        response: Response = await answering
-    except StatusError as error:
-        return _json({"error": error.text}, error.http_status)
-    except asyncio.CancelledError:
-        if not receiving.done():  # the server cancelled this request, the caller did not leave
-            raise
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-    finally:
-        answering.cancel()
-        receiving.cancel()
-        call.ended.set()
-    return response
-
-
-class RestCall(Call):
-    """A call by REST.
+class RestCall(HttpCall):
+    """A call by TF Serving's REST API.
 
     Args:
         request: The HTTP request.
         target: Its path and query, not decoded.
         seconds: Time until the deadline.
-
-    Attributes:
-        ended: Set when nobody waits for the response any more.
 
     Raises:
         StatusError: INVALID_ARGUMENT for a path that the API does not have.
@@ -138,42 +112,15 @@ class RestCall(Call):
             api = "GetModelMetadata" if parts["metadata"] else "GetModelStatus"
         if not parts["model"]:
             raise invalid_argument("Missing model name in request.")
-        super().__init__("REST", api, seconds, urllib.parse.unquote(parts["model"]))
+        super().__init__(request, api, seconds, urllib.parse.unquote(parts["model"]))
         self.label = urllib.parse.unquote(parts["label"]) if parts["label"] else None
         self.version = _version(parts["version"]) if parts["version"] else None
-        self.ended = threading.Event()
-        self._request = request
-        self._content: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._body: dict[str, Any] = {}
         self._examples: Array
 
-    @property
-    def received(self) -> bool:
-        """Whether the whole body has arrived."""
-        return self._content.done()
-
-    async def receive(self) -> None:
-        """Receive the body, then return when the caller has left."""
-        content = bytearray()
-        length = int(self._request.headers.get("content-length", 0))
-        more = True
-        while more and max(length, len(content)) <= MAX_BODY_BYTES:
-            message = await self._request.receive()
-            if message["type"] == "http.disconnect":
-                return
-            content += message.get("body", b"")
-            more = message.get("more_body", False)
-        if not self._content.done():  # it is cancelled with a call that has ended
-            complete = max(length, len(content)) <= MAX_BODY_BYTES
-            self._content.set_result(bytes(content) if complete else None)
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-
     async def decode(self) -> None:
         """Parse the body, in a thread."""
-        content = await self._content
-        if content is None:
-            raise too_large(MAX_BODY_BYTES)
+        content = await self.content()
         if self._request.method == "POST":
             await asyncio.to_thread(self._parse, content)
 
@@ -191,7 +138,7 @@ class RestCall(Call):
 
     async def encode(self, result: Any) -> Response:
         """Return the response; in a thread."""
-        return await asyncio.to_thread(lambda: _json(self._as_json(result)))
+        return await asyncio.to_thread(lambda: json_response(self._as_json(result)))
 
     def _as_json(self, result: Any) -> Any:
         match self.api:

@@ -42,6 +42,8 @@ ONE = json.dumps({"instances": [1]}).encode()
         ("POST", PREDICT, b'{"a":' * 100_000, {}, 400, "nested too deeply"),
         ("POST", PREDICT, b'{"instances": [1]} x', {}, 400, "JSON Parse error"),
         ("POST", PREDICT, b"", {}, 400, "JSON Parse error"),
+        ("POST", PREDICT, b'{"instances": [%b]}' % (b"1" * 5000), {}, 400, "Number too big"),
+        ("POST", PREDICT, b'{"instances": [%b]}' % (b"1" * 400), {}, 400, "Number too big"),
         (
             "POST",
             PREDICT,

@@ -184,7 +184,7 @@ def test_bodies(served, verb, body, answer):
         ("OPTIONS", "/v1/models/hp", 400, "Malformed request: OPTIONS /v1/models/hp"),
         ("HEAD", "/v1/models/hp", 400, ""),
         ("GET", "/v1", 404, "<H1>Not Found</H1>"),
-        ("GET", "/v2/models/hp", 404, "<H1>Not Found</H1>"),
+        ("GET", "/v3/models/hp", 404, "<H1>Not Found</H1>"),
     ],
 )
 def test_paths(served, method, path, status, text):
