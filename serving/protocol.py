@@ -18,7 +18,8 @@ PREDICTION = "/tensorflow.serving.PredictionService/"
 MODELS = "/tensorflow.serving.ModelService/"
 """Paths of the two services."""
 
-_POOL = descriptor_pool.DescriptorPool()
+POOL = descriptor_pool.DescriptorPool()
+"""The descriptors of the messages and services."""
 
 
 def read_descriptors() -> bytes:
@@ -27,7 +28,7 @@ def read_descriptors() -> bytes:
 
 
 for _file in descriptor_pb2.FileDescriptorSet.FromString(read_descriptors()).file:
-    _POOL.Add(_file)
+    POOL.Add(_file)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Method:
 
 def message(name: str) -> Any:
     """Return a message class by its full name."""
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(name))
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))
 
 
 def _methods(service: str) -> dict[str, Method]:
@@ -51,7 +52,7 @@ def _methods(service: str) -> dict[str, Method]:
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
         )
-        for method in _POOL.FindServiceByName(service.strip("/")).methods
+        for method in POOL.FindServiceByName(service.strip("/")).methods
     }
 
 

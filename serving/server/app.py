@@ -35,6 +35,7 @@ from serving.server.inference import Inference, Runner
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
 from serving.server.ports import listen
+from serving.server.reflection import add_reflection
 from serving.server.rest_api import create_app
 from serving.server.servable import Servable
 from serving.server.settings import ConfigError, ServerSettings
@@ -119,6 +120,7 @@ class ModelServer:
         options = GRPC_OPTIONS + read_channel_arguments(settings)
         self._grpc = grpc.aio.server(options=options, handlers=handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        add_reflection(self._grpc)
         rest_socket = None
         try:
             self._take_grpc_ports()
