@@ -64,6 +64,8 @@ class CallArguments:
     """PEM file of the client's key, for mutual TLS."""
     certificate_chain: Path | None = None
     """PEM file of the client's certificate, for mutual TLS."""
+    token_file: Path | None = None
+    """File whose first line that is no comment is the bearer token to send."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,6 +219,20 @@ def certificates(chosen: CallArguments) -> Any:
     return TLS(*(file.read_bytes() if file else None for file in files)) if any(files) else None
 
 
+def token(chosen: CallArguments) -> str | None:
+    """Return the token of the file that the arguments name, or None.
+
+    Raises:
+        UserError: The file can't be read, or has no token.
+    """
+    from serving.tokens import read_tokens
+
+    try:
+        return read_tokens(chosen.token_file)[0] if chosen.token_file else None
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 @contextlib.contextmanager
 def connected(call: CallArguments) -> Iterator[Any]:
     """Give a client.
@@ -227,10 +243,11 @@ def connected(call: CallArguments) -> Iterator[Any]:
     from serving.client import Client, ServingError
 
     try:
-        with Client(call.address, timeout=call.timeout, tls=certificates(call)) as client:
+        with Client(call.address, timeout=call.timeout, tls=certificates(call), token=token(call)) as client:
             yield client
     except ServingError as error:
-        raise UserError(f"{call.address}: {error}") from error
+        advice = "; --token-file names a file with one" if error.code.name == "UNAUTHENTICATED" else ""
+        raise UserError(f"{call.address}: {error}{advice}") from error
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -311,10 +328,10 @@ def bench(arguments: Sequence[str]) -> None:
 
     with connected(chosen.call) as client:
         request = load.random_request(client.metadata(chosen.model), chosen.model, chosen.batch_size)
-        tls = certificates(chosen.call)
+        secrets = certificates(chosen.call), token(chosen.call)
         print(load.HEADER)
         for clients in chosen.callers:
-            measured = load.measure(chosen.call.address, request, clients, chosen.seconds, tls)
+            measured = load.measure(chosen.call.address, request, clients, chosen.seconds, *secrets)
             print(measured.row(chosen.batch_size), flush=True)
 
 

@@ -9,7 +9,7 @@ import grpc.aio
 import numpy as np
 
 from serving import protocol
-from serving.client import TLS, ServingError, open_channel
+from serving.client import TLS, ServingError, bearer, open_channel
 from serving.tensors import DATA_TYPES, Signature, fill_proto
 
 HEADER = "clients  batch  requests/s  examples/s  p50 ms  p95 ms  p99 ms"
@@ -63,7 +63,14 @@ def random_request(signatures: Mapping[str, Signature], model: str, batch_size: 
     return content
 
 
-def measure(address: str, request: bytes, clients: int, seconds: float, tls: TLS | None = None) -> Measured:
+def measure(
+    address: str,
+    request: bytes,
+    clients: int,
+    seconds: float,
+    tls: TLS | None = None,
+    token: str | None = None,
+) -> Measured:
     """Send one request again and again from several clients, after a second of warm-up.
 
     The request is serialized once and responses are not parsed, so that the server is measured and not
@@ -72,16 +79,18 @@ def measure(address: str, request: bytes, clients: int, seconds: float, tls: TLS
     Raises:
         ServingError: The first response that is not OK.
     """
-    return asyncio.run(_measure(address, request, clients, seconds, tls))
+    return asyncio.run(_measure(address, request, clients, seconds, tls, token))
 
 
-async def _measure(address: str, request: bytes, clients: int, seconds: float, tls: TLS | None) -> Measured:
+async def _measure(
+    address: str, request: bytes, clients: int, seconds: float, tls: TLS | None, token: str | None
+) -> Measured:
     async with open_channel(grpc.aio, address, tls) as channel:
         predict = channel.unary_unary(protocol.METHODS["Predict"].path)
 
         async def client(until: float, latencies: list[float]) -> None:
             while (started := time.perf_counter()) < until:
-                await predict(request, timeout=60)
+                await predict(request, timeout=60, metadata=bearer(token))
                 latencies.append(time.perf_counter() - started)
 
         async def all_clients(length: float) -> tuple[float, list[float]]:

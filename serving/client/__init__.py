@@ -10,6 +10,6 @@ with growing pauses (gRFC A6), and after no other status: the server would refus
 
 from serving.client.awaiting import AsyncClient
 from serving.client.blocking import Client
-from serving.client.messages import TLS, ServingError, VersionStatus, open_channel
+from serving.client.messages import TLS, ServingError, VersionStatus, bearer, open_channel
 
-__all__ = ["TLS", "AsyncClient", "Client", "ServingError", "VersionStatus", "open_channel"]
+__all__ = ["TLS", "AsyncClient", "Client", "ServingError", "VersionStatus", "bearer", "open_channel"]

@@ -17,13 +17,19 @@ class AsyncClient:
     """`Client` for asyncio: the same calls, awaited. The requests of a large batch are sent at once."""
 
     def __init__(
-        self, address: str, *, timeout: float = 10.0, tls: TLS | None = None, max_batch_size: int = 256
+        self,
+        address: str,
+        *,
+        timeout: float = 10.0,
+        tls: TLS | None = None,
+        token: str | None = None,
+        max_batch_size: int = 256,
     ) -> None:
         messages.check_settings(timeout, max_batch_size)
         self._timeout = timeout
         self._max_batch_size = max_batch_size
         self._channel = messages.open_channel(grpc.aio, address, tls)
-        self._methods = messages.remote_methods(self._channel)
+        self._methods = messages.remote_methods(self._channel, token)
 
     async def predict(
         self,

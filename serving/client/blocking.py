@@ -18,17 +18,24 @@ class Client:
         address: "host:port", or "unix:path" of a socket.
         timeout: Deadline of each call in seconds, unless the call has its own.
         tls: Certificates for an encrypted connection; None for an unencrypted one.
+        token: Bearer token to send with each call; None for none.
         max_batch_size: Larger batches are sent in several requests, and their outputs concatenated.
     """
 
     def __init__(
-        self, address: str, *, timeout: float = 10.0, tls: TLS | None = None, max_batch_size: int = 256
+        self,
+        address: str,
+        *,
+        timeout: float = 10.0,
+        tls: TLS | None = None,
+        token: str | None = None,
+        max_batch_size: int = 256,
     ) -> None:
         messages.check_settings(timeout, max_batch_size)
         self._timeout = timeout
         self._max_batch_size = max_batch_size
         self._channel = messages.open_channel(grpc, address, tls)
-        self._methods = messages.remote_methods(self._channel)
+        self._methods = messages.remote_methods(self._channel, token)
 
     def predict(
         self,

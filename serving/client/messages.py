@@ -1,5 +1,6 @@
 """Requests from arguments and results from responses, for both clients."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,13 +72,21 @@ def open_channel(library: Any, address: str, tls: TLS | None) -> Any:
     return library.secure_channel(address, credentials, CHANNEL_OPTIONS)
 
 
-def remote_methods(channel: Any) -> dict[str, Any]:
-    """Return the functions that call the server's methods over a channel, by name."""
+def bearer(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call with a token."""
+    return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
+def remote_methods(channel: Any, token: str | None) -> dict[str, Any]:
+    """Return the functions that call the server's methods over a channel, with a token, by name."""
     return {
-        name: channel.unary_unary(
-            method.path,
-            request_serializer=lambda request: request.SerializeToString(),
-            response_deserializer=method.response.FromString,
+        name: functools.partial(
+            channel.unary_unary(
+                method.path,
+                request_serializer=lambda request: request.SerializeToString(),
+                response_deserializer=method.response.FromString,
+            ),
+            metadata=bearer(token),
         )
         for name, method in protocol.METHODS.items()
     }

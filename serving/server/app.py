@@ -21,8 +21,10 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.protocol import MODELS, PREDICTION
+from serving.server.authentication import TokenInterceptor
 from serving.server.calls import Calls
 from serving.server.configs import (
+    read_auth_tokens,
     read_batching,
     read_channel_arguments,
     read_credentials,
@@ -49,6 +51,7 @@ GRAPH_THREADS = 64
 """Graphs of all models that TensorFlow runs at the same time: see `servable.MAX_RUNS`."""
 CLOSING_SECONDS = 0.5
 """Time that REST clients have to read their last response."""
+TOKENS_POLL_SECONDS = 1.0
 GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", 2**31 - 1),
     ("grpc.max_send_message_length", 2**31 - 1),
@@ -91,6 +94,7 @@ class ModelServer:
         self.calls = Calls(
             inference.run, self.metrics, self.manager.models.__contains__, settings.grpc_max_threads
         )
+        self._tokens = read_auth_tokens(settings)
         self._health = health.aio.HealthServicer()
         self._tasks: list[asyncio.Task[Any]] = []
         self._rest: uvicorn.Server | None = None
@@ -118,7 +122,8 @@ class ModelServer:
         settings = self._settings
         handlers = generic_handlers(self.calls, as_content=settings.enable_serialization_as_tensor_content)
         options = GRPC_OPTIONS + read_channel_arguments(settings)
-        self._grpc = grpc.aio.server(options=options, handlers=handlers)
+        interceptors = [TokenInterceptor(self._tokens)] if self._tokens else []
+        self._grpc = grpc.aio.server(options=options, handlers=handlers, interceptors=interceptors)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         add_reflection(self._grpc)
         rest_socket = None
@@ -137,6 +142,8 @@ class ModelServer:
         if rest_socket is not None:
             await self._start_rest(rest_socket)
         self._repeat(settings.file_system_poll_wait_seconds, self._poll)
+        if self._tokens:
+            self._repeat(TOKENS_POLL_SECONDS, self._tokens.poll)
         if settings.model_config_file:
             self._repeat(settings.model_config_file_poll_wait_seconds, self._read_config_again)
         await self._report_health()
@@ -182,6 +189,7 @@ class ModelServer:
             metrics_path=read_metrics_path(self._settings),
             timeout=self._settings.rest_api_timeout_in_ms / 1000,
             cors=self._settings.rest_api_enable_cors_support,
+            tokens=self._tokens,
         )
         self._rest = _UvicornServer(uvicorn.Config(app, log_level="warning", lifespan="off"))
         self._rest_task = asyncio.create_task(self._rest.serve(sockets=[listener]))

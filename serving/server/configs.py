@@ -17,6 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from serving.protocol import ModelServerConfig
 from serving.server.ports import listen
 from serving.server.settings import ConfigError, ServerSettings
+from serving.server.tokens import Tokens
 
 PACKAGE = "tensorflow.serving"
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -123,6 +124,7 @@ def check(settings: ServerSettings) -> None:
     read_metrics_path(settings)
     read_channel_arguments(settings)
     read_credentials(settings)
+    read_auth_tokens(settings)
     for flag in ("port", "rest_api_port"):
         if getattr(settings, flag):
             listen(settings, flag).close()
@@ -252,6 +254,15 @@ def read_channel_arguments(settings: ServerSettings) -> tuple[tuple[str, Any], .
             raise ConfigError(f"--grpc_channel_arguments must be name=value,... Received: {argument!r}")
         options.append((name, int(value) if re.fullmatch("-?[0-9]+", value) else value))
     return tuple(options)
+
+
+def read_auth_tokens(settings: ServerSettings) -> Tokens | None:
+    """Return the valid tokens, or None to let everybody call.
+
+    Raises:
+        ConfigError: A file that can't be read, without a token, or with an invalid line.
+    """
+    return Tokens(settings.auth_token_file) if settings.auth_token_file else None
 
 
 def read_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:

@@ -30,6 +30,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 """HTTP header with the length of the JSON object, if binary data follow it."""
 GZIP_OR_DEFLATE = 47
 """Both formats, as `wbits` of zlib."""
+LIVE, READY = HEALTH_PATHS = ("/v2/health/live", "/v2/health/ready")
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
 
 
@@ -67,7 +68,7 @@ def create_routes(calls: Calls, manager: ModelManager, *, timeout: float) -> lis
     async def unknown(request: Request) -> Response:
         return json_response({"error": f"Malformed request: {request.method} {request.url.path}"}, 404)
 
-    routes = [Route("/v2", server), Route("/v2/health/live", live), Route("/v2/health/ready", ready)]
+    routes = [Route("/v2", server), Route(LIVE, live), Route(READY, ready)]
     for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
             Route(model, metadata),

@@ -78,6 +78,9 @@ class ServerSettings:
     """MonitoringConfig in text format: path of the Prometheus metrics on the REST port."""
     ssl_config_file: str = ""
     """SSLConfig in text format: certificates that encrypt gRPC; whether clients need one too."""
+    auth_token_file: str = ""
+    """File of bearer tokens, one a line, of which a call needs one; read again when it changes. Health checks,
+    metrics and the demo page need none."""
     grpc_max_threads: int = 0
     """Most calls at the same time, by gRPC and REST together; others get RESOURCE_EXHAUSTED; 0 for any number."""
     grpc_channel_arguments: str = ""

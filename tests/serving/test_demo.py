@@ -13,7 +13,7 @@ from playwright.sync_api import Page
 
 from serving.server.rest_api import DEMO_PAGE
 from serving.training_images import lay_out_as_mnist
-from tests.serving.conftest import start_server
+from tests.serving.conftest import in_process, start_server
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +107,18 @@ def test_the_text_half_is_hidden_if_only_digits_are_served(page, served):
     page.goto(served.rest)
     page.wait_for_selector("#text", state="hidden")
     assert page.locator("#digit").is_visible()
+
+
+def test_a_server_with_tokens_asks_for_one(page, exported, tmp_path):
+    (tmp_path / "tokens").write_text("secret")
+    flags = {"model_name": "mnist", "model_base_path": str(exported.parent)}
+    with in_process(**flags, auth_token_file=str(tmp_path / "tokens")) as (server, _):
+        page.goto(f"http://localhost:{server.rest_port}")
+        draw_a_one(page)
+        page.wait_for_selector("#digit_status.error")
+        assert "requires a token: enter it below, under Server" in page.locator("#digit_status").inner_text()
+        page.locator("summary").click()
+        page.get_by_label("Token", exact=True).fill("secret")
+        page.locator("h1").first.scroll_into_view_if_needed()
+        draw_a_one(page)
+        assert sum(shown(page)) == pytest.approx(100, abs=1)
