@@ -168,22 +168,20 @@ class WarmupThenLinear(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "warmup": self.warmup, "total": self.total}
 
 
-def training_windows(ids, seed):
-    """Yield batches of windows that begin anywhere, with the ids that follow each: two of (batch, CONTEXT)."""
-    ids = tf.constant(ids)
-
-    def window(draw):
-        start = tf.cast(draw % (len(ids) - CONTEXT), tf.int32)
-        characters = tf.ensure_shape(ids[start : start + CONTEXT + 1], [CONTEXT + 1])
-        return characters[:-1], characters[1:]
-
-    return tf.data.Dataset.random(seed).map(window).batch(BATCH_SIZE, drop_remainder=True).prefetch(64)
-
-
 def consecutive_windows(ids):
     """Return windows one after the other, two of (n, CONTEXT). What does not fill the last is left out."""
     count = (len(ids) - 1) // CONTEXT
     return ids[: count * CONTEXT].reshape(count, -1), ids[1 : count * CONTEXT + 1].reshape(count, -1)
+
+
+def training_windows(ids, seed):
+    """Yield batches of windows in random order, two of (BATCH_SIZE, CONTEXT); each pass cuts the text elsewhere."""
+    random = np.random.default_rng(seed)
+    while True:
+        inputs, targets = consecutive_windows(ids[random.integers(CONTEXT) :])
+        order = random.permutation(len(inputs) // BATCH_SIZE * BATCH_SIZE)
+        for rows in order.reshape(-1, BATCH_SIZE):
+            yield inputs[rows], targets[rows]
 
 
 def sample(model, ids, length, temperature=0.8, seed=0):

@@ -61,7 +61,7 @@ class TextData(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTraining(Training):
-    """The training loop on random windows, whose number per epoch is a setting."""
+    """The training loop on windows of a text, whose number per epoch is a setting."""
 
     steps_per_epoch: Count = 200
     """Steps of batch_size per validation interval, at least 1."""
@@ -73,10 +73,10 @@ class TextTraining(Training):
 
 
 def require_steps(recipe: Recipe) -> None:
-    """Raise a UserError for gradient descent: random windows have no whole training set."""
+    """Raise a UserError for gradient descent: an epoch of windows is not the whole training set."""
     name = recipe.optimizer.name
     require(
-        name != "gradient-descent", "optimizer.name: random windows have no whole training set", name=name
+        name != "gradient-descent", "optimizer.name: an epoch of windows is not the whole training set", name=name
     )
 
 

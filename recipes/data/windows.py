@@ -1,5 +1,6 @@
 """Token ids → batches of windows, in which each token is predicted from those before it."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,33 @@ EVALUATION_TOKENS = 2**13
 def training_windows(
     tokens: npt.NDArray[Any], part: TextPart, data: TextData, sizes: BatchSizes, seed: int
 ) -> TrainingBatches:
-    """Return windows at random positions: int32 ids (batch, block_size), and the ids one position later.
+    """Return windows in random order: int32 ids (batch, block_size), and the ids one position later.
+
+    Each pass cuts the text into windows at an offset of its own, and takes every window once. As many draws with
+    replacement would miss 37 % of the windows.
 
     Args:
         tokens: Ids of the whole text, (tokens,); may be mapped from a file.
         part: The training part; longer than a window.
         data: Size of a window.
         sizes: Windows of each step.
-        seed: Seed of the positions.
+        seed: Seed of the offsets and the orders.
     """
     block_size = data.block_size
+    per_pass = max(1, len(part) // block_size - 1)  # windows, whatever the offset
+    last_offset = len(part) - 1 - per_pass * block_size
+
+    @functools.lru_cache(maxsize=2)  # a batch may end one pass and begin the next
+    def starts_of(number: int) -> npt.NDArray[np.int64]:
+        random = stream(seed, "windows", number)
+        offset = part.start + random.integers(0, last_offset, endpoint=True)
+        return offset + block_size * random.permutation(per_pass)
 
     def read(epoch: int, step: int) -> tuple[Ids, Ids]:
-        random, size = stream(seed, "windows", epoch, step), sizes.of_epoch(epoch)[step]
-        starts = random.integers(part.start, part.stop - block_size - 1, size, endpoint=True)
+        batches = sizes.of_epoch(epoch)
+        first = int(epoch) * batches.sum() + batches[:step].sum()  # windows before this step, over all epochs
+        places = (divmod(int(window), per_pass) for window in range(first, first + batches[step]))
+        starts = np.array([starts_of(number)[place] for number, place in places])
         ids = tokens[starts[:, np.newaxis] + np.arange(block_size + 1)].astype(np.int32)
         return ids[:, :-1], ids[:, 1:]
 

@@ -237,11 +237,36 @@ def test_windows_and_batch_sizes_draw_from_different_streams():
     assert abs(np.corrcoef(ids[:, 0], drawn[:150])[0, 1]) < 0.3
 
 
+@pytest.mark.parametrize("batches", [BatchSchedule(), BatchSchedule(name="random", largest=5)])
+def test_each_pass_has_every_window_once(batches):
+    """19 windows of 8 tokens a pass, whose ends do not fall on those of epochs and batches."""
+    sizes = BatchSizes(batches, 3, examples=24, epochs=5, seed=1)
+    windows = training_windows(np.arange(200), TextPart(20, 180, 160), TextData(block_size=8), sizes, 1)
+    starts: list[int] = []
+    for epoch in range(5):
+        windows.epoch.assign(epoch)
+        starts += [int(row[0]) for ids, _ in windows.dataset.as_numpy_iterator() for row in ids]
+    passes = [starts[begin : begin + 19] for begin in range(0, 6 * 19, 19)]
+    for each in passes:
+        assert sorted(each) == list(range(min(each), min(each) + 19 * 8, 8))
+        assert each != sorted(each)
+    assert len({min(each) for each in passes}) > 1
+
+
 def test_windows_reach_both_ends_of_the_part():
     sizes = fixed_sizes(64, steps=20)
     windows = training_windows(np.arange(30), TextPart(5, 20, 15), TextData(block_size=4), sizes, 0)
     ids, following = all_windows(windows.dataset)
     assert (ids.min(), following.max()) == (5, 19)
+
+
+def test_a_part_of_one_window_repeats_it():
+    windows = training_windows(
+        np.arange(30), TextPart(5, 14, 9), TextData(block_size=8), fixed_sizes(2, steps=2), 0
+    )
+    ids, following = all_windows(windows.dataset)
+    np.testing.assert_array_equal(ids, [np.arange(5, 13)] * 4)
+    np.testing.assert_array_equal(following, ids + 1)
 
 
 def store_letters(tmp_path, monkeypatch, own: tuple[str, ...]) -> None:
