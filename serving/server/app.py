@@ -98,6 +98,7 @@ class ModelServer:
         self._health = health.aio.HealthServicer()
         self._tasks: list[asyncio.Task[Any]] = []
         self._rest: uvicorn.Server | None = None
+        self._ready = False
         self.port = 0
         self.rest_port = 0
 
@@ -210,13 +211,18 @@ class ModelServer:
 
     async def _poll(self) -> None:
         await self.manager.poll()
-        await self._report_health()
+        if not self._ready:
+            await self._report_health()
 
     async def _report_health(self) -> None:
-        """Report SERVING once every model has a version that serves."""
+        """Report SERVING once every model has a version, and from then on.
+
+        A model that loses its last version must not take the other models out of a load balancer.
+        """
+        self._ready = self.manager.ready
         states = health_pb2.HealthCheckResponse
         for service in ("", *(path.strip("/") for path in (PREDICTION, MODELS))):
-            await self._health.set(service, states.SERVING if self.manager.ready else states.NOT_SERVING)
+            await self._health.set(service, states.SERVING if self._ready else states.NOT_SERVING)
 
     async def _read_config_again(self) -> None:
         try:
