@@ -1,35 +1,64 @@
 """Print the table of serving in docs/results: requests per second and latencies of the MNIST CNN.
 
-    python -m benchmarks.serving                           the embedded server, batching on and off
-    python -m benchmarks.serving --address localhost:8500  another running server: a real TF Serving
+    python -m benchmarks.serving                                    the embedded server
+    python -m benchmarks.serving --address HOST:8500 --rest HOST:8501    another running server: a real TF Serving
 
-Server and client share the machine. The last rows are the upper limit: the same client and requests with a
-gRPC server in Python that has no model.
+The client is h2load of nghttp2, in C (`apt-get install nghttp2-client`): each of its connections sends the next request
+once the last one is answered. Server and client share the machine.
 """
 
 import argparse
 import contextlib
+import json
+import re
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import grpc.aio
-import uvloop
+import numpy as np
 
 from benchmarks.commands import ROOT, command
+from benchmarks.tables import print_header, print_row
 from serving.client import Client, ServingError
-from serving.load import measure, random_request
-from serving.protocol import PREDICTION
+from serving.load import random_request
+from serving.protocol import PREDICTION, PredictRequest
+from serving.tensors import read_proto
 
 MODEL = "mnist"
-PORT = 8599
-ADDRESS = f"localhost:{PORT}"
-LOADS = ((1, 1), (8, 1), (32, 1), (1, 100))
-"""Numbers of clients and images per request."""
-HEADER = "| server | clients | images per request | requests/s | images/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|"
+ADDRESS, REST = "127.0.0.1:8599", "127.0.0.1:8598"
+CONFIGURATIONS = {
+    "embedded": [],
+    "embedded, batching": ["--enable_batching=true"],
+    "embedded, batching, 2 workers": ["--enable_batching=true", "--workers=2"],
+}
+"""Flags of the servers that are measured."""
+CLIENTS = (1, 8, 32)
+LARGE = 100
+"""Images of a large request."""
+COLUMNS = ("server", "API", "clients", "images per request", "requests/s", "images/s", "p50 ms", "p99 ms")
+
+
+@dataclass(frozen=True)
+class Load:
+    """A request that clients send again and again.
+
+    Attributes:
+        api: gRPC or REST.
+        images: Images in the request.
+        arguments: What h2load needs for the protocol, and the URL.
+        body: Body of the request.
+    """
+
+    api: str
+    images: int
+    arguments: tuple[str, ...]
+    body: bytes
 
 
 def main() -> None:
@@ -37,32 +66,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--address", help="measure this server instead of starting one")
+    parser.add_argument("--address", help="gRPC of a running server, instead of starting one")
+    parser.add_argument("--rest", help="its REST API (default: not measured)")
     parser.add_argument(
         "--run", type=Path, help="the run to export (default: train mnist-cnn for an epoch on digits)"
     )
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
-    parser.add_argument("--without-model", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=int, default=5, help="length of each measurement")
     arguments = parser.parse_args()
-    if arguments.without_model:
-        uvloop.run(serve_without_model())
-        return
-    print(HEADER, flush=True)
+    if not shutil.which("h2load"):
+        raise SystemExit("h2load is missing: apt-get install nghttp2-client")
+    print_header(*COLUMNS)
     if arguments.address:
-        measure_all(arguments.address, arguments.address, requests_of(arguments.address), arguments.seconds)
+        measure_all(arguments.address, arguments.address, arguments.rest, arguments.seconds)
         return
     with tempfile.TemporaryDirectory() as folder:
         export(arguments.run, Path(folder))
-        flags = [f"--port={PORT}", f"--model_name={MODEL}", f"--model_base_path={folder}/models/{MODEL}"]
-        for batching in ("on", "off"):
-            flag = f"--enable_batching={'true' if batching == 'on' else 'false'}"
-            with process("serving", "serve", *flags, flag):
-                wait_until_available(ADDRESS)
-                requests = requests_of(ADDRESS)
-                measure_all(f"embedded, batching {batching}", ADDRESS, requests, arguments.seconds)
-        with process("benchmarks.serving", "--without-model"):
-            time.sleep(3)
-            measure_all("no model", ADDRESS, requests, arguments.seconds)
+        for name, flags in CONFIGURATIONS.items():
+            with server(f"--model_base_path={folder}/models/{MODEL}", *flags):
+                measure_all(name, ADDRESS, REST, arguments.seconds)
 
 
 def export(run: Path | None, folder: Path) -> None:
@@ -75,10 +96,13 @@ def export(run: Path | None, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def process(*arguments: str) -> Iterator[None]:
-    """Run `python -m ARGUMENTS` until the end of the context."""
-    started = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+def server(*flags: str) -> Iterator[None]:
+    """Run the embedded server until the end of the context."""
+    ports = (f"--port={ADDRESS.split(':')[1]}", f"--rest_api_port={REST.split(':')[1]}")
+    arguments = [sys.executable, "-m", "serving", "serve", *ports, f"--model_name={MODEL}", *flags]
+    started = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
+        wait_until_available(ADDRESS)
         yield
     finally:
         started.terminate()
@@ -97,45 +121,59 @@ def wait_until_available(address: str) -> None:
     raise SystemExit(f"{address} does not serve {MODEL}")
 
 
-def requests_of(address: str) -> dict[int, bytes]:
-    """Return a request for each number of images in LOADS."""
+def loads(address: str, rest: str | None) -> list[Load]:
+    """Return the requests to measure: one image and many by gRPC, one image by REST."""
     with Client(address) as client:
         signatures = client.metadata(MODEL)
-    return {size: random_request(signatures, MODEL, size) for _, size in LOADS}
+    grpc = ("-Hcontent-type: application/grpc", "-Hte: trailers", f"http://{address}{PREDICTION}Predict")
+    messages = {size: random_request(signatures, MODEL, size) for size in (1, LARGE)}
+    found = [
+        Load("gRPC", size, grpc, struct.pack(">?I", False, len(message)) + message)
+        for size, message in messages.items()
+    ]
+    if rest:
+        (image,) = PredictRequest.FromString(messages[1]).inputs.values()
+        instances = np.rint(read_proto(image)).tolist()
+        body = json.dumps({"instances": instances}).encode()
+        found.append(Load("REST", 1, ("--h1", f"http://{rest}/v1/models/{MODEL}:predict"), body))
+    return found
 
 
-def measure_all(server: str, address: str, requests: Mapping[int, bytes], seconds: float) -> None:
-    """Print a row for each load.
+def measure_all(name: str, address: str, rest: str | None, seconds: int) -> None:
+    """Print a row for each load and number of clients.
 
     Args:
-        server: Name of the server in the table.
-        address: Its address.
-        requests: Requests by number of images.
+        name: Name of the server in the table.
+        address: Its gRPC address.
+        rest: Its REST address; None to leave REST out.
         seconds: Length of each measurement.
     """
-    for clients, batch_size in LOADS:
-        result = measure(address, requests[batch_size], clients, seconds)
-        rate = result.requests_per_second
-        print(
-            f"| {server} | {clients} | {batch_size} | {rate:,.0f} | {rate * batch_size:,.0f} "
-            f"| {result.percentile(0.5):.2f} | {result.percentile(0.99):.2f} |",
-            flush=True,
+    for load in loads(address, rest):
+        for clients in CLIENTS if load.images == 1 else (1,):
+            rate, p50, p99 = measure(load, clients, seconds)
+            cells = (f"{rate:,.0f}", f"{rate * load.images:,.0f}", f"{p50:.2f}", f"{p99:.2f}")
+            print_row(name, load.api, clients, load.images, *cells)
+
+
+def measure(load: Load, clients: int, seconds: int) -> tuple[float, float, float]:
+    """Return requests per second, and the median and the 99th percentile of the latencies in milliseconds.
+
+    Raises:
+        SystemExit: A request was not answered with HTTP status 200.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        body, log = Path(folder) / "body", Path(folder) / "log"
+        body.write_bytes(load.body)
+        flags = [f"--clients={clients}", f"--duration={seconds}", "--warm-up-time=1", f"--log-file={log}"]
+        done = subprocess.run(
+            ["h2load", *flags, f"--data={body}", *load.arguments], check=True, capture_output=True, text=True
         )
-
-
-async def serve_without_model() -> None:
-    """Answer Predict with the first 100 bytes of the request, until the process ends."""
-
-    async def call(content: bytes, context: object) -> bytes:
-        return content[:100]
-
-    server = grpc.aio.server(options=(("grpc.max_receive_message_length", -1),))
-    handlers = {"Predict": grpc.unary_unary_rpc_method_handler(call)}
-    path = PREDICTION.strip("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(path, handlers),))
-    server.add_insecure_port(ADDRESS)
-    await server.start()
-    await server.wait_for_termination()
+        _, status, microseconds = np.loadtxt(log, np.int64, ndmin=2).T
+    found = re.search(r"finished in [0-9.]+s, ([0-9.]+) req/s", done.stdout)
+    if found is None or (status != 200).any():
+        raise SystemExit(f"h2load failed:\n{done.stdout}{done.stderr}")
+    p50, p99 = np.percentile(microseconds, (50, 99)) / 1000
+    return float(found[1]), p50, p99
 
 
 if __name__ == "__main__":

@@ -172,6 +172,7 @@ def export(arguments: Sequence[str]) -> None:
 
 def serve(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM."""
+    from serving.server import workers
     from serving.server.configs import check
     from serving.server.settings import ConfigError, ServerSettings
 
@@ -184,10 +185,13 @@ def serve(arguments: Sequence[str]) -> None:
         print(line, file=sys.stderr)
     try:
         check(settings)
-        with command_line.quiet_tensorflow():
-            from serving.server import app
+        with workers.shared_metrics() if settings.workers > 1 else contextlib.nullcontext():
+            with command_line.quiet_tensorflow():
+                from serving.server import app
 
-        app.serve(settings)
+            if settings.workers > 1:
+                sys.exit(workers.serve(settings, app.serve))
+            app.serve(settings)
     except ConfigError as error:
         raise UserError(str(error)) from error
 

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,6 @@ TOKENS_POLL_SECONDS = 1.0
 GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", 2**31 - 1),
     ("grpc.max_send_message_length", 2**31 - 1),
-    ("grpc.so_reuseport", 0),  # otherwise a second server could take the same port
 )
 
 
@@ -89,7 +89,10 @@ class ModelServer:
             else "none",
         )
         inference = Inference(
-            self.manager, self._runner, check_methods=settings.enable_signature_method_name_check
+            self.manager,
+            self._runner,
+            check_methods=settings.enable_signature_method_name_check,
+            can_reload=settings.workers == 1,
         )
         self.calls = Calls(
             inference.run, self.metrics, self.manager.models.__contains__, settings.grpc_max_threads
@@ -122,7 +125,11 @@ class ModelServer:
         """
         settings = self._settings
         handlers = generic_handlers(self.calls, as_content=settings.enable_serialization_as_tensor_content)
-        options = GRPC_OPTIONS + read_channel_arguments(settings)
+        shared = (
+            "grpc.so_reuseport",
+            int(settings.workers > 1),
+        )  # by default a second server could take the port
+        options = (*GRPC_OPTIONS, shared, *read_channel_arguments(settings))
         interceptors = [TokenInterceptor(self._tokens)] if self._tokens else []
         self._grpc = grpc.aio.server(options=options, handlers=handlers, interceptors=interceptors)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -173,7 +180,8 @@ class ModelServer:
             return None
         try:
             default = dataclasses.replace(settings, rest_api_port=DEFAULT_REST_PORT)
-            listener = listen(default if settings.rest_api_port is None else settings, "rest_api_port")
+            chosen = default if settings.rest_api_port is None else settings
+            listener = listen(chosen, "rest_api_port", shared=settings.workers > 1)
         except ConfigError as error:
             if settings.rest_api_port is not None:
                 raise
@@ -260,8 +268,12 @@ class _UvicornServer(uvicorn.Server):
         yield
 
 
-def serve(settings: ServerSettings) -> None:
+def serve(settings: ServerSettings, supervisor: Connection | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        settings: The server's flags.
+        supervisor: Gets None once the server serves; its end ends the server as SIGTERM does.
 
     Raises:
         ConfigError: Invalid flags or config files.
@@ -269,17 +281,23 @@ def serve(settings: ServerSettings) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     tf.config.threading.set_inter_op_parallelism_threads(GRAPH_THREADS)
     tf.config.threading.set_intra_op_parallelism_threads(
-        settings.tensorflow_intra_op_parallelism or settings.tensorflow_session_parallelism
+        settings.tensorflow_intra_op_parallelism
+        or settings.tensorflow_session_parallelism
+        or max(1, len(os.sched_getaffinity(0)) // settings.workers)
     )
-    uvloop.run(_serve(settings))  # a call takes half the time it takes in asyncio's own loop
+    uvloop.run(_serve(settings, supervisor))  # a call takes half the time it takes in asyncio's own loop
 
 
-async def _serve(settings: ServerSettings) -> None:
+async def _serve(settings: ServerSettings, supervisor: Connection | None) -> None:
     server = ModelServer(settings)
     await server.start()
     received: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, received.put_nowait, number)
+        loop.add_signal_handler(number, received.put_nowait, number)
+    if supervisor is not None:
+        supervisor.send(None)
+        loop.add_reader(supervisor.fileno(), _on_end_of, supervisor, received)
     rest = f", REST and the demo page on http://localhost:{server.rest_port}" if server.rest_port else ""
     log.info("gRPC on port %d%s; SIGTERM or Ctrl-C ends it", server.port, rest)
     first = await received.get()
@@ -292,3 +310,8 @@ async def _serve(settings: ServerSettings) -> None:
     logging.shutdown()
     # Do not wait for a thread that loads a model or runs a long operation.
     os._exit(0 if stopping.done() and first == signal.SIGTERM else 128 + first)
+
+
+def _on_end_of(supervisor: Connection, received: "asyncio.Queue[int]") -> None:
+    asyncio.get_running_loop().remove_reader(supervisor.fileno())
+    received.put_nowait(signal.SIGTERM)

@@ -123,7 +123,7 @@ def check(settings: ServerSettings) -> None:
     read_batching(settings)
     read_metrics_path(settings)
     read_channel_arguments(settings)
-    read_credentials(settings)
+    read_ssl_config(settings)  # no credentials: gRPC would start threads, and workers are forked
     read_auth_tokens(settings)
     for flag in ("port", "rest_api_port"):
         if getattr(settings, flag):
@@ -269,6 +269,22 @@ def read_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
     """Return the server's credentials, or None for an unencrypted connection.
 
     Raises:
+        ConfigError: As `read_ssl_config`.
+    """
+    config = read_ssl_config(settings)
+    if config is None:
+        return None
+    return grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
+    )
+
+
+def read_ssl_config(settings: ServerSettings) -> Any:
+    """Return the SSLConfig, or None without one.
+
+    Raises:
         ConfigError: An invalid key or certificate.
     """
     if not settings.ssl_config_file:
@@ -279,11 +295,7 @@ def read_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
         raise ConfigError(
             f"{settings.ssl_config_file}: client_verify needs a custom_ca to verify clients with"
         )
-    return grpc.ssl_server_credentials(
-        [(config.server_key.encode(), config.server_cert.encode())],
-        root_certificates=config.custom_ca.encode() or None,
-        require_client_auth=config.client_verify,
-    )
+    return config
 
 
 def _check_certificate(path: str, key: str, certificate: str) -> None:

@@ -104,9 +104,13 @@ class Inference:
         manager: The models.
         runner: Runs their signatures.
         check_methods: Whether Classify and Regress need signatures with their method_name.
+        can_reload: Whether a call may change the models.
     """
 
-    def __init__(self, manager: ModelManager, runner: Runner, *, check_methods: bool = False) -> None:
+    def __init__(
+        self, manager: ModelManager, runner: Runner, *, check_methods: bool = False, can_reload: bool = True
+    ) -> None:
+        self._can_reload = can_reload
         self._manager = manager
         self._runner = runner
         self._check_methods = check_methods
@@ -201,6 +205,10 @@ class Inference:
         return response
 
     async def _reload(self, config: Any) -> Any:
+        if not self._can_reload:
+            raise failed_precondition(
+                "a reload would reach one of several --workers; all of them read a changed --model_config_file"
+            )
         if config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest."

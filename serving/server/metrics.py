@@ -1,9 +1,11 @@
 """Counters and latencies under TF Serving's metric names, for Prometheus."""
 
+import os
 import re
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 MICROSECONDS = 1e6
 BUCKETS = tuple(10 * 1.8**power for power in range(33))
@@ -55,8 +57,10 @@ class Metrics:
         self._load_latency.labels(path).inc(seconds * MICROSECONDS)
 
     def text(self) -> bytes:
-        """Return all metrics in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format, of all workers together."""
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
         # prometheus-client appends _total to the name of a counter, TF Serving does not.
-        return re.sub(
-            rb"(?m)^((?:# (?:HELP|TYPE) )?[\w:]+)_total(?=[ {])", rb"\1", generate_latest(self._registry)
-        )
+        return re.sub(rb"(?m)^((?:# (?:HELP|TYPE) )?[\w:]+)_total(?=[ {])", rb"\1", generate_latest(registry))

@@ -5,8 +5,13 @@ import socket
 from serving.server.settings import ConfigError, ServerSettings
 
 
-def listen(settings: ServerSettings, flag: str) -> socket.socket:
+def listen(settings: ServerSettings, flag: str, *, shared: bool = False) -> socket.socket:
     """Return a socket bound to the settings' host and the port of a flag.
+
+    Args:
+        settings: The server's flags.
+        flag: port or rest_api_port.
+        shared: Whether other processes can bind to it too.
 
     Raises:
         ConfigError: The port is in use, or the host is not one of this machine.
@@ -14,6 +19,7 @@ def listen(settings: ServerSettings, flag: str) -> socket.socket:
     host, port = settings.host, getattr(settings, flag)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -36,6 +36,8 @@ class ConfigError(ValueError):
 class ServerSettings:
     """Settings of the server. `model_base_path` or `model_config_file` names the models."""
 
+    workers: int = 1
+    """Processes that share the ports and add up their metrics, for a machine with more than two cores (Linux)."""
     host: str = "127.0.0.1"
     """Address to listen on: by default this machine only; 0.0.0.0 for all network interfaces."""
     port: int = 8500
@@ -103,6 +105,11 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if self.use_alts_credentials:
             raise ValueError("--use_alts_credentials is not supported; --ssl_config_file encrypts gRPC")
+        if self.workers != 1 and (self.workers < 1 or not self.port or self.grpc_socket_path):
+            raise ValueError(
+                "--workers must be at least 1; several share a --port, no --grpc_socket_path. "
+                f"Received: workers={self.workers}, port={self.port}, grpc_socket_path={self.grpc_socket_path!r}"
+            )
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, int) and value < 0:
                 raise ValueError(f"{name} must be at least 0. Received: {name}={value}")

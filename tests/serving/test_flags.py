@@ -60,7 +60,7 @@ def test_all_flags_of_tf_serving_are_known():
     obeyed = {field.name for field in dataclasses.fields(ServerSettings)}
     names = FLAGS.split()
     assert len(names) == 48
-    assert set(names) == set(IGNORED) | (obeyed - {"host", "auth_token_file"}) | {"version"}
+    assert set(names) == set(IGNORED) | (obeyed - {"host", "auth_token_file", "workers"}) | {"version"}
     assert not obeyed & set(IGNORED)
     spelt, lines = spell_flags([f"--{name}=1" for name in IGNORED])
     assert (spelt, len(lines)) == ([], len(IGNORED))
