@@ -87,6 +87,9 @@ bench: $(READY) ## measure the tables of docs/results (hours, with real MNIST in
 	$(BIN)/python -m benchmarks.pruning units
 	$(BIN)/python -m benchmarks.pruning language
 
+bench-quick: $(READY) ## check the order of magnitude of every table of docs/results, in minutes and without a network
+	$(BIN)/python -m benchmarks.quick
+
 docs: $(TOOLS) ## build the documentation into docs/_build/index.html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build $(ARGS)
 	@echo "docs/_build/index.html"
@@ -127,4 +130,4 @@ $(TOOLS): $(READY) requirements-dev.lock
 	@$(UV) --require-hashes --requirement requirements-dev.lock 2>/dev/null || $(PIP) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
-.PHONY: help train-mnist train-mnist-workers train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench docs test lint lock clean
+.PHONY: help train-mnist train-mnist-workers train-lm tune-mnist tune-lm generate export-mnist export-lm serve demo serve-container predict bench docs test lint lock clean bench-quick

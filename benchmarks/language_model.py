@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import ROOT, command, metrics_of
+from benchmarks.commands import ROOT, command, metrics_of, train
 from benchmarks.tables import mean_and_spread, print_header, print_row
 from recipes.catalog import CATALOG
 from recipes.config import TextRecipe
@@ -73,11 +73,10 @@ SHORT = [
 ]
 
 
-def train(recipe: str, folder: Path, name: str, *flags: str) -> Path:
-    """Train a recipe in a process of its own and return its run directory."""
-    path = folder / name
-    command("recipes", "train", recipe, "--run-dir", path, *flags, "--data.source", "tiny_shakespeare")
-    return path
+def train_on_shakespeare(recipe: str, folder: Path, name: str, *flags: str, seed: int = 0) -> Path:
+    """Train a recipe and return its run directory."""
+    train(recipe, folder / name, "--data.source", "tiny_shakespeare", *flags, seed=seed)
+    return folder / name
 
 
 def losses(recipes: list[str], seeds: int, folder: Path) -> None:
@@ -86,7 +85,7 @@ def losses(recipes: list[str], seeds: int, folder: Path) -> None:
     print(PEERS, flush=True)
     for recipe in recipes:
         runs = [
-            metrics_of(train(recipe, folder, f"{recipe}-{seed}", "--training.seed", str(seed)))
+            metrics_of(train_on_shakespeare(recipe, folder, f"{recipe}-{seed}", seed=seed))
             for seed in range(seeds)
         ]
         print_row(
@@ -108,7 +107,7 @@ def time_to_loss(folder: Path) -> None:
     """
     print_header(*COLUMNS, "steps alone, s")
     for epochs in TEXTBOOK_EPOCHS:
-        run = train(
+        run = train_on_shakespeare(
             "lm-transformer-classic",
             folder,
             f"textbook-{epochs}",
@@ -120,7 +119,7 @@ def time_to_loss(folder: Path) -> None:
         if loss <= NANOGPT_CPU_LOSS:
             break
     goal = max(loss, NANOGPT_CPU_LOSS)
-    ours = train("lm-transformer-small", folder, "short", *SHORT)
+    ours = train_on_shakespeare("lm-transformer-small", folder, "short", *SHORT)
     our_loss, our_seconds = _loss_and_seconds("a third of `lm-transformer-small`", ours)
     if our_loss <= goal:
         print(f"{goal:.4f} is reached in {our_seconds / seconds:.2f} of the textbook's time", flush=True)
@@ -265,7 +264,7 @@ def main() -> None:
         if arguments.table in (None, "cache"):
             cache()
         if arguments.table in (None, "serving"):
-            serving(arguments.run or train("lm-transformer", folder, "served"))
+            serving(arguments.run or train_on_shakespeare("lm-transformer", folder, "served"))
 
 
 if __name__ == "__main__":

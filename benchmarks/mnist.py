@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import keras_mnist_convnet
-from benchmarks.commands import command, metrics_of
+from benchmarks.commands import train
 from benchmarks.tables import mean_and_spread, print_header, print_row
 from recipes.catalog import CATALOG
 from recipes.config import ImageRecipe
@@ -38,12 +38,10 @@ PUBLISHED = """\
 | MnistSimpleCNN M3 (An et al. 2020) | 1,124,180 | 99.72 to 99.74 | | 150 | |"""
 
 
-def train(recipe: str, seed: int, folder: Path, *flags: str) -> dict[str, Any]:
-    """Train a recipe in a process of its own and return its metrics."""
-    path = folder / "-".join([recipe, str(seed), *flags])
-    where = ["--run-dir", path, "--data.source", "mnist", "--training.seed", seed]
-    command("recipes", "train", recipe, *where, *flags)
-    return metrics_of(path)
+def train_on_mnist(recipe: str, seed: int, folder: Path, *flags: str) -> dict[str, Any]:
+    """Train a recipe and return its metrics."""
+    run = folder / "-".join([recipe, str(seed), *flags])
+    return train(recipe, run, "--data.source", "mnist", *flags, seed=seed)
 
 
 def percent(runs: Sequence[dict[str, Any]], part: str) -> list[float]:
@@ -58,7 +56,7 @@ def accuracy(recipes: Sequence[str], seeds: int | None, folder: Path) -> None:
     )
     print(PUBLISHED, flush=True)
     for recipe in recipes:
-        runs = [train(recipe, seed, folder) for seed in range(seeds or SEEDS.get(recipe, 3))]
+        runs = [train_on_mnist(recipe, seed, folder) for seed in range(seeds or SEEDS.get(recipe, 3))]
         print_row(
             f"`{recipe}`",
             f"{runs[0]['parameters']:,}",
@@ -75,7 +73,7 @@ def time(seeds: int, folder: Path) -> None:
     print_header(*columns, "epochs", "ratio")
     ours, theirs, ratios = [], [], []
     for seed in range(seeds):
-        ours.append(train("mnist-fast", seed, folder))
+        ours.append(train_on_mnist("mnist-fast", seed, folder))
         theirs.append(keras_mnist_convnet.measure(seed))
         ratios.append(ours[-1]["train_seconds"] / theirs[-1]["seconds"])
         print_row(
@@ -101,9 +99,9 @@ def labels(seeds: int, per_class: Sequence[int], folder: Path) -> None:
     print_header("labels per class", "pre-trained, test accuracy, %", "from scratch")
     for count in per_class:
         few = ("--data.labels-per-class", str(count))
-        pretrained = [train("mnist-pretrained", seed, folder, *few) for seed in range(seeds)]
+        pretrained = [train_on_mnist("mnist-pretrained", seed, folder, *few) for seed in range(seeds)]
         scratch = [
-            train("mnist-pretrained", seed, folder, *few, "--pretraining.epochs", "0")
+            train_on_mnist("mnist-pretrained", seed, folder, *few, "--pretraining.epochs", "0")
             for seed in range(seeds)
         ]
         print_row(count, *(mean_and_spread(percent(runs, "test")) for runs in (pretrained, scratch)))

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import command, metrics_of
+from benchmarks.commands import command, metrics_of, train
 from benchmarks.tables import mean_and_spread, print_header, print_row
 
 UNITS = ["--epochs", "4", "--fraction", "0.3", "--steps", "8"]
@@ -59,19 +59,7 @@ def weights(seeds: int, folder: Path) -> None:
     cells, seconds = [], []
     for recipe in LENETS:
         runs = [folder / f"{recipe}-{seed}" for seed in range(seeds)]
-        for seed, run in enumerate(runs):
-            command(
-                "recipes",
-                "train",
-                recipe,
-                "--data.source",
-                "mnist",
-                "--training.seed",
-                seed,
-                "--run-dir",
-                run,
-            )
-        metrics = [metrics_of(run) for run in runs]
+        metrics = [train(recipe, run, "--data.source", "mnist", seed=seed) for seed, run in enumerate(runs)]
         errors = [100 - 100 * each["test_accuracy"] for each in metrics]
         least = min(each["parameters"] / each["nonzero_parameters"] for each in metrics)
         cells.append(f"{least:.1f} ×, {mean_and_spread(errors)}")
@@ -98,8 +86,7 @@ def units(seeds: int, folder: Path) -> None:
 def _prune_units(seed: int, folder: Path, batch: dict[str, Any]) -> dict[str, float]:
     """Train and prune mnist-cnn; return what it was before and after, and how many times less or faster."""
     dense, pruned = folder / f"dense-{seed}", folder / f"pruned-{seed}"
-    where = ["--data.source", "mnist", "--training.seed", seed, "--run-dir", dense]
-    command("recipes", "train", "mnist-cnn", *where)
+    train("mnist-cnn", dense, "--data.source", "mnist", seed=seed)
     command("recipes", "prune", dense, *UNITS, "--run-dir", pruned)
     before, after = (metrics_of(pruned)["compression"][name] for name in ("before", "after"))
     paths = [exported(run, folder / "models") for run in (dense, pruned)]
@@ -144,9 +131,7 @@ def language(folder: Path) -> None:
 
     dense, smaller = folder / "dense", folder / "smaller"
     short = ["--training.epochs", "2", "--training.steps-per-epoch", "100", "--model.heads", "4"]
-    command(
-        "recipes", "train", "lm-transformer", "--data.source", "tiny_shakespeare", *short, "--run-dir", dense
-    )
+    train("lm-transformer", dense, "--data.source", "tiny_shakespeare", *short)
     model = keras.models.load_model(dense / "model.keras")
     found = find_units(model)
     silence(found, least(found, magnitude(found), {"heads": 0.25, "feed-forward": 0.5}))
