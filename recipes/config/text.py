@@ -76,7 +76,9 @@ def require_steps(recipe: Recipe) -> None:
     """Raise a UserError for gradient descent: an epoch of windows is not the whole training set."""
     name = recipe.optimizer.name
     require(
-        name != "gradient-descent", "optimizer.name: an epoch of windows is not the whole training set", name=name
+        name != "gradient-descent",
+        "optimizer.name: an epoch of windows is not the whole training set",
+        name=name,
     )
 
 
