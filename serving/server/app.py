@@ -22,8 +22,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.protocol import MODELS, PREDICTION
-from serving.server.authentication import TokenInterceptor
-from serving.server.calls import Calls
+from serving.server.calls import Calls, no_span
 from serving.server.configs import (
     read_auth_tokens,
     read_batching,
@@ -37,11 +36,13 @@ from serving.server.grpc_api import generic_handlers
 from serving.server.inference import Inference, Runner
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
+from serving.server.middleware import create_interceptors, create_middleware
 from serving.server.ports import listen
 from serving.server.reflection import add_reflection
 from serving.server.rest_api import create_app
 from serving.server.servable import Servable
 from serving.server.settings import ConfigError, ServerSettings
+from serving.server.tracing import create_tracing
 
 log = logging.getLogger("serving")
 
@@ -94,8 +95,13 @@ class ModelServer:
             check_methods=settings.enable_signature_method_name_check,
             can_reload=settings.workers == 1,
         )
+        self._tracing = create_tracing()
         self.calls = Calls(
-            inference.run, self.metrics, self.manager.models.__contains__, settings.grpc_max_threads
+            self._tracing.describing(inference.run) if self._tracing else inference.run,
+            self.metrics,
+            self.manager.models.__contains__,
+            settings.grpc_max_threads,
+            self._tracing.span if self._tracing else no_span,
         )
         self._tokens = read_auth_tokens(settings)
         self._health = health.aio.HealthServicer()
@@ -125,12 +131,10 @@ class ModelServer:
         """
         settings = self._settings
         handlers = generic_handlers(self.calls, as_content=settings.enable_serialization_as_tensor_content)
-        shared = (
-            "grpc.so_reuseport",
-            int(settings.workers > 1),
-        )  # by default a second server could take the port
+        # By default a second server could take the same port.
+        shared = ("grpc.so_reuseport", int(settings.workers > 1))
         options = (*GRPC_OPTIONS, shared, *read_channel_arguments(settings))
-        interceptors = [TokenInterceptor(self._tokens)] if self._tokens else []
+        interceptors = create_interceptors(self._tokens, self._tracing)
         self._grpc = grpc.aio.server(options=options, handlers=handlers, interceptors=interceptors)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         add_reflection(self._grpc)
@@ -191,14 +195,20 @@ class ModelServer:
         return listener
 
     async def _start_rest(self, listener: socket.socket) -> None:
+        settings = self._settings
+        metrics_path = read_metrics_path(settings)
         app = create_app(
             self.calls,
             self.manager,
             self.metrics,
-            metrics_path=read_metrics_path(self._settings),
-            timeout=self._settings.rest_api_timeout_in_ms / 1000,
-            cors=self._settings.rest_api_enable_cors_support,
-            tokens=self._tokens,
+            metrics_path=metrics_path,
+            timeout=settings.rest_api_timeout_in_ms / 1000,
+            middleware=create_middleware(
+                self._tokens,
+                self._tracing,
+                metrics_path=metrics_path,
+                cors=settings.rest_api_enable_cors_support,
+            ),
         )
         self._rest = _UvicornServer(uvicorn.Config(app, log_level="warning", lifespan="off"))
         self._rest_task = asyncio.create_task(self._rest.serve(sockets=[listener]))
@@ -258,6 +268,8 @@ class ModelServer:
             self._rest.force_exit = True  # do not wait for a client that does not read its response
             await self._rest_task
         self._loading_pool.shutdown(wait=False, cancel_futures=True)
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.flush)
 
 
 class _UvicornServer(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 import abc
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -76,6 +77,17 @@ class Call(abc.ABC):
         """Return the response for a result of `Inference.run`."""
 
 
+EndSpan = Callable[[grpc.StatusCode], None]
+
+
+def no_span(_: Call) -> contextlib.AbstractContextManager[EndSpan]:
+    """Give a function that ignores the status of a call."""
+    return _NO_SPAN
+
+
+_NO_SPAN: contextlib.AbstractContextManager[EndSpan] = contextlib.nullcontext(lambda _: None)
+
+
 class Calls:
     """Answers calls.
 
@@ -84,6 +96,7 @@ class Calls:
         metrics: Counts the answers.
         is_model: Whether a name is that of a model; calls of other names are not counted.
         limit: Most calls at the same time; 0 for any number.
+        span: Gives what is told the status of a call.
 
     Attributes:
         closing: Whether new calls are refused.
@@ -95,11 +108,13 @@ class Calls:
         metrics: Metrics,
         is_model: Callable[[str], bool],
         limit: int = 0,
+        span: Callable[[Call], contextlib.AbstractContextManager[EndSpan]] = no_span,
     ) -> None:
         self._run = run
         self._metrics = metrics
         self._is_model = is_model
         self._limit = limit
+        self._span = span
         self._under_way: dict[asyncio.Task[Any], Call] = {}
         self._ended: set[asyncio.Task[Any]] = set()
         self.closing = False
@@ -113,6 +128,10 @@ class Calls:
                 what decoding, running or encoding raised.
             asyncio.CancelledError: The caller left.
         """
+        with self._span(call) as end_span:
+            return await self._count(call, end_span)
+
+    async def _count(self, call: Call, end_span: EndSpan) -> Any:
         started = time.perf_counter()
         status = grpc.StatusCode.OK
         try:
@@ -126,6 +145,7 @@ class Calls:
             status = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         finally:
+            end_span(status)
             if self._is_model(call.model):
                 elapsed = time.perf_counter() - started
                 self._metrics.request(call.model, call.entrypoint, call.api, status.name, elapsed)

@@ -3,20 +3,19 @@
 import asyncio
 import re
 import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from serving.protocol import SignatureDefMap
 from serving.server import open_inference
-from serving.server.authentication import TokenMiddleware
 from serving.server.calls import Calls
 from serving.server.errors import StatusError, invalid_argument
 from serving.server.examples import INPUT, classifications, regressions, serialize
@@ -27,7 +26,6 @@ from serving.server.json_outputs import as_columns, as_rows
 from serving.server.json_tensors import read_tensors
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
-from serving.server.tokens import Tokens
 from serving.tensors import Array, Arrays, Signature
 
 DEMO_PAGE = Path(__file__).parents[1] / "demo" / "index.html"
@@ -55,8 +53,7 @@ def create_app(
     *,
     metrics_path: str | None,
     timeout: float,
-    cors: bool,
-    tokens: Tokens | None,
+    middleware: Sequence[Middleware],
 ) -> Starlette:
     """Build the application.
 
@@ -66,8 +63,7 @@ def create_app(
         metrics: Shown at metrics_path.
         metrics_path: Path of the metrics; None to turn them off.
         timeout: Deadline of a request in seconds.
-        cors: Whether pages of other origins may call.
-        tokens: The valid tokens; None to let everybody call.
+        middleware: What stands before all paths.
     """
 
     async def handle(request: Request) -> Response:
@@ -89,14 +85,6 @@ def create_app(
         )
     routes += open_inference.create_routes(calls, manager, timeout=timeout)
     routes.append(Route("/{path:path}", handle, methods=METHODS))
-    middleware = []
-    if cors:  # first, because a browser asks without a token whether it may call
-        middleware.append(
-            Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
-        )
-    if tokens:
-        open_paths = {"/", *open_inference.HEALTH_PATHS, metrics_path or "/"}
-        middleware.append(Middleware(TokenMiddleware, tokens=tokens, open_paths=open_paths))
     return Starlette(routes=routes, middleware=middleware)
 
 
