@@ -123,10 +123,6 @@ class ImageClassification(Task[ImageRecipe]):
             examples.images[wrong], examples.labels[wrong], probabilities[wrong], self.classes, mistakes
         )
         plot_confusion(scores.confusion, self.classes, confusion)
-        by_class = [
-            {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
-            for row in metrics["test_by_class"]
-        ]
         return Page(
             figures={
                 "test accuracy": f"{100 * metrics['test_accuracy']:.2f} %",
@@ -145,7 +141,7 @@ class ImageClassification(Task[ImageRecipe]):
                     "The most confident mistakes on the test images: true class, prediction, probability.",
                 )
             ],
-            tables=[Table("Test metrics by class", by_class)],
+            tables=[Table("Test metrics by class", metrics["test_by_class"])],
         )
 
     def examples(self) -> npt.NDArray[np.float32]:

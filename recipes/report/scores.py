@@ -42,9 +42,9 @@ class ClassificationScores:
         return [
             {
                 "class": name,
-                "precision": round(float(self.precision[label]), 6),
-                "recall": round(float(self.recall[label]), 6),
-                "f1": round(float(self.f1[label]), 6),
+                "precision": round(float(self.precision[label]), 4),
+                "recall": round(float(self.recall[label]), 4),
+                "f1": round(float(self.f1[label]), 4),
                 "examples": int(self.confusion[label].sum()),
             }
             for label, name in enumerate(classes)

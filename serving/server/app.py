@@ -117,7 +117,7 @@ class ModelServer:
         if settings.enable_model_warmup:
             try:
                 servable.warm_up(max(settings.num_request_iterations_for_warmup, 1))
-            except BaseException:
+            except BaseException:  # whatever stops the warm-up, its threads end
                 servable.close()
                 raise
         gc.freeze()  # otherwise each full collection walks TensorFlow's objects and stops all calls for 0.2 s
@@ -143,7 +143,7 @@ class ModelServer:
             self._take_grpc_ports()
             rest_socket = self._take_rest_port()
             await self.manager.apply(self._config)
-        except BaseException as error:
+        except BaseException as error:  # a cancelled start releases its ports too
             await self._grpc.start()  # only a started server releases its port
             await self._grpc.stop(None)
             self._loading_pool.shutdown(wait=False)
