@@ -103,13 +103,16 @@ lint: $(TOOLS) ## ruff, mypy, import-linter, schemas of the manifests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec serving/deploy/compose.yaml
-	$(BIN)/kubernetes-validate --strict $(filter-out %kustomization.yaml,$(wildcard serving/deploy/kubernetes/*.yaml)) \
+	$(BIN)/kubernetes-validate --strict \
+		$(filter-out %kustomization.yaml,$(wildcard serving/deploy/kubernetes/*.yaml serving/deploy/embedded/*.yaml)) \
 		$(wildcard tuning/deploy/*.yaml)
 
-lock: $(READY) ## pin the newest versions that pyproject.toml allows into the two lock files
+lock: $(READY) ## pin the newest versions that pyproject.toml allows into the three lock files
 	$(UV) --upgrade uv
 	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
 	$(LOCK) --upgrade --extra dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(LOCK) --upgrade --constraint requirements.lock serving/deploy/embedded/requirements.in \
+		--output-file serving/deploy/embedded/requirements.lock
 
 clean: ## remove the environment, the built documentation and caches (never runs/, searches/ or models/)
 	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

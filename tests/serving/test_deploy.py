@@ -1,5 +1,7 @@
 """The files in serving/deploy fit the embedded server and the exports."""
 
+import ast
+import importlib.metadata
 import json
 import re
 import shutil
@@ -16,9 +18,11 @@ import yaml
 from serving.client import Client, ServingError
 from serving.server.configs import read_batching, read_metrics_path, read_model_config
 from serving.server.settings import ServerSettings
+from tests.processes import ROOT
 from tests.serving.conftest import free_port, start_server
+from tests.serving.test_imports import imported
 
-DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
+DEPLOY = ROOT / "serving" / "deploy"
 CONFIG = DEPLOY / "config"
 
 
@@ -46,8 +50,43 @@ def test_every_server_is_started_with_the_same_flags():
     deployment = yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text())
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["serving"]
+    embedded = yaml.safe_load((DEPLOY / "embedded" / "deployment.yaml").read_text())
+    assert embedded["spec"]["template"]["spec"]["containers"][0]["args"] == container["args"]
+    command = re.search(
+        r"CMD \[(\"--.*?)\]", (DEPLOY / "embedded" / "Dockerfile").read_text(), re.DOTALL
+    ).group(1)
+    assert re.findall(r'"(--[^"]+)"', command) == container["args"]
     entry_point = re.search(r"ENTRYPOINT \[(.*?)\]", (DEPLOY / "Dockerfile").read_text(), re.DOTALL).group(1)
     assert container["args"] == compose["command"] == re.findall(r'"(--[^"]+)"', entry_point)
+
+
+def pinned(lock: Path) -> set[str]:
+    """Return the pinned packages of a lock file, with their versions, conditions and hashes."""
+    blocks = re.split(r"\n(?=\w)", re.sub(r"\n    #.*", "", lock.read_text()).strip())
+    return {re.sub(r"\s*\\\n\s*", " ", block) for block in blocks}
+
+
+def test_the_embedded_image_has_the_projects_versions_and_hashes():
+    packages = pinned(DEPLOY / "embedded" / "requirements.lock")
+    assert all("--hash=sha256:" in package for package in packages)
+    assert packages <= pinned(ROOT / "requirements.lock")
+
+
+def test_the_embedded_image_has_every_package_that_the_server_imports():
+    sources = [*(ROOT / "serving" / "server").glob("*.py")]
+    sources += [ROOT / "serving" / name for name in ("__main__.py", "protocol.py", "tensors.py", "tokens.py")]
+    names = {name.split(".")[0] for path in sources for name in imported(ast.parse(path.read_text()))}
+    listed = set((DEPLOY / "embedded" / "requirements.in").read_text().splitlines())
+    listed |= {"opentelemetry-api"}  # of the extra `tracing`
+    distributions = importlib.metadata.packages_distributions()
+    for name in names & set(distributions):
+        assert listed & {each.lower().replace("_", "-") for each in distributions[name]}, name
+
+
+def test_the_embedded_image_runs_as_nobody_in_particular_and_is_checked():
+    text = (DEPLOY / "embedded" / "Dockerfile").read_text()
+    for line in ("USER 1000:1000", "--require-hashes", "--no-cache-dir", "/v2/health/ready"):
+        assert line in text
 
 
 @pytest.fixture
