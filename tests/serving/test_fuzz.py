@@ -183,6 +183,34 @@ PATHS = st.builds(
 )
 
 
+DATATYPES = st.sampled_from(["FP32", "FP32", "BYTES", "BYTES", "INT32", "UINT64", "BOOL", "FP16", "X", 3])
+MEMBERS = {
+    "name": st.one_of(st.sampled_from(["image", "image", "image_bytes", "text"]), JSON),
+    "datatype": DATATYPES,
+    "shape": st.one_of(st.sampled_from([[1], [2], [1, 28, 28, 1], [28]]), SIZES, JSON),
+    "data": st.one_of(st.just([DIGIT]), st.lists(st.text(max_size=4), max_size=3), JSON),
+    "parameters": st.one_of(
+        st.builds(lambda size: {"binary_data_size": size}, st.sampled_from([-1, 0, 4, 8, 3136, 2**62])), JSON
+    ),
+}
+INFERENCES = st.tuples(
+    st.fixed_dictionaries(
+        {"inputs": st.one_of(st.lists(st.fixed_dictionaries({}, optional=MEMBERS), max_size=2), JSON)},
+        optional={
+            "id": JSON,
+            "outputs": st.one_of(st.just([{"name": "label"}]), JSON),
+            "parameters": st.one_of(
+                st.sampled_from([{"signature_name": "encoded"}, {"binary_data_output": True}]), JSON
+            ),
+        },
+    ).map(lambda value: json_value(value).encode()),
+    st.one_of(st.binary(max_size=12), st.just(bytes(3136)), st.just(b"\x04\0\0\0text")),
+    st.one_of(st.none(), st.sampled_from(["-1", "9" * 30, "x"])),
+    st.sampled_from(["mnist", "mnist/versions/1", "lm"]),
+)
+"""JSON, binary data, a wrong length of the JSON, and a model of the Open Inference Protocol."""
+
+
 def memory(server: ServerProcess, field: str) -> int:
     """Return the resident memory of a server's process in bytes: VmRSS now, VmHWM at its most."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -283,6 +311,25 @@ def test_nearly_valid_bodies(server, unharmed):
 
     fuzz(st.tuples(st.sampled_from(["POST"] * 9 + ["GET"]), PATHS, BODIES), send)
     assert {200, 400, 404} <= seen
+
+
+def test_nearly_valid_bodies_of_the_open_inference_protocol(server, unharmed):
+    seen = set()
+
+    def send(call):
+        content, binary, length, model = call
+        headers = {"Inference-Header-Content-Length": length or str(len(content))}
+        connection = http.client.HTTPConnection(server.rest.removeprefix("http://"), timeout=20)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/v2/models/{model}/infer", content + binary, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        assert answer.status in (200, 400), text
+        assert answer.status == 200 or set(json.loads(text)) == {"error"}
+        seen.add(answer.status)
+
+    fuzz(INFERENCES, send)
+    assert 400 in seen
 
 
 def test_invalid_and_truncated_messages(server, channel, unharmed):
