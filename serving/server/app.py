@@ -107,7 +107,6 @@ class ModelServer:
         self._health = health.aio.HealthServicer()
         self._tasks: list[asyncio.Task[Any]] = []
         self._rest: uvicorn.Server | None = None
-        self._ready = False
         self.port = 0
         self.rest_port = 0
 
@@ -229,18 +228,13 @@ class ModelServer:
 
     async def _poll(self) -> None:
         await self.manager.poll()
-        if not self._ready:
-            await self._report_health()
+        await self._report_health()
 
     async def _report_health(self) -> None:
-        """Report SERVING once every model has a version, and from then on.
-
-        A model that loses its last version must not take the other models out of a load balancer.
-        """
-        self._ready = self.manager.ready
         states = health_pb2.HealthCheckResponse
+        state = states.SERVING if self.manager.ready else states.NOT_SERVING
         for service in ("", *(path.strip("/") for path in (PREDICTION, MODELS))):
-            await self._health.set(service, states.SERVING if self._ready else states.NOT_SERVING)
+            await self._health.set(service, state)
 
     async def _read_config_again(self) -> None:
         try:

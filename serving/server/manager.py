@@ -86,6 +86,11 @@ class ModelManager:
         retries: Attempts to load a version again after it failed.
         retry_seconds: Pause before each of them.
         unavailable: Which labels may be of versions that are not available: none, those that are new, or any.
+
+    Attributes:
+        models: The models by name.
+        ready: Whether every model has had a version that serves. A model that loses its last version later must not
+            take the others out of a load balancer.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class ModelManager:
         unavailable: Literal["none", "new", "any"] = "none",
     ) -> None:
         self.models: dict[str, Model] = {}
+        self.ready = False
         self._ended: dict[str, dict[int, Version]] = {}
         self._load = load
         self._executor = executor
@@ -109,11 +115,6 @@ class ModelManager:
         self._retry_seconds = retry_seconds
         self._unavailable = unavailable
         self._lock = asyncio.Lock()
-
-    @property
-    def ready(self) -> bool:
-        """Whether every model has a version that serves."""
-        return all(model.available() for model in self.models.values())
 
     async def apply(self, config: Any) -> None:
         """Serve exactly the models of a ModelServerConfig. If it is refused, nothing changes.
@@ -147,6 +148,7 @@ class ModelManager:
                     self._ended.setdefault(name, {}).update(model.versions)
             for model in staged.values():
                 self._drop_unwanted(model)
+            self._become_ready()
 
     def _stage(self, config: Any) -> Model:
         """Return the model of a new config, with the loaded versions of the current one in the same folder."""
@@ -182,6 +184,10 @@ class ModelManager:
             for model in self.models.values():
                 await self._load_wanted(model)
                 self._drop_unwanted(model)
+            self._become_ready()
+
+    def _become_ready(self) -> None:
+        self.ready = self.ready or all(model.available() for model in self.models.values())
 
     async def _load_wanted(self, model: Model) -> None:
         name, base = model.config.name, Path(model.config.base_path)

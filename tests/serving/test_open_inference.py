@@ -396,5 +396,8 @@ def test_a_server_is_ready_once_every_model_has_a_version_and_until_it_ends(tmp_
         (tmp_path / "124").symlink_to(half_plus_two / "124")
         wait_until(healthy)
         assert triton.is_server_ready()
+        (tmp_path / "124").unlink()  # a model without a version on disk does not make the others unready
+        await_(server.manager.poll())
+        assert (triton.is_server_ready(), healthy()) == (True, True)
         await_(server.calls.close(1))
         assert (triton.is_server_live(), triton.is_server_ready()) == (True, False)
