@@ -3,22 +3,23 @@
     TFDS_DATA_DIR=... python -m benchmarks.robustness RUN …                on the validation part, to choose settings
     TFDS_DATA_DIR=... python -m benchmarks.robustness RUN … --part test    on the test part
 
-RUN is the run directory or model.keras of a model that takes raw pixels, (28, 28, 1). The corruptions are of the kinds
-of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337) and of other strengths; the same images for every model. Columns are
-models, rows are kinds; the last rows are the mean of all kinds but `clean`, and the lowest of them.
+RUN is the directory of a finished run on MNIST. Runs of one recipe, of several seeds say, share a column: mean and
+standard deviation. The kinds are those of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337) and a few more; every model gets the
+same images. The last rows are the mean of all kinds but `clean`, and the lowest of them.
 """
 
 import argparse
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from benchmarks.commands import metrics_of
 from benchmarks.drawn_digits import Images, Labels, drawn, printed
-from benchmarks.tables import print_header, print_row
+from benchmarks.tables import mean_and_spread, print_header, print_row
 
 Image = npt.NDArray[np.float64]
 """A digit, (28, 28), 0 to 255."""
@@ -26,6 +27,7 @@ Random = np.random.Generator
 Corruption = Callable[[Image, Random], Image]
 
 DRAWN = 2000
+BATCH_SIZE = 500
 
 
 def move(
@@ -129,21 +131,31 @@ def digits(part: str) -> tuple[Images, Labels]:
     return examples.images[..., 0], examples.labels
 
 
-def measure(paths: list[Path], part: str) -> None:
-    """Print a row for each kind with the accuracy of each model in %, then mean and worst."""
+def measure(runs: Sequence[Path], part: str) -> None:
+    """Print a row for each kind with the accuracy of each recipe in %, then the mean and the worst of the kinds."""
     import keras
 
-    models = [keras.models.load_model(path / "model.keras" if path.is_dir() else path) for path in paths]
-    print_header("kind", *(path.parent.name if path.suffix else path.name for path in paths))
-    accuracies = []
+    models = [keras.models.load_model(run / "model.keras") for run in runs]
+    recipes = [metrics_of(run)["recipe"] for run in runs]
+    columns = dict.fromkeys(recipes)
+    print_header("kind", *(f"`{recipe}` ({recipes.count(recipe)})" for recipe in columns))
+
+    def print_accuracies(kind: str, accuracies: npt.NDArray[np.float64]) -> None:
+        of = [
+            [each for each, recipe in zip(accuracies, recipes, strict=True) if recipe == name]
+            for name in columns
+        ]
+        print_row(kind, *(mean_and_spread(each, 1) for each in of))
+
+    rows = []
     for kind, images, labels in suite(*digits(part)):
         inputs = images[..., np.newaxis].astype(np.float32)
-        right = [model.predict(inputs, 500, verbose=0).argmax(axis=1) == labels for model in models]
-        accuracies.append([100 * float(each.mean()) for each in right])
-        print_row(kind, *(f"{accuracy:.1f}" for accuracy in accuracies[-1]))
-    by_kind = np.array(accuracies[1:])  # without the clean ones
-    print_row("mean of the kinds", *(f"{accuracy:.1f}" for accuracy in by_kind.mean(axis=0)))
-    print_row("worst kind", *(f"{accuracy:.1f}" for accuracy in by_kind.min(axis=0)))
+        right = [model.predict(inputs, BATCH_SIZE, verbose=0).argmax(axis=1) == labels for model in models]
+        rows.append([100 * each.mean() for each in right])
+        print_accuracies(kind, np.array(rows[-1]))
+    kinds = np.array(rows[1:])  # without the clean ones
+    print_accuracies("mean of the kinds", kinds.mean(axis=0))
+    print_accuracies("worst kind", kinds.min(axis=0))
 
 
 def main() -> None:
