@@ -47,7 +47,10 @@ class ImageData(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation(Settings):
-    """Random transformations of the training images, each drawn uniformly from its range; 0 is off."""
+    """Random transformations of the training images, each drawn uniformly from its range; 0 is off.
+
+    Of thickness, blur, noise, impulses and light each image gets one of those that are on, or none.
+    """
 
     group = "augmentation"
     removed: ClassVar[Mapping[str, Any]] = {"erase": 0.0, "mix_up": 0.0, "cut_mix": 0.0}
@@ -70,16 +73,16 @@ class Augmentation(Settings):
     elastic_smoothness: Positive = 4.0
     """Standard deviation in pixels of the Gaussian that smooths the displacements, above 0."""
     thickness: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
-    """Largest change of the strokes' thickness, in [0, 1]: the weight of the image dilated or eroded by a pixel on each
-    side. Strokes are bright on dark."""
+    """Largest change of the thickness of bright strokes, in [0, 1]: the weight of the image dilated or eroded by a pixel
+    on each side in its average with the original."""
     blur: NonNegative = 0.0
-    """Largest standard deviation in pixels of a Gaussian blur, drawn independently for rows and columns."""
+    """Largest standard deviation of a Gaussian blur in pixels, drawn independently for rows and columns."""
     noise: NonNegative = 0.0
-    """Largest standard deviation of normal noise, as a fraction of the range of pixels."""
+    """Largest standard deviation of normal noise, as a fraction of 255."""
     impulses: BelowOne = 0.0
     """Largest fraction of the pixels that become black or white, in [0, 1)."""
     light: BelowOne = 0.0
-    """Largest difference of brightness across the image, as a fraction of the range of pixels, in [0, 1)."""
+    """Largest brightness of a light from one side, as a fraction of 255, in [0, 1). The image loses as much contrast."""
     end_fraction: Annotated[float, Range(at_least=0, at_most=1)] = 1.0
     """Fraction of the epochs after which images are no longer transformed, in [0, 1]. Interpolation blurs transformed
     images; the last epochs on original images remove this difference from the test images (He et al. 2019,

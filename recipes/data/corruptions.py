@@ -59,7 +59,7 @@ def _gaussians(deviations: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def add_noise(images: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
-    """Add normal noise, whose standard deviation is a fraction of the range of pixels."""
+    """Add normal noise, whose standard deviation is a fraction of 255."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     noise = tf.random.stateless_normal(tf.shape(images), seeds[0])
     return images + 255 * _amounts(images, seeds[1], 0, largest) * noise
@@ -74,7 +74,7 @@ def add_impulses(images: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tenso
 
 
 def add_light(images: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
-    """Light images from one side: a plane from 0 to a fraction of the range of pixels, which the image's range makes room for."""
+    """Light images from one side: add a plane from 0 to a fraction of 255, and reduce the contrast by that fraction."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     height, width = images.shape[1:3]
     y, x = tf.meshgrid(tf.linspace(-0.5, 0.5, height), tf.linspace(-0.5, 0.5, width), indexing="ij")
