@@ -1,5 +1,7 @@
 """Train a convolutional network on MNIST to 99.5 % test accuracy, in plain Keras.
 
+It reads digits that are inverted, noisy, blurred or drawn with a mouse too.
+
     pip install tensorflow tensorflow-datasets importlib-resources
     python mnist.py
 
@@ -13,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from keras import layers
+from keras import layers, ops
 
 BATCH_SIZE = 128
 LEARNING_RATE = 0.004  # the peak of the cycle
@@ -31,7 +33,7 @@ def load_data():
 def build_model():
     """Return a model of raw pixels in [0, 255], (batch, 28, 28, 1), to class probabilities, (batch, 10)."""
     image = keras.Input((28, 28, 1))
-    x = layers.Rescaling(1 / 255)(image)  # inside the model, so that no caller can forget it
+    x = standardize(image)  # inside the model, so that no caller can forget it
     for filters in (32, 64):
         x = layers.Conv2D(filters, 5, use_bias=False)(x)
         x = layers.MaxPooling2D()(x)
@@ -45,18 +47,49 @@ def build_model():
     return keras.Model(image, layers.Dense(10, activation="softmax")(x))
 
 
+def standardize(image):
+    """Return images with mean 0, standard deviation 1 and a border that is darker than the rest.
+
+    Whether ink is bright or dark, and how strong, then makes no difference.
+    """
+    x = layers.LayerNormalization((1, 2, 3), epsilon=1.0, center=False, scale=False)(image)
+    brightness = ops.mean(layers.Cropping2D(4)(x), axis=(1, 2, 3), keepdims=True)  # of all pixels it is 0
+    return ops.where(brightness < 0, -x, x)
+
+
+def corrupt(images):
+    """Corrupt each image in one of five ways, or not at all. A network that has seen MNIST alone misreads such images."""
+    shape = tf.shape(images)  # (batch, 28, 28, 1)
+    each = (shape[0], 1, 1, 1)
+    amount, coin = tf.random.uniform(each), tf.random.uniform(each)
+    dilated, eroded = tf.nn.max_pool2d(images, 3, 1, "SAME"), -tf.nn.max_pool2d(-images, 3, 1, "SAME")
+    thick_or_thin = images + 0.7 * amount * (tf.where(coin < 0.5, dilated, eroded) - images)
+    blurred = ops.image.gaussian_blur(images, (9, 9), tf.random.uniform((2,), 0.1, 1.5))
+    noisy = images + 0.25 * 255 * amount * tf.random.normal(shape)
+    drawn = tf.random.uniform(shape)
+    half = 0.15 * amount / 2
+    with_impulses = tf.where(drawn < half, 0.0, tf.where(drawn > 1 - half, 255.0, images))
+    y, x = tf.meshgrid(tf.linspace(-0.5, 0.5, 28), tf.linspace(-0.5, 0.5, 28), indexing="ij")
+    angle = 2 * np.pi * coin
+    plane = 0.5 + (y[..., None] * tf.sin(angle) + x[..., None] * tf.cos(angle)) / np.sqrt(2)  # 0 to 1
+    lit = images + 0.5 * amount * (255 * plane - images)
+    ways = tf.stack([images, thick_or_thin, blurred, noisy, with_impulses, lit], axis=1)
+    way = tf.random.uniform((shape[0],), maxval=ways.shape[1], dtype=tf.int32)
+    return tf.clip_by_value(tf.gather(ways, way, axis=1, batch_dims=1), 0, 255)
+
+
 def training_batches(images, labels, seed):
-    """Return shuffled batches of rotated, scaled and shifted images. The last, smaller batch is dropped."""
+    """Return shuffled batches of moved and corrupted images. The last, smaller batch is dropped."""
     augment = keras.Sequential(
         [
             layers.RandomRotation(10 / 360, fill_mode="constant", seed=seed),
             layers.RandomZoom(0.1, 0.1, fill_mode="constant", seed=seed + 1),
-            layers.RandomTranslation(2 / 28, 2 / 28, fill_mode="constant", seed=seed + 2),
+            layers.RandomTranslation(3 / 28, 3 / 28, fill_mode="constant", seed=seed + 2),
         ]
     )
     batches = tf.data.Dataset.from_tensor_slices((images, labels))
     batches = batches.shuffle(len(images), seed=seed).batch(BATCH_SIZE, drop_remainder=True)
-    return batches.map(lambda x, y: (augment(tf.cast(x, "float32"), training=True), y)).prefetch(4)
+    return batches.map(lambda x, y: (corrupt(augment(tf.cast(x, "float32"), training=True)), y)).prefetch(4)
 
 
 def main(epochs=12, seed=0):

@@ -60,10 +60,10 @@ CLASSIC = TransformerModel(
 )
 
 CATALOG: Mapping[str, Entry] = {
-    # Best of the last two epochs: 99.54 ± 0.03 % of the test images. Best of all twelve, where an epoch at a high
-    # learning rate may have the best validation accuracy by chance: 99.45 ± 0.09 %.
+    # Before images were standardised and corrupted: best of the last two epochs 99.54 ± 0.03 %, best of all twelve,
+    # where an epoch at a high learning rate may have the best validation accuracy by chance: 99.45 ± 0.09 %.
     "mnist-cnn": Entry(
-        summary="two convolution stages, batch normalisation, dropout, augmentation, one-cycle AdamW",
+        summary="two convolution stages on standardised images, dropout, moved and corrupted images, one-cycle AdamW",
         recipe=ImageRecipe(
             model=ImageModel(
                 convolutions=(32, 64),
@@ -72,15 +72,25 @@ CATALOG: Mapping[str, Entry] = {
                 dense=(128,),
                 batch_normalization=True,
                 dropout=0.4,
+                standardize=True,
             ),
-            augmentation=Augmentation(rotate=10, scale=0.1, shift=2),
+            augmentation=Augmentation(
+                rotate=10,
+                scale=0.1,
+                shift=3,
+                thickness=0.7,
+                blur=1.5,
+                noise=0.25,
+                impulses=0.15,
+                light=0.5,
+            ),
             optimizer=Optimizer(name="adamw", learning_rate=0.004, weight_decay=0.01),
             schedule=Schedule(name="one-cycle"),
             early_stopping=EarlyStopping(metric="validation_accuracy", start_fraction=0.85),
             training=Training(epochs=12, batch_size=128),
         ),
         parameters=185_258,
-        measured="99.54 ± 0.03 % of MNIST's test images",
+        measured="99.57 ± 0.06 % of MNIST's test images; 98.8 ± 0.1 % of 19 kinds of corrupted, printed and drawn digits",
     ),
     # Validation accuracy, mean of two seeds: a learning rate that rises for a third of the time rather than a fifth
     # 99.02 → 99.09 %; batches of 64 99.06 %, one second slower; 12 filters instead of 16 99.01 %.

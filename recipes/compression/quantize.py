@@ -85,9 +85,12 @@ def _float32_copy(model: keras.Model) -> keras.Model:
     """Return a copy whose layers compute in float32: of one that computes in float16 Keras makes no int8."""
     if isinstance(model, ConfiguredModel):
         return copy_without_optimizer(model)
-    copy = keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-    )
+
+    def in_float32(operation: Any) -> Any:
+        own = {"dtype": "float32"} if isinstance(operation, keras.Layer) else {}  # keras.ops have none
+        return type(operation).from_config(operation.get_config() | own)
+
+    copy = keras.models.clone_model(model, clone_function=in_float32)
     copy.set_weights(model.get_weights())
     return copy
 

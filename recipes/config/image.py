@@ -47,7 +47,10 @@ class ImageData(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation(Settings):
-    """Random transformations of the training images, each drawn uniformly from its range; 0 is off."""
+    """Random transformations of the training images, each drawn uniformly from its range; 0 is off.
+
+    Of thickness, blur, noise, impulses and light each image gets one of those that are on, or none.
+    """
 
     group = "augmentation"
     removed: ClassVar[Mapping[str, Any]] = {"erase": 0.0, "mix_up": 0.0, "cut_mix": 0.0}
@@ -69,6 +72,17 @@ class Augmentation(Settings):
     2003, "Best practices for convolutional neural networks")."""
     elastic_smoothness: Positive = 4.0
     """Standard deviation in pixels of the Gaussian that smooths the displacements, above 0."""
+    thickness: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
+    """Largest change of the thickness of bright strokes, in [0, 1]: the weight of the image dilated or eroded by a pixel
+    on each side in its average with the original."""
+    blur: NonNegative = 0.0
+    """Largest standard deviation of a Gaussian blur in pixels, drawn independently for rows and columns."""
+    noise: NonNegative = 0.0
+    """Largest standard deviation of normal noise, as a fraction of 255."""
+    impulses: BelowOne = 0.0
+    """Largest fraction of the pixels that become black or white, in [0, 1)."""
+    light: BelowOne = 0.0
+    """Largest brightness of a light from one side, as a fraction of 255, in [0, 1). The image loses as much contrast."""
     end_fraction: Annotated[float, Range(at_least=0, at_most=1)] = 1.0
     """Fraction of the epochs after which images are no longer transformed, in [0, 1]. Interpolation blurs transformed
     images; the last epochs on original images remove this difference from the test images (He et al. 2019,
@@ -113,6 +127,10 @@ class ImageModel(Settings):
 
     group = "model"
 
+    standardize: bool = False
+    """Whether each image is standardised: mean 0, standard deviation 1, and inverted if its border is brighter than the
+    rest. Brightness, contrast and polarity then make no difference; off where classes differ in them. Off, pixels are
+    scaled to [0, 1]."""
     convolutions: tuple[Count, ...] = ()
     """Filters of each stage. A stage is one or more convolutions, the last one followed by 2 x 2 max-pooling, each
     with batch normalisation (if it is on) and ReLU."""
@@ -148,6 +166,11 @@ class ImageModel(Settings):
         Args:
             side: The shorter side of the images in pixels.
         """
+        require(
+            not self.standardize or side >= 3,
+            f"model.standardize needs images of at least 3 x 3 pixels, not {side} x {side}",
+            standardize=self.standardize,
+        )
         names = ("convolutions", "depth", "kernel_size", "padding")
         received = {name: getattr(self, name) for name in names}
         kernel = self.kernel_size

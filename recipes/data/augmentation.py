@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from recipes.config import Augmentation
+from recipes.data.corruptions import corrupt
 
 AFFINE = ("rotate", "scale", "shift", "crop", "shear")
 
@@ -26,7 +27,8 @@ def warning(settings: Augmentation, classes: Sequence[str]) -> str:
 def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
     """Transform each image at random; each amount is drawn uniformly from its range in the settings."""
     seeds = tf.random.experimental.stateless_split(seed, 4)
-    return elastic(affine(images, settings, seeds[0]), settings, seeds[1])
+    moved = elastic(affine(images, settings, seeds[0]), settings, seeds[1])
+    return corrupt(moved, settings, seeds[2])
 
 
 def affine(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,10 @@ from recipes.models import Tensor
 
 BATCH_NORMALIZATION_MOMENTUM = 0.9
 """Keras's 0.99 needs hundreds of steps to forget its start: too many for runs of a few epochs."""
+BLANK_VARIANCE = 1.0
+"""Added to the variance of an image's pixels: rounding, of a grey level, is not contrast."""
+BORDER = 7
+"""The border of an image is a seventh of its side wide, as in MNIST, whose digits fill a box of 20 of 28 pixels."""
 AVERAGED_PART = 0.1
 """Part of a short training over which batch normalisation averages: 0.9 would average over 10 steps of 24, and in a test
 such a model classified 100 % of its training images and 57 % of its test images."""
@@ -30,7 +34,7 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
         input; augmentation is not part of it.
     """
     image = keras.Input(image_shape, name="image")  # (batch, height, width, channels)
-    x = layers.Rescaling(1 / 255, name="normalize")(image)
+    x = standardize(image) if settings.standardize else layers.Rescaling(1 / 255, name="normalize")(image)
     if settings.members == 1:
         output = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")
         probabilities = output(_hidden(x, settings))
@@ -42,6 +46,17 @@ def build_classifier(settings: ImageModel, image_shape: Sequence[int], num_class
         mean = AverageOfMembers(dtype="float32", name="average_of_members")(logits)
         probabilities = layers.Softmax(dtype="float32", name="probabilities")(mean)
     return keras.Model(image, probabilities, name="image_classifier")
+
+
+def standardize(image: Tensor) -> Tensor:
+    """Return images with mean 0 and standard deviation 1 whose border is darker than the rest, in the same shape."""
+    x = layers.LayerNormalization(
+        axis=(1, 2, 3), epsilon=BLANK_VARIANCE, center=False, scale=False, name="standardize"
+    )(image)
+    width = max(1, min(image.shape[1:3]) // BORDER)
+    inside = layers.Cropping2D(width, name="inside")(x)
+    brightness = ops.mean(inside, axis=(1, 2, 3), keepdims=True)  # of all pixels it is 0
+    return ops.where(brightness < 0, -x, x)
 
 
 def shorten_averages(model: keras.Model, steps: int) -> None:

@@ -17,6 +17,11 @@ EVERYTHING = Augmentation(
     crop=0.2,
     shear=10,
     elastic=1,
+    thickness=1,
+    blur=1,
+    noise=0.2,
+    impulses=0.2,
+    light=0.5,
 )
 
 
@@ -61,7 +66,9 @@ def recorded_keys(monkeypatch, run) -> list[tuple[int, int]]:
 def test_each_random_operation_has_its_own_key(monkeypatch):
     images = random_images(4)
     used = recorded_keys(monkeypatch, lambda: augment(images, EVERYTHING, tf.constant([1, 2])))
-    assert len(used) == 5  # two splits; amounts, crops and flips, displacements
+    assert (
+        len(used) == 20
+    )  # 7 splits, the choice of a corruption, 12 draws of amounts, displacements and noise
     assert len(set(used)) == len(used)
     moves = Pretraining(moves=EVERYTHING)
     used = recorded_keys(monkeypatch, lambda: corrupt(images, moves, tf.constant([1, 2])))

@@ -283,6 +283,15 @@ def test_int8_weights_are_near_and_survive_a_save(tmp_path, precision):
         quantize(smaller)
 
 
+def test_operations_beside_the_layers_are_kept():
+    image = keras.Input((4,))
+    model = keras.Model(image, layers.Dense(3)(keras.ops.where(image < 0, -image, image)))
+    numbers = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    smaller, _ = quantize(model)
+    np.testing.assert_allclose(outputs(smaller, numbers), outputs(model, numbers), atol=0.05)
+    np.testing.assert_array_equal(outputs(smaller, -numbers), outputs(smaller, numbers))
+
+
 def test_int8_weights_of_language_models_survive_a_save(tmp_path):
     ids = np.random.default_rng(0).integers(0, 11, (3, 6))
     for model in (

@@ -66,6 +66,10 @@ def test_settings_cannot_be_changed():
             {"model": {"convolutions": [8, 8, 8], "kernel_size": 5, "padding": "valid"}},
             "stage 3 gets 4 x 4 pixels, too few for 5 x 5 kernels without padding",
         ),
+        (
+            {"data": {"image_size": 2}, "model": {"kernel_size": 1, "standardize": True}},
+            "standardize needs images of at least 3 x 3 pixels, not 2 x 2. Received: standardize=True",
+        ),
         ({"model": {"members": 0}}, "model.members must be at least 1. Received: members=0"),
         ({"model": {"members": 2}, "loss": "hinge"}, "members above 1 is for the cross-entropy"),
         (

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import keras
@@ -6,6 +7,9 @@ import pytest
 from keras import layers
 
 from recipes.catalog import CATALOG
+from recipes.compression.importance import least, magnitude
+from recipes.compression.shrink import shrink, silence
+from recipes.compression.units import find_units
 from recipes.config import (
     ImageModel,
     ImageRecipe,
@@ -84,6 +88,60 @@ def test_pixels_are_normalised_inside_the_model():
     image = np.zeros((1, 2, 2, 1), np.float32)
     image[0, 0, 0, 0] = 255
     assert model.predict(image, verbose=0)[0] == pytest.approx([1 / (1 + np.e), np.e / (1 + np.e)])
+
+
+STANDARDIZED = ImageModel(convolutions=(3,), dense=(), standardize=True)
+
+
+def corner(brightness: float, background: float) -> np.ndarray:
+    """Return an image with a square off its centre, (1, 14, 14, 1)."""
+    image = np.full((1, 14, 14, 1), background, np.float32)
+    image[0, 3:7, 5:9] = brightness
+    return image
+
+
+def test_a_standardised_image_has_mean_0_deviation_1_and_a_dark_border():
+    model = build_classifier(STANDARDIZED, (14, 14, 1), 4)
+    inner = keras.Model(model.input, model.get_layer("convolution_1").input)
+    x = inner.predict(corner(brightness=30, background=230), verbose=0)
+    part = 16 / 196  # a square of 4 x 4 of 14 x 14 pixels; its deviation is 200 sqrt(part (1 - part)) = 55
+    assert x[0, 4, 6, 0] == pytest.approx((1 - part) / np.sqrt(part * (1 - part)), rel=1e-3)
+    assert x[0, 0, 0, 0] == pytest.approx(-part / np.sqrt(part * (1 - part)), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("brightness", "background"), [(0, 255), (140, 115), (115, 140)], ids=["inverted", "low", "both"]
+)
+def test_contrast_and_polarity_do_not_change_a_prediction(brightness, background):
+    model = build_classifier(STANDARDIZED, (14, 14, 1), 4)
+    expected = model.predict(corner(brightness=255, background=0), verbose=0)
+    np.testing.assert_allclose(
+        model.predict(corner(brightness, background), verbose=0), expected, rtol=0.01, atol=1e-3
+    )
+
+
+def test_blank_images_and_rounding_are_not_amplified():
+    model = build_classifier(STANDARDIZED, (14, 14, 3), 4)
+    inner = keras.Model(model.input, model.get_layer("convolution_1").input)
+    blank = np.full((1, 14, 14, 3), 200, np.float32)
+    assert np.abs(inner.predict(blank, verbose=0)).max() < 1e-3
+    rounding = blank + np.random.default_rng(0).integers(0, 2, blank.shape)  # a deviation of half a level
+    assert inner.predict(rounding, verbose=0).std() == pytest.approx(0.5 / np.sqrt(0.25 + 1), rel=0.02)
+
+
+def test_a_standardised_model_is_saved_as_plain_layers_and_shrunk(tmp_path):
+    settings = dataclasses.replace(STANDARDIZED, convolutions=(3, 4), members=2)
+    model = build_classifier(settings, (14, 14, 1), 4)
+    image = corner(30, 200)
+    copy_without_optimizer(model).save(tmp_path / "model.keras")
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    assert {type(layer).__module__.split(".")[0] for layer in saved.operations} == {"keras"}
+    np.testing.assert_array_equal(saved.predict(image, verbose=0), model.predict(image, verbose=0))
+    units = find_units(saved)
+    silence(units, least(units, magnitude(units), {"filters": 0.5}))
+    smaller = shrink(saved)
+    assert smaller.count_params() < model.count_params()
+    np.testing.assert_allclose(smaller.predict(image, verbose=0), saved.predict(image, verbose=0), rtol=1e-4)
 
 
 MEMBERS = ImageModel(convolutions=(3,), dense=(), head="average", members=3)
