@@ -138,7 +138,8 @@ class Inference:
         """Return the result of a call.
 
         Returns:
-            A Prediction; a list of them for MultiInference; otherwise the response message.
+            A Prediction, for Generate the last part that was sent; a list of them for MultiInference; the models
+            by name for ListModels; otherwise the response message.
 
         Raises:
             StatusError: The call asks for something that is not served, or the model refuses its inputs.

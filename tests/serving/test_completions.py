@@ -169,10 +169,11 @@ def test_a_stream_is_server_sent_events(server, generator):
     *events, done, rest = response.content.decode().split("\n\n")
     assert (done, rest) == ("data: [DONE]", "")
     chunks = [json.loads(event.removeprefix("data: ")) for event in events]
-    assert len(chunks) == 6  # a token is a character
+    assert 1 <= len(chunks) <= 6  # one for each token, or for several if the server is busy
     assert {chunk["object"] for chunk in chunks} == {"text_completion"}
     assert len({chunk["id"] for chunk in chunks}) == 1
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 5 + ["length"]
+    reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert reasons == [None] * (len(chunks) - 1) + ["length"]
     text = "".join(chunk["choices"][0]["text"] for chunk in chunks)
     assert text == expected(generator, "The ", 6, 0, temperature=0.0)
 
@@ -321,7 +322,7 @@ def test_draining_waits_for_a_stream(exported, held):
         held.release(1)
         with reading(server, 5) as rest, ThreadPoolExecutor() as threads:
             stopped = threads.submit(await_, server.stop())
-            wait_until(lambda: server.calls._closing)
+            wait_until(lambda: server.calls.closing)
             held.release(4)
             assert b"[DONE]" in rest()
             stopped.result()
