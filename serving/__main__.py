@@ -114,6 +114,8 @@ class GenerateArguments:
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = Sampling()
     seed: int = 0
     """Seed of the sampling, 0 to 2**32 - 1."""
+    stream: bool = False
+    """Print the text of a single prompt while it is generated; the embedded server can."""
     model: str = "lm"
     """Name of the model."""
     version: Annotated[VersionArguments, tyro.conf.arg(name="")] = VersionArguments()
@@ -123,6 +125,8 @@ class GenerateArguments:
 
     def __post_init__(self) -> None:
         require_seed("--seed", self.seed)
+        alone = len(self.prompt) <= 1 and not self.json
+        require(alone or not self.stream, "--stream takes one prompt and no --json", prompts=len(self.prompt))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -299,19 +303,23 @@ def generate(arguments: Sequence[str]) -> None:
 
     prompts = read_prompts(chosen.prompt)
     rows, sampling = len(prompts), chosen.sampling
+    inputs = {
+        "prompt": np.array([prompt.encode() for prompt in prompts], np.object_),
+        "max_new_tokens": np.full(rows, chosen.max_new_tokens, np.int32),
+        "temperature": np.full(rows, sampling.temperature, np.float32),
+        "top_k": np.full(rows, sampling.top_k, np.int32),
+        "top_p": np.full(rows, sampling.top_p, np.float32),
+        "seed": np.full(rows, chosen.seed, np.int64),
+    }
+    version = {"version": chosen.version.model_version, "label": chosen.version.label}
     with connected(chosen.call) as client:
-        answer = client.predict(
-            chosen.model,
-            signature="generate",
-            version=chosen.version.model_version,
-            label=chosen.version.label,
-            prompt=np.array([prompt.encode() for prompt in prompts], np.object_),
-            max_new_tokens=np.full(rows, chosen.max_new_tokens, np.int32),
-            temperature=np.full(rows, sampling.temperature, np.float32),
-            top_k=np.full(rows, sampling.top_k, np.int32),
-            top_p=np.full(rows, sampling.top_p, np.float32),
-            seed=np.full(rows, chosen.seed, np.int64),
-        )
+        if chosen.stream:
+            print(prompts[0], end="")
+            for part in client.generate(chosen.model, **version, **inputs):
+                print(part["text"][0].decode(), end="", flush=True)
+            print()
+            return
+        answer = client.predict(chosen.model, signature="generate", **version, **inputs)
     texts = [text.decode() for text in answer["text"].tolist()]
     print_texts(prompts, texts, as_json=chosen.json)
 

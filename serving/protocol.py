@@ -1,4 +1,4 @@
-"""The messages and methods of TensorFlow Serving's API, without TensorFlow.
+"""The messages and methods of TensorFlow Serving's API, and our streaming service, without TensorFlow.
 
 They have a descriptor pool of their own: in the default pool they would collide with TensorFlow's
 in a process that imports both.
@@ -16,7 +16,9 @@ DESCRIPTORS = Path(__file__).with_name("protocol_descriptors.txt")
 """A FileDescriptorSet in zlib and base64, written by `python -m serving.generate_protocol`."""
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODELS = "/tensorflow.serving.ModelService/"
-"""Paths of the two services."""
+"""Paths of TensorFlow Serving's services."""
+TEXTS = "/keras_recipes.serving.TextService/"
+"""Path of the service that streams texts."""
 
 POOL = descriptor_pool.DescriptorPool()
 """The descriptors of the messages and services."""
@@ -33,11 +35,12 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(read_descriptors()).fil
 
 @dataclass(frozen=True)
 class Method:
-    """A remote method: its path and the classes of its request and response."""
+    """A remote method: its path, the classes of its request and response, and whether it streams responses."""
 
     path: str
     request: Any
     response: Any
+    streams: bool
 
 
 def message(name: str) -> Any:
@@ -51,13 +54,14 @@ def _methods(service: str) -> dict[str, Method]:
             service + method.name,
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
+            method.server_streaming,
         )
         for method in POOL.FindServiceByName(service.strip("/")).methods
     }
 
 
-METHODS = _methods(PREDICTION) | _methods(MODELS)
-"""Methods of both services by name: Predict, Classify, ..., GetModelStatus, HandleReloadConfigRequest."""
+METHODS = _methods(PREDICTION) | _methods(MODELS) | _methods(TEXTS)
+"""Methods of all services by name: Predict, Classify, ..., GetModelStatus, HandleReloadConfigRequest, Generate."""
 
 GetModelMetadataRequest = message("tensorflow.serving.GetModelMetadataRequest")
 GetModelMetadataResponse = message("tensorflow.serving.GetModelMetadataResponse")

@@ -94,13 +94,26 @@ def generate_tokens(
     tokens = tf.TensorArray(tf.int32, size=count, element_shape=state.lengths.shape)
 
     def add(number: tf.Tensor, tokens: tf.TensorArray, state: State) -> tuple[Any, tf.TensorArray, State]:
-        ids = sample(state.logits, draws[:, number], temperature, top_k, top_p)
-        return number + 1, tokens.write(number, ids), _read_token(model, state, ids)
+        ids, state = next_token(model, state, draws[:, number], temperature, top_k, top_p)
+        return number + 1, tokens.write(number, ids), state
 
     _, tokens, state = tf.while_loop(
         lambda number, *_: number < count, add, (0, tokens, state), parallel_iterations=1
     )
     return tf.transpose(tokens.stack()), state
+
+
+def next_token(
+    model: LanguageModel,
+    state: State,
+    draws: tf.Tensor,
+    temperature: tf.Tensor,
+    top_k: tf.Tensor,
+    top_p: tf.Tensor,
+) -> tuple[tf.Tensor, State]:
+    """Generate one token of each row: as `generate_tokens`, with draws (batch,) and int32 (batch,)."""
+    ids = sample(state.logits, draws, temperature, top_k, top_p)
+    return ids, _read_token(model, state, ids)
 
 
 def _read_token(model: LanguageModel, state: State, ids: tf.Tensor) -> State:
@@ -116,10 +129,11 @@ def _read_token(model: LanguageModel, state: State, ids: tf.Tensor) -> State:
     logits, inner = model.step(ids, position, state.model)
 
     def read_again() -> tuple[tf.Tensor, Any]:
+        rows = tf.where(full)  # (rows with a full window, 1)
         return tf.nest.map_structure(
-            lambda new, old: tf.where(tf.reshape(full, [-1] + [1] * (len(new.shape) - 1)), new, old),
-            model.begin(window, position + 1),
+            lambda old, new: tf.tensor_scatter_nd_update(old, rows, new),
             (logits, inner),
+            model.begin(tf.gather_nd(window, rows), tf.gather_nd(position, rows) + 1),
         )
 
     logits, inner = tf.cond(tf.reduce_any(full), read_again, lambda: (logits, inner))

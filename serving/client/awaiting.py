@@ -1,7 +1,7 @@
 """The client whose calls are awaited."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,6 +46,26 @@ class AsyncClient:
         """Run a signature; arguments and errors as in `Client.predict`."""
         spec = {"model": model, "signature": signature, "version": version, "label": label}
         return await self._call(messages.predict(spec, inputs, named, outputs, self._max_batch_size), timeout)
+
+    async def generate(
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+        **inputs: Any,
+    ) -> AsyncIterator[Arrays]:
+        """Stream texts; arguments, parts and errors as in `Client.generate`."""
+        request = messages.generate({"model": model, "version": version, "label": label}, inputs)
+        responses = self._methods["Generate"](request, timeout=timeout or self._timeout)
+        try:
+            async for response in responses:
+                yield messages.read_outputs(response)
+        except grpc.aio.AioRpcError as error:
+            raise ServingError.from_grpc(error) from None
+        finally:
+            responses.cancel()  # no effect on a stream that has ended
 
     async def metadata(
         self,

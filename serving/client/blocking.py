@@ -1,6 +1,6 @@
 """The client whose calls block until they are answered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,6 +69,41 @@ class Client:
         """
         spec = {"model": model, "signature": signature, "version": version, "label": label}
         return self._call(messages.predict(spec, inputs, named, outputs, self._max_batch_size), timeout)
+
+    def generate(
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+        **inputs: Any,
+    ) -> Iterator[Arrays]:
+        """Stream texts from the embedded server while they are generated.
+
+        Args:
+            model: Name of the model.
+            version: Version number; None for the latest.
+            label: Version label, instead of a number.
+            timeout: Deadline of the whole stream in seconds; None for the client's.
+            inputs: The inputs of the signature `generate`.
+
+        Yields:
+            What is new of each text, arrays (n,): `text` string; `finish_reason` string, empty until the text
+            has ended; `prompt_tokens` and `completion_tokens` int32, the tokens so far.
+
+        Raises:
+            ServingError: With the server's code and message.
+        """
+        request = messages.generate({"model": model, "version": version, "label": label}, inputs)
+        responses = self._methods["Generate"](request, timeout=timeout or self._timeout)
+        try:
+            for response in responses:
+                yield messages.read_outputs(response)
+        except grpc.RpcError as error:
+            raise ServingError.from_grpc(error) from None
+        finally:
+            responses.cancel()  # no effect on a stream that has ended
 
     def metadata(
         self,

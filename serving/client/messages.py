@@ -81,7 +81,7 @@ def remote_methods(channel: Any, token: str | None) -> dict[str, Any]:
     """Return the functions that call the server's methods over a channel, with a token, by name."""
     return {
         name: functools.partial(
-            channel.unary_unary(
+            (channel.unary_stream if method.streams else channel.unary_unary)(
                 method.path,
                 request_serializer=lambda request: request.SerializeToString(),
                 response_deserializer=method.response.FromString,
@@ -143,14 +143,26 @@ def predict(
     """
     if inputs is not None:
         named = {**(inputs if isinstance(inputs, Mapping) else {"inputs": inputs}), **named}
-    requests = []
-    for piece in split(named, max_batch_size):
-        request = protocol.PredictRequest(output_filter=outputs)
-        _fill_spec(request.model_spec, **spec)
-        for name, array in piece.items():
-            fill_proto(request.inputs[name], array)
-        requests.append(request)
+    requests = [_predict_request(spec, piece, outputs) for piece in split(named, max_batch_size)]
     return Exchange("Predict", requests, _concatenate)
+
+
+def generate(spec: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
+    """Return the request that streams texts, for inputs of the signature `generate`."""
+    return _predict_request({**spec, "signature": "generate"}, inputs)
+
+
+def _predict_request(spec: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Sequence[str] = ()) -> Any:
+    request = protocol.PredictRequest(output_filter=outputs)
+    _fill_spec(request.model_spec, **spec)
+    for name, array in inputs.items():
+        fill_proto(request.inputs[name], array)
+    return request
+
+
+def read_outputs(response: Any) -> Arrays:
+    """Return the arrays of a PredictResponse by output name."""
+    return {name: read_proto(proto) for name, proto in response.outputs.items()}
 
 
 def split(inputs: Mapping[str, Any], max_batch_size: int) -> list[Arrays]:
@@ -167,7 +179,7 @@ def split(inputs: Mapping[str, Any], max_batch_size: int) -> list[Arrays]:
 
 
 def _concatenate(responses: Sequence[Any]) -> Arrays:
-    parts = [{name: read_proto(proto) for name, proto in each.outputs.items()} for each in responses]
+    parts = [read_outputs(response) for response in responses]
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -21,7 +21,7 @@ import uvicorn
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from serving.protocol import MODELS, PREDICTION
+from serving.protocol import MODELS, PREDICTION, TEXTS
 from serving.server.calls import Calls, no_span
 from serving.server.configs import (
     read_auth_tokens,
@@ -42,6 +42,7 @@ from serving.server.reflection import add_reflection
 from serving.server.rest_api import create_app
 from serving.server.servable import Servable
 from serving.server.settings import ConfigError, ServerSettings
+from serving.server.text_service import text_handlers
 from serving.server.tracing import create_tracing
 
 log = logging.getLogger("serving")
@@ -130,6 +131,7 @@ class ModelServer:
         """
         settings = self._settings
         handlers = generic_handlers(self.calls, as_content=settings.enable_serialization_as_tensor_content)
+        handlers += text_handlers(self.calls)
         # By default a second server could take the same port.
         shared = ("grpc.so_reuseport", int(settings.workers > 1))
         options = (*GRPC_OPTIONS, shared, *read_channel_arguments(settings))
@@ -233,7 +235,7 @@ class ModelServer:
     async def _report_health(self) -> None:
         states = health_pb2.HealthCheckResponse
         state = states.SERVING if self.manager.ready else states.NOT_SERVING
-        for service in ("", *(path.strip("/") for path in (PREDICTION, MODELS))):
+        for service in ("", *(path.strip("/") for path in (PREDICTION, MODELS, TEXTS))):
             await self._health.set(service, state)
 
     async def _read_config_again(self) -> None:

@@ -29,7 +29,7 @@ class Call(abc.ABC):
     Attributes:
         entrypoint: GRPC or REST.
         api: Name of the method: Predict, Classify, Regress, MultiInference, GetModelMetadata,
-            GetModelStatus or HandleReloadConfigRequest.
+            GetModelStatus, HandleReloadConfigRequest, Generate or ListModels.
         seconds: Time until the deadline; None without one.
         model: Name of the model.
         version: Version number; None for the latest.
@@ -75,6 +75,23 @@ class Call(abc.ABC):
     @abc.abstractmethod
     async def encode(self, result: Any) -> Any:
         """Return the response for a result of `Inference.run`."""
+
+
+class GenerateCall(Call):
+    """A call whose texts are sent while they are generated.
+
+    Attributes:
+        stop: Texts that end a text before them.
+    """
+
+    stop: Sequence[str] = ()
+
+    @abc.abstractmethod
+    async def send(self, part: Any) -> None:
+        """Send the next part of the texts, a Prediction with the outputs of `text_batch.Generation`.
+
+        While a slow reader makes it wait, generation continues, and the next part is longer.
+        """
 
 
 EndSpan = Callable[[grpc.StatusCode], None]

@@ -95,14 +95,14 @@ class GrpcCall(Call):
 
     async def read_inputs(self, signature: Signature, max_rows: int | None) -> Arrays:
         """Return the arrays of the tensors, or serialized tf.Examples."""
-        if self.api == "Predict":
+        if self.api in ("Predict", "Generate"):
             return read_protos(signature, self._request.inputs, max_rows)
         return {INPUT: serialize(_examples(self._request.input))}
 
     async def encode(self, result: Any) -> bytes:
         """Return the serialized response."""
         response = METHODS[self.api].response()
-        if self.api == "Predict":
+        if self.api in ("Predict", "Generate"):
             _fill_spec(response.model_spec, result)
             for alias, array in result.outputs.items():
                 fill_proto(response.outputs[alias], array, as_values=not self._as_content)

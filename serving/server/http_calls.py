@@ -6,6 +6,7 @@ import re
 import threading
 from typing import Any
 
+import grpc
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -41,11 +42,11 @@ async def answer(calls: Calls, call: "HttpCall") -> Response:
         answering.cancel()  # no effect on a task that is done
         response: Response = await answering
     except StatusError as error:
-        return error_response(error)
+        return call.failure(error)
     except asyncio.CancelledError:
         if not receiving.done():  # the server cancelled this request, the caller did not leave
             raise
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return call.failure(StatusError(grpc.StatusCode.CANCELLED, "the caller left", CLIENT_CLOSED_REQUEST))
     finally:
         answering.cancel()
         receiving.cancel()
@@ -76,6 +77,10 @@ class HttpCall(Call):
     def received(self) -> bool:
         """Whether the whole body has arrived."""
         return self._content.done()
+
+    def failure(self, error: StatusError) -> Response:
+        """Return the response to this call if it is not answered."""
+        return error_response(error)
 
     async def receive(self) -> None:
         """Receive the body, then return when the caller has left."""

@@ -16,14 +16,15 @@ from serving.protocol import (
 )
 from serving.server import examples
 from serving.server.batching import Batcher
-from serving.server.calls import Call
+from serving.server.calls import Call, GenerateCall
 from serving.server.configs import Batching, check_model_config
 from serving.server.errors import failed_precondition, invalid_argument
 from serving.server.inputs import choose_outputs, order_inputs
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
-from serving.server.servable import DEFAULT_SIGNATURE, Servable
+from serving.server.servable import DEFAULT_SIGNATURE, GENERATE, Servable
 from serving.server.settings import ConfigError
+from serving.server.text_batch import TextBatch
 from serving.tensors import Array, Arrays, Signature
 
 
@@ -56,6 +57,7 @@ class Runner:
         self._batching = batching
         self._metrics = metrics
         self._batchers: dict[tuple[Servable, str, tuple[str, ...]], Batcher] = {}
+        self._text_batches: dict[Servable, TextBatch] = {}
 
     async def run(
         self, servable: Servable, signature: str, inputs: list[Array], outputs: tuple[str, ...]
@@ -85,10 +87,27 @@ class Runner:
             self._batchers[key] = Batcher(run, batching, servable.threads)
         return await self._batchers[key].submit(inputs)
 
+    def text_batch(self, servable: Servable) -> TextBatch:
+        """Return the batch of the texts that a servable generates.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION for a model that can't.
+        """
+        if servable not in self._text_batches:
+            if servable.text_steps is None:
+                raise failed_precondition(
+                    f"Model {servable.name} version {servable.version} can't stream text: it is not a language "
+                    "model, or it was exported before streaming was added; export its run again"
+                )
+            self._text_batches[servable] = TextBatch(servable, servable.text_steps, self._metrics)
+        return self._text_batches[servable]
+
     def forget(self, servable: Servable) -> None:
         """Remove the batchers of a servable that is closed."""
         for key in [key for key in self._batchers if key[0] is servable]:
             del self._batchers[key]
+        if servable in self._text_batches:
+            self._text_batches.pop(servable).close()
 
 
 def _can_share(signature: Signature, inputs: Sequence[Array]) -> bool:
@@ -119,11 +138,14 @@ class Inference:
         """Return the result of a call.
 
         Returns:
-            A Prediction; a list of them for MultiInference; otherwise the response message.
+            A Prediction, for Generate the last part that was sent; a list of them for MultiInference; the models
+            by name for ListModels; otherwise the response message.
 
         Raises:
             StatusError: The call asks for something that is not served, or the model refuses its inputs.
         """
+        if isinstance(call, GenerateCall):
+            return await self._generate(call)
         match call.api:
             case "GetModelStatus":
                 return self._status(call)
@@ -133,6 +155,8 @@ class Inference:
                 return await self._reload(call.config)
             case "MultiInference":
                 return await self._infer_all(call)
+            case "ListModels":
+                return self._text_models()
             case _:
                 with self._manager.use(call) as servable:
                     return await self._predict(call, servable, _find_signature(servable, call))
@@ -157,6 +181,41 @@ class Inference:
             dict(zip(outputs, results, strict=True)),
             inputs[0].shape[0] if inputs and inputs[0].ndim else 0,
         )
+
+    async def _generate(self, call: GenerateCall) -> Prediction:
+        """Send the texts of a call while they are generated, and return the last part."""
+        with self._manager.use(call) as servable:
+            batch = self._runner.text_batch(servable)
+            signature = servable.signatures[GENERATE]
+            inputs = await call.read_inputs(signature, servable.max_rows)
+            order_inputs(signature, inputs, any_shape=False)
+            async with batch.generate(inputs, call.stop) as generation:
+                async for outputs in generation.parts():
+                    part = Prediction(
+                        servable.name, servable.version, GENERATE, outputs, len(outputs["text"])
+                    )
+                    await call.send(part)
+            return part
+
+    def _text_models(self) -> dict[str, float]:
+        """Return the models that can stream text, with the time of their latest version's folder.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT if there are none, as TF Serving answers.
+        """
+        latest = {
+            name: model.versions[model.available()[-1]].servable
+            for name, model in self._manager.models.items()
+            if model.available()
+        }
+        models = {
+            name: servable.path.stat().st_mtime
+            for name, servable in latest.items()
+            if servable is not None and servable.text_steps is not None
+        }
+        if not models:
+            raise invalid_argument("Missing model name in request.")
+        return models
 
     async def _infer_all(self, call: Call) -> list[Prediction]:
         """Return the predictions of the tasks of a MultiInference, all by the version of the first."""

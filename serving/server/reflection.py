@@ -5,11 +5,12 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from serving.protocol import MODELS, POOL, PREDICTION
+from serving.protocol import MODELS, POOL, PREDICTION, TEXTS
 
 SERVICES = (
     PREDICTION.strip("/"),
     MODELS.strip("/"),
+    TEXTS.strip("/"),
     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
     reflection.SERVICE_NAME,
 )

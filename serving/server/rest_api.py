@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from serving.protocol import SignatureDefMap
-from serving.server import open_inference
+from serving.server import completions_api, open_inference
 from serving.server.calls import Calls
 from serving.server.errors import StatusError, invalid_argument
 from serving.server.examples import INPUT, classifications, regressions, serialize
@@ -84,6 +84,7 @@ def create_app(
             Route(metrics_path, lambda _: Response(metrics.text(), media_type="text/plain; version=0.0.4"))
         )
     routes += open_inference.create_routes(calls, manager, timeout=timeout)
+    routes += completions_api.create_routes(calls, timeout=timeout)
     routes.append(Route("/{path:path}", handle, methods=METHODS))
     return Starlette(routes=routes, middleware=middleware)
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.eager import context, execute
 from tensorflow.python.eager.cancellation import CancellationManager
 
 from serving.protocol import PredictionLog, SavedModel
-from serving.server.errors import from_tensorflow
+from serving.server.function import Function
 from serving.server.inputs import order_inputs, read_protos
+from serving.server.text_steps import TextSteps
 from serving.tensors import Array, Signature
 
 DEFAULT_SIGNATURE = "serving_default"
+GENERATE = "generate"
 RECIPE_FILE = Path("assets.extra") / "recipe.json"
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000
@@ -45,6 +46,7 @@ class Servable:
         max_rows: Most rows of a request, which an export of this project records; None without a limit.
         any_shape: Whether the graph can be given tensors of shapes that its signatures do not allow, as TF Serving
             gives them to any graph.
+        text_steps: Generates texts one token at a time; None for a model that can't.
         threads: Executor of its runs.
 
     Raises:
@@ -62,6 +64,7 @@ class Servable:
         self.signatures = {key: Signature.from_definition(self.definitions[key]) for key in loaded.signatures}
         self.max_rows = _read_max_rows(path)
         self._functions = {key: Function(function) for key, function in loaded.signatures.items()}
+        self.text_steps = TextSteps.of(loaded) if GENERATE in self.signatures else None
         self._loaded = loaded  # its functions live only as long as it does
         self.threads = ThreadPoolExecutor(MAX_RUNS, f"{name}-{version}")
 
@@ -83,10 +86,7 @@ class Servable:
         Raises:
             StatusError: What TensorFlow raised, with its code.
         """
-        try:
-            results = self._functions[signature](inputs, cancellation or CancellationManager())
-        except tf.errors.OpError as error:
-            raise from_tensorflow(error) from error
+        results = self._functions[signature](inputs, cancellation or CancellationManager())
         named = dict(zip(self.signatures[signature].outputs, results, strict=True))
         return [named[alias].numpy() for alias in outputs]
 
@@ -110,6 +110,8 @@ class Servable:
             arrays = order_inputs(signature, read_protos(signature, request.inputs), any_shape=False)
             for _ in range(times):
                 self.run(key, arrays, tuple(signature.outputs))
+                if key == GENERATE and self.text_steps is not None:
+                    self.text_steps.warm_up(dict(zip(signature.inputs, arrays, strict=True)))
             count += 1
         return count
 
@@ -117,6 +119,7 @@ class Servable:
         """Release the memory."""
         self.threads.shutdown(wait=False)
         self._functions.clear()
+        self.text_steps = None
         self._loaded = None
         gc.unfreeze()
         gc.collect()  # a loaded model is full of reference cycles
@@ -141,36 +144,3 @@ def _read_max_rows(path: Path) -> int | None:
         return int(json.loads((path / RECIPE_FILE).read_text())["limits"]["rows"])
     except (OSError, ValueError, KeyError, TypeError):  # not an export of this project
         return None
-
-
-class Function:
-    """A signature's function whose run another thread can end at the next iteration of a loop.
-
-    Generation ends at the next token, scoring at the next window; a graph without loops runs to its end.
-    TensorFlow's public API can't end a run, which would continue to its last token after its caller left.
-    Its `CancellationManager.get_cancelable_function` keeps the manager in a global variable, which calls in
-    several threads take from each other; so this executes the operation as that method would.
-
-    Args:
-        concrete: The function of a loaded SavedModel.
-    """
-
-    def __init__(self, concrete: Any) -> None:
-        self._context = context.context()
-        self._name = concrete._inference_function.name.decode()
-        self._num_outputs = len(concrete.outputs)
-        self._captured = list(concrete.captured_inputs)
-        options = self._context.function_call_options.as_attrs()
-        self._attributes = tuple(part for attribute in options.items() for part in attribute)
-
-    def __call__(self, inputs: list[Array], cancellation: CancellationManager) -> list[Any]:
-        """Return the output tensors for inputs, both in the order of their aliases."""
-        outputs: list[Any] = execute.execute_with_cancellation(
-            self._name,
-            num_outputs=self._num_outputs,
-            inputs=[*map(tf.convert_to_tensor, inputs), *self._captured],
-            attrs=self._attributes,
-            ctx=self._context,
-            cancellation_manager=cancellation,
-        )
-        return outputs

@@ -6,6 +6,7 @@ from recipes.config import Sampling
 from recipes.data.tokenizers import Tokenizer
 from recipes.generation import decoding
 from recipes.generation.decoding import LanguageModel
+from serving.signatures import text_steps
 from serving.signatures.guards import Tensor, guard, guard_batch, guard_finite
 from serving.signatures.tokenizers import decode, guard_text, in_graph
 
@@ -59,7 +60,8 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
         tokenizer: Its tokenizer.
 
     Returns:
-        A module with three functions; every input and output is (n,), and no row depends on another:
+        A module with a function for each signature, and those of `text_steps`. Every input and output of a
+        signature is (n,), and no row depends on another:
 
         - `serving_default` takes `prompt` string and returns `text` string: the prompt and 200 new
           tokens, at temperature 0.8 and seed 0;
@@ -69,7 +71,7 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
           except the first, and `token_count` int32, their number. Each token has the same context
           as in generation.
 
-        All three take 1 to MAX_ROWS texts, within the other limits of `limits_of`.
+        All of them take 1 to MAX_ROWS texts, within the other limits of `limits_of`.
     """
     module = tf.Module()
     # Only the variables are tracked: with the Keras model every weight would be stored twice (keras#23553).
@@ -89,24 +91,20 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
             )
         return padded, lengths
 
-    @tf.function(input_signature=GENERATE_INPUTS)
-    def generate(
-        prompt: Tensor,
-        max_new_tokens: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-        seed: Tensor,
-    ) -> dict[str, Tensor]:
+    def read(prompt: Tensor, *settings: Tensor) -> tuple[Tensor, ...]:
+        """Check a request; return its prompts, their lengths, counts of new tokens, sampling, draws and the state."""
         prompt = guard_batch(tf.ensure_shape(prompt, (None,)), MAX_ROWS)
-        counts, *sampling, seed = _guard_rows(prompt, max_new_tokens, temperature, top_k, top_p, seed)
+        counts, *sampling, seed = _guard_rows(prompt, *settings)
         with tf.control_dependencies([counts, *sampling, seed]):  # refuse before any computation
             prompt = tf.identity(prompt)
         ids, lengths = encode(prompt)
         draws = decoding.uniform_draws(seed, tf.reduce_max(counts))
-        tokens, _ = decoding.generate_tokens(
-            model, decoding.read_prompts(model, ids, lengths), draws, *sampling
-        )
+        return prompt, lengths, counts, sampling, draws, decoding.read_prompts(model, ids, lengths)
+
+    @tf.function(input_signature=GENERATE_INPUTS)
+    def generate(*inputs: Tensor) -> dict[str, Tensor]:
+        prompt, _, counts, sampling, draws, state = read(*inputs)
+        tokens, _ = decoding.generate_tokens(model, state, draws, *sampling)
         text = prompt + decode(list(tokenizer.tokens), tokens, counts)
         valid = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", replace_control_characters=False)
         return {"text": tf.identity(valid, "text")}
@@ -140,6 +138,7 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
         }
 
     module.serving_default, module.generate, module.score = serving_default, generate, score
+    module.read_prompts, module.next_tokens = text_steps.functions(model, tokenizer, read, GENERATE_INPUTS)
     return module
 
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "serving").rglob("*.py"))
 OURS = {"serving", "recipes"}
 PRIVATE = {
-    # TensorFlow's public API can't end the run of a graph: see serving.server.servable.Function.
+    # TensorFlow's public API can't end the run of a graph: see serving.server.function.Function.
     "tensorflow.python.eager.context",
     "tensorflow.python.eager.execute",
     "tensorflow.python.eager.cancellation.CancellationManager",

@@ -50,7 +50,8 @@ def pool_of(channel, symbol):
 
 def test_services_are_listed(channel):
     names = {service.name for service in ask(channel, list_services="").list_services_response.service}
-    assert names == {PREDICTION, MODELS, HEALTH, "grpc.reflection.v1alpha.ServerReflection"}
+    texts = "keras_recipes.serving.TextService"
+    assert names == {PREDICTION, MODELS, texts, HEALTH, "grpc.reflection.v1alpha.ServerReflection"}
 
 
 @pytest.mark.parametrize(
