@@ -96,29 +96,29 @@ def export(run: Path | None, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(*flags: str) -> Iterator[None]:
+def server(*flags: str, model: str = MODEL) -> Iterator[None]:
     """Run the embedded server until the end of the context."""
     ports = (f"--port={ADDRESS.split(':')[1]}", f"--rest_api_port={REST.split(':')[1]}")
-    arguments = [sys.executable, "-m", "serving", "serve", *ports, f"--model_name={MODEL}", *flags]
+    arguments = [sys.executable, "-m", "serving", "serve", *ports, f"--model_name={model}", *flags]
     started = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        wait_until_available(ADDRESS)
+        wait_until_available(ADDRESS, model)
         yield
     finally:
         started.terminate()
         started.wait()
 
 
-def wait_until_available(address: str) -> None:
-    """Wait until a version of the model is available."""
+def wait_until_available(address: str, model: str = MODEL) -> None:
+    """Wait until a version of a model is available."""
     with Client(address) as client:
         for _ in range(100):
             try:
-                if any(version.state == "AVAILABLE" for version in client.status(MODEL).values()):
+                if any(version.state == "AVAILABLE" for version in client.status(model).values()):
                     return
             except ServingError:
                 time.sleep(0.3)
-    raise SystemExit(f"{address} does not serve {MODEL}")
+    raise SystemExit(f"{address} does not serve {model}")
 
 
 def loads(address: str, rest: str | None) -> list[Load]:
