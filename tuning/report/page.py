@@ -1,5 +1,6 @@
 """The results of a search: `trials.csv`, `best.json` and `report.html`."""
 
+from pathlib import Path
 from typing import Any
 
 from recipes.config import flatten
@@ -93,7 +94,7 @@ def write_report(directory: SearchDirectory, *, running: bool = False) -> None:
     best = best_trial(trials, plan.sign)
     if best is None:
         raise ValueError(f"{directory.path} has no trial with a value")
-    title = f"Search of {plan.name}: {', '.join(dimension.name for dimension in plan.dimensions)}"
+    title = f"Search of {Path(plan.name).name}: {', '.join(dimension.name for dimension in plan.dimensions)}"
     page = Page(
         _figures(plan, trials, best),
         remarks=remarks(plan, trials, best),
