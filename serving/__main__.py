@@ -17,6 +17,7 @@ from recipes.config import Sampling, UserError, require, require_seed
 from recipes.generation.prompts import print_texts, read_prompts
 from recipes.runs.flags import parse
 from recipes.runs.opening import finished_run
+from serving.versions import require_version
 
 HELP = """usage: python -m serving COMMAND ...
 
@@ -45,9 +46,7 @@ class ExportArguments:
     """Version number, at least 1 (None: one more than the highest)."""
 
     def __post_init__(self) -> None:
-        require(
-            self.version is None or self.version >= 1, "--version must be at least 1", version=self.version
-        )
+        require_version(self.version)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from recipes.runs.files import write_json
 from serving.exportable import Case, Exportable, check_finite, exportable
 from serving.protocol import PredictionLog
 from serving.tensors import fill_proto
+from serving.versions import highest_version, require_version
 
 WARMUP_EXAMPLES = 8
 TOLERANCE = 1e-5
@@ -53,6 +54,7 @@ def export(run: Run, models: Path, name: str | None = None, version: int | None 
         UserError: An unfinished run, outputs that are NaN or infinite, or a version that exists.
         ValueError: The export's outputs differ from the Keras model's; nothing is published.
     """
+    require_version(version)
     metrics = run.metrics
     model = exportable(run)
     for signature, case in model.cases.items():
@@ -192,11 +194,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def highest_version(base: Path) -> int:
-    """Return the highest version number in a model's folder, or 0."""
-    return max((int(path.name) for path in base.iterdir() if path.name.isdecimal()), default=0)
 
 
 def describe(result: Export) -> str:

@@ -102,7 +102,15 @@ def language_model(model: LanguageModel, tokenizer: Tokenizer) -> tf.Module:
         return prompt, lengths, counts, sampling, draws, decoding.read_prompts(model, ids, lengths)
 
     @tf.function(input_signature=GENERATE_INPUTS)
-    def generate(*inputs: Tensor) -> dict[str, Tensor]:
+    def generate(
+        prompt: Tensor,
+        max_new_tokens: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        seed: Tensor,
+    ) -> dict[str, Tensor]:
+        inputs = (prompt, max_new_tokens, temperature, top_k, top_p, seed)
         prompt, _, counts, sampling, draws, state = read(*inputs)
         tokens, _ = decoding.generate_tokens(model, state, draws, *sampling)
         text = prompt + decode(list(tokenizer.tokens), tokens, counts)
