@@ -8,8 +8,8 @@ from recipes.config import ImageRecipe, Recipe, TableRecipe, TextRecipe, UserErr
 
 DATASET_NAME = re.compile(r"\w+(/[\w.-]+)?")
 """A dataset, with or without a config: `mnist`, `emnist/letters`."""
-SAMPLES = ("auto", "digits", "pydoc", "diabetes", "own")
-"""Sources that are always there; own is the data of a user's own recipe."""
+SAMPLES = ("auto", "digits", "pydoc", "diabetes", "reversal", "own")
+"""Sources that are always there; reversal is made by its recipe, own is the data of a user's own recipe."""
 
 
 def check_source(recipe: Recipe) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from recipes.catalog import CATALOG
 from recipes.config import UserError
 from recipes.data import datasets, images
+from recipes.data.sources import check_source
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,3 +116,8 @@ def test_a_wrong_source_is_refused_without_tensorflow(tmp_path, name, source, me
     assert message in done.stderr
     assert len(done.stderr.splitlines()) <= 2
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_source_of_every_recipe_passes_the_first_check(name):
+    check_source(CATALOG[name].recipe)
